@@ -1,0 +1,77 @@
+"""The group of commands: loads a command's module when it is called, and turns errors into sentences."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any, NoReturn
+
+import click
+
+from graftonnx.errors import GraftError
+
+COMMANDS = {
+    "inspect": "Show what is in a network: input, output, cost and taps.",
+    "match": "Plan the exchanges between two networks.",
+    "fuse": "Join networks into one trainable ONNX file.",
+    "train": "Fine-tune a fused network on a folder of images.",
+    "export": "Write the deployable file of a trained network.",
+    "eval": "Measure the accuracy of a network on labelled images.",
+    "predict": "Classify images.",
+    "zoo": "List and export the networks of the paper.",
+}
+"""Every command with its summary; `graftonnx.cli.<name>_command` holds it."""
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported only when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of a user's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import `graftonnx.cli.<name>_command` and return its `command`."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"graftonnx.cli.{cmd_name}_command")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown one is answered with the nearest names."""
+        name = args[0]
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, n=2)
+            hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+            ctx.fail(f"No such command '{name}'.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the summaries without importing a single command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error of ours becomes one sentence on stderr and exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except GraftError as error:
+            if ctx.params.get("debug"):
+                raise
+            fail(error.message)
+
+
+def fail(message: str) -> NoReturn:
+    """Print `Error: <message>` to stderr and exit with code 1."""
+    raise click.ClickException(message)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="graftonnx")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def graftonnx(debug: bool) -> None:
+    """Fuse two pretrained ONNX networks, fine-tune them as one, deploy one ONNX file."""

@@ -1,0 +1,1 @@
+"""Operators of ONNX as PyTorch code, one file per family."""

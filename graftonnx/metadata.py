@@ -1,0 +1,151 @@
+"""What an ONNX file says about itself in `metadata_props`, so that no later command asks again.
+
+| key | value (JSON) |
+|---|---|
+| `graftonnx.format` | version of this table, an integer |
+| `graftonnx.input` | :class:`InputConvention`: what the graph's image input expects |
+| `graftonnx.labels` | class names, in the order of the logits |
+| `graftonnx.parents` | list of :class:`Parent`, one per branch; fused files only |
+| `graftonnx.plan` | the plan that was spliced in; fused files only |
+| `graftonnx.activation` | `"softmax"` if the output is already probabilities, else absent |
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+import onnx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from graftonnx.errors import ModelError
+
+FORMAT = 1
+"""The version of the metadata that this code writes; files with a newer one are refused."""
+
+
+class Record(BaseModel):
+    """A value that is stored as JSON or YAML: immutable, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Preprocess(Record):
+    """From an RGB image in 0..1 to what a network was trained on: `(x[order] * scale - mean) / std`.
+
+    `mean` and `std` are in the network's own channel order and scale: one number each channel, or one
+    for all.
+    """
+
+    order: Literal["rgb", "bgr", "grey"] = "rgb"
+    scale: float = Field(default=1.0, gt=0)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+PRESETS: dict[str, Preprocess] = {
+    "imagenet": Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "inception": Preprocess(mean=(0.5,), std=(0.5,)),
+    "caffe": Preprocess(order="bgr", scale=255.0, mean=(103.939, 116.779, 123.68)),
+    "unit": Preprocess(),
+    "raw": Preprocess(scale=255.0),
+}
+"""The input conventions that have a name."""
+
+
+class InputConvention(Record):
+    """What the image input of a graph expects, apart from its shape `[N, C, H, W]`.
+
+    For a fused file this is the `unit` preset: RGB in 0..1.
+    """
+
+    preprocess: Preprocess = Preprocess()
+
+
+class Parent(Record):
+    """A network that went into a fused file.
+
+    Attributes:
+        branch: The branch's letter; names of its values start with `<branch>/`.
+        name: The file's name, without its folder.
+        sha256: Of the file's bytes.
+        producer: What the file says made it.
+        parameters: Elements of the weights that the branch kept.
+        input_size: Height and width at which the branch runs, in pixels.
+        input_value: The value (in the fused graph) that holds the branch's preprocessed input.
+        feature: The value (in the fused graph) that holds the branch's last feature tensor, before pooling.
+        features: Its number of channels: the branch's share of the concatenated vector.
+        preprocess: The branch's input convention.
+    """
+
+    branch: str
+    name: str
+    sha256: str
+    producer: str = ""
+    parameters: int
+    input_size: tuple[int, int]
+    input_value: str
+    feature: str
+    features: int
+    preprocess: Preprocess
+
+
+class Metadata(Record):
+    """The whole table of the module's docstring."""
+
+    input: InputConvention | None = None
+    labels: tuple[str, ...] = ()
+    parents: tuple[Parent, ...] = ()
+    plan: str | None = None
+    activation: Literal["softmax"] | None = None
+
+
+def read_metadata(model: onnx.ModelProto) -> Metadata:
+    """Read what a file says about itself; a file that graftonnx did not write gives an empty record.
+
+    Raises:
+        ModelError: If the metadata was written by a newer graftonnx, or is damaged.
+    """
+    props = {
+        p.key.removeprefix("graftonnx."): p.value
+        for p in model.metadata_props
+        if p.key.startswith("graftonnx.")
+    }
+    if not props:
+        return Metadata()
+    found = props.pop("format", str(FORMAT))
+    if not found.isdecimal() or int(found) > FORMAT:
+        raise ModelError(
+            f"its graftonnx metadata has format '{found}', this version reads up to {FORMAT}. Upgrade graftonnx."
+        )
+    fields = {}
+    for key, text in props.items():
+        if key not in Metadata.model_fields:
+            continue
+        try:
+            fields[key] = text if key == "plan" else json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ModelError(f"its metadata 'graftonnx.{key}' is damaged: {error}. Fuse again.") from error
+    try:
+        return Metadata.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(
+            f"its metadata 'graftonnx.{where}' is damaged: {first['msg']}. Fuse again."
+        ) from error
+
+
+def write_metadata(model: onnx.ModelProto, metadata: Metadata) -> None:
+    """Replace the graftonnx part of `model.metadata_props`; other entries stay as they are."""
+    others = [(p.key, p.value) for p in model.metadata_props if not p.key.startswith("graftonnx.")]
+    ours = [("graftonnx.format", str(FORMAT))]
+    dumped = metadata.model_dump(mode="json", exclude_none=True)
+    for key, value in dumped.items():
+        if value in ([], ()):
+            continue
+        text = value if key == "plan" else json.dumps(value, separators=(",", ":"))
+        ours.append((f"graftonnx.{key}", text))
+    del model.metadata_props[:]
+    for key, value in others + ours:
+        model.metadata_props.add(key=key, value=value)

@@ -1,0 +1,1 @@
+"""Plain-PyTorch definitions of the paper's networks, installed as `graftonnx.models`."""

@@ -1,0 +1,31 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models and data sets; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("GRAFTONNX_SHARED", ROOT.parent / "shared"))
+    if not (folder / "models").is_dir():
+        pytest.skip(f"no real models: '{folder / 'models'}' is absent (set GRAFTONNX_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_models(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every real model lies unpacked under its own name."""
+    folder = tmp_path_factory.mktemp("models")
+    for file in (shared / "models").glob("*.onnx"):
+        (folder / file.name).symlink_to(file.resolve())
+    with zipfile.ZipFile(shared / "models" / "large_models.zip") as archive:
+        archive.extractall(folder)
+    return folder

@@ -1,0 +1,398 @@
+"""Run ONNX files in ONNX Runtime: on the provider that was asked for, or an error that says why not.
+
+`InferenceSession(providers=["CUDAExecutionProvider"])` succeeds on a machine without a GPU and then runs on
+the CPU. Here `provider="cuda"` either runs on CUDA or raises; `"auto"` takes CUDA where it truly works and
+remembers why it did not in :attr:`Session.fallback`. ONNX Runtime's own log lines are silenced: whatever goes
+wrong arrives as one sentence in an exception.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import difflib
+import importlib.metadata
+import io
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from graftonnx.errors import ModelError, RuntimeProviderError
+from graftonnx.metadata import Metadata, read_metadata
+
+Provider = Literal["auto", "cpu", "cuda"]
+"""What a caller may ask for."""
+
+PROVIDERS: tuple[Provider, ...] = get_args(Provider)
+
+_FATAL, _WARNING = 4, 2
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_PROTOBUF_LIMIT = 2**31 - 2**20
+"""Bytes; protobuf refuses messages of 2 GiB, the margin is for structure."""
+
+_EXTERNAL_THRESHOLD = 1024
+"""Bytes; smaller tensors stay inside the file when the others go to external data."""
+
+_ORT_ERRORS: tuple[type[Exception], ...] = (
+    *(
+        getattr(ort.capi.onnxruntime_pybind11_state, name)
+        for name in (
+            "EngineError",
+            "EPFail",
+            "Fail",
+            "InvalidArgument",
+            "InvalidGraph",
+            "InvalidProtobuf",
+            "NoModel",
+            "NoSuchFile",
+            "NotImplemented",
+            "RuntimeException",
+        )
+    ),
+    RuntimeError,
+    ValueError,
+)
+
+_NUMPY_TYPES = {
+    "float": "float32",
+    "double": "float64",
+    "bool": "bool",
+    **{name: name for name in ("float16", "uint8", "uint16", "uint32", "uint64")},
+    **{name: name for name in ("int8", "int16", "int32", "int64")},
+}
+"""ONNX Runtime's names of element types, with NumPy's."""
+
+
+class Session:
+    """A model that is ready to run. Thread-safe: several threads may call :meth:`run` at once.
+
+    Attributes:
+        name: The file's name, for messages.
+        provider: Where it runs: `"cpu"` or `"cuda"`.
+        fallback: Why `"auto"` did not take CUDA although an NVIDIA driver is installed; None otherwise.
+        metadata: What the file says about itself.
+    """
+
+    def __init__(
+        self,
+        inner: ort.InferenceSession,
+        *,
+        name: str,
+        provider: Literal["cpu", "cuda"],
+        fallback: str | None,
+    ) -> None:
+        self._inner = inner
+        self.name = name
+        self.provider = provider
+        self.fallback = fallback
+        self._inputs = inner.get_inputs()
+        self.input_names: tuple[str, ...] = tuple(value.name for value in self._inputs)
+        self.output_names: tuple[str, ...] = tuple(value.name for value in inner.get_outputs())
+        holder = onnx.ModelProto()
+        for key, value in inner.get_modelmeta().custom_metadata_map.items():
+            holder.metadata_props.add(key=key, value=value)
+        try:
+            self.metadata: Metadata = read_metadata(holder)
+        except ModelError as error:
+            raise error.at(f"cannot use '{name}'") from error
+
+    @property
+    def input_shape(self) -> tuple[int | str | None, ...]:
+        """The first input's shape: numbers where fixed, names (or None) where dynamic."""
+        return tuple(self._inputs[0].shape)
+
+    def output_shape(self, name: str) -> tuple[int | str | None, ...]:
+        """An output's shape: numbers where fixed, names (or None) where dynamic."""
+        shapes = {value.name: value.shape for value in self._inner.get_outputs()}
+        return tuple(shapes[name])
+
+    def run(self, *inputs: NDArray[Any], outputs: Sequence[str] | None = None) -> list[NDArray[Any]]:
+        """Run once.
+
+        Args:
+            *inputs: One array for each of `input_names`, in that order.
+            outputs: Names of the outputs wanted; all of them by default.
+
+        Returns:
+            One array for each output, in the order asked for.
+
+        Raises:
+            ModelError: If the arrays do not fit the model's inputs, an output does not exist, or ONNX Runtime
+                fails on the way.
+        """
+        if len(inputs) != len(self._inputs):
+            raise ModelError(
+                f"cannot run '{self.name}': {len(inputs)} inputs given, expected {len(self._inputs)} "
+                f"({', '.join(map(repr, self.input_names))})."
+            )
+        for value, array in zip(self._inputs, inputs, strict=True):
+            self._check(value, array)
+        for name in outputs or ():
+            if name not in self.output_names:
+                raise ModelError(
+                    f"cannot run '{self.name}': it has no output {name!r}; "
+                    f"its outputs are {', '.join(map(repr, self.output_names))}."
+                )
+        feed = dict(zip(self.input_names, inputs, strict=True))
+        try:
+            return list(self._inner.run(None if outputs is None else list(outputs), feed))
+        except _ORT_ERRORS as error:
+            raise ModelError(f"cannot run '{self.name}': ONNX Runtime says: {_sentence(error)}") from error
+
+    def _check(self, value: Any, array: NDArray[Any]) -> None:
+        """Refuse an array whose element type or shape is not what input `value` expects."""
+        element = value.type.removeprefix("tensor(").removesuffix(")")
+        expected = _NUMPY_TYPES.get(element)
+        if expected is not None and array.dtype != np.dtype(expected):
+            raise ModelError(
+                f"cannot run '{self.name}': input {value.name!r} is {array.dtype}, expected {expected}. "
+                f"Convert it with .astype('{expected}')."
+            )
+        fits = len(value.shape) == array.ndim and all(
+            not isinstance(size, int) or size == given
+            for size, given in zip(value.shape, array.shape, strict=True)
+        )
+        if value.shape and not fits:
+            shape = ", ".join(str(size) if isinstance(size, int) else (size or "?") for size in value.shape)
+            raise ModelError(
+                f"cannot run '{self.name}': input {value.name!r} has shape {list(array.shape)}, "
+                f"expected [{shape}]. Bring it to that shape."
+            )
+
+
+def open_session(
+    model: Path | onnx.ModelProto, *, provider: Provider = "auto", threads: int = 0, optimise: bool = True
+) -> Session:
+    """Load a model into ONNX Runtime.
+
+    Args:
+        model: A file, or a model in memory of any size.
+        provider: `"cuda"` runs on an NVIDIA GPU or raises; `"auto"` takes CUDA if it works, else the CPU.
+        threads: CPU threads within an operator; 0 lets ONNX Runtime choose.
+        optimise: False switches every graph optimisation off, so that each node computes what it says.
+
+    Raises:
+        ModelError: If there is no such file or ONNX Runtime refuses it.
+        RuntimeProviderError: If CUDA was asked for and cannot be used here, saying what is missing.
+    """
+    if provider not in PROVIDERS:
+        raise ValueError(f"provider is {provider!r}, expected one of {', '.join(PROVIDERS)}")
+    if isinstance(model, Path):
+        name = model.name
+        if not model.is_file():
+            what = "it is a folder" if model.is_dir() else "there is no such file"
+            raise ModelError(f"cannot read '{model}': {what}. Give the path of an ONNX file.")
+    else:
+        name = model.graph.name or "model"
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.intra_op_num_threads = threads
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with _source(model) as source:
+        obstacle = None
+        if provider != "cpu":
+            obstacle = _cuda_obstacle()
+            if obstacle is None:
+                inner, obstacle = _create_on_cuda(source, options, name)
+                if inner is not None:
+                    return Session(inner, name=name, provider="cuda", fallback=None)
+            if provider == "cuda":
+                raise RuntimeProviderError(
+                    f"cannot run '{name}' on CUDA: {obstacle} Or choose the provider 'cpu'."
+                )
+        inner = _create(source, options, ["CPUExecutionProvider"], name)
+    fallback = obstacle if obstacle and _driver() else None
+    return Session(inner, name=name, provider="cpu", fallback=fallback)
+
+
+def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Return a copy of `model` that also outputs the named values, after its own outputs.
+
+    Before: `x -> Conv -> c -> Relu -> y`, outputs `y`. After `with_outputs(model, ["c"])`: outputs `y, c`.
+
+    Raises:
+        ModelError: If the graph computes no value of that name.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    known = {value.name: value for value in (*copy.graph.value_info, *copy.graph.input)}
+    computed = {name for node in copy.graph.node for name in node.output if name} | set(known)
+    present = {value.name for value in copy.graph.output}
+    for name in dict.fromkeys(names):
+        if name in present:
+            continue
+        if name not in computed:
+            near = difflib.get_close_matches(name, computed, n=2)
+            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise ModelError(f"cannot output {name!r}: the graph computes no such value.{hint}")
+        copy.graph.output.append(known.get(name, onnx.ValueInfoProto(name=name)))
+    return copy
+
+
+def _create(
+    source: str | bytes, options: ort.SessionOptions, providers: list[Any], name: str
+) -> ort.InferenceSession:
+    """Create the session on exactly `providers`; ONNX Runtime's own retries stay off."""
+    try:
+        return ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    except _ORT_ERRORS as error:
+        raise ModelError(f"cannot load '{name}': ONNX Runtime refuses it: {_sentence(error)}") from error
+
+
+def _create_on_cuda(
+    source: str | bytes, options: ort.SessionOptions, name: str
+) -> tuple[ort.InferenceSession | None, str | None]:
+    """Create the session on CUDA, or return None and the reason why that is impossible."""
+    loading = io.StringIO()
+    with contextlib.redirect_stdout(loading):
+        ort.preload_dlls()
+    ort.set_default_logger_severity(_FATAL)
+    try:
+        inner = _create(source, options, ["CUDAExecutionProvider", "CPUExecutionProvider"], name)
+        if "CUDAExecutionProvider" in inner.get_providers():
+            return inner, None
+    except ModelError as error:
+        if "CUDA" not in error.message:
+            raise
+        return None, f"{error.message}. Check the driver with nvidia-smi."
+    finally:
+        ort.set_default_logger_severity(_WARNING)
+    missing = re.findall(r"Failed to load ([^\s:]+)", loading.getvalue())
+    what = f"{', '.join(missing)} cannot be loaded" if missing else "its CUDA libraries cannot be loaded"
+    return None, (
+        f"{what} (this onnxruntime-gpu is built for CUDA {_cuda_build()}). "
+        'Install them with: pip install "onnxruntime-gpu[cuda,cudnn]".'
+    )
+
+
+def _cuda_obstacle() -> str | None:
+    """Return why CUDA cannot work here as far as that shows before a session exists, else None."""
+    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
+        return (
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files. "
+            "Repair it with: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu."
+        )
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return (
+            "the installed onnxruntime is built without CUDA. "
+            "Replace it with: pip uninstall -y onnxruntime && pip install onnxruntime-gpu."
+        )
+    return _driver_obstacle(_cuda_build())
+
+
+def _driver_obstacle(build: str) -> str | None:
+    """Return what is wrong with the NVIDIA driver for an ONNX Runtime built for CUDA `build`, else None."""
+    driver = _driver()
+    if driver is None:
+        return (
+            f"the NVIDIA driver is missing ({_DRIVER} cannot be loaded). Install the driver; "
+            "in a container, start it with GPU access (docker run --gpus all)."
+        )
+    version, count = ctypes.c_int(), ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    supported = version.value // 1000
+    major = int(build.split(".")[0] or 0)
+    if supported < major:
+        return (
+            f"the NVIDIA driver supports CUDA {supported}, this onnxruntime-gpu is built for CUDA {build}. "
+            f"Upgrade the driver, or install an onnxruntime-gpu for CUDA {supported}."
+        )
+    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if status or not count.value:
+        return (
+            f"the NVIDIA driver finds no usable GPU (CUDA error {status or 100}). "
+            "Check nvidia-smi and CUDA_VISIBLE_DEVICES."
+        )
+    return None
+
+
+def _driver() -> ctypes.CDLL | None:
+    """Load the NVIDIA driver's library; None where there is none."""
+    try:
+        return ctypes.CDLL(_DRIVER)
+    except OSError:
+        return None
+
+
+def _cuda_build() -> str:
+    """Return the CUDA version that ONNX Runtime was built for, `"13.0"`; `"0"` if it does not say."""
+    return str(getattr(ort, "cuda_version", "") or "0")
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _sentence(error: Exception) -> str:
+    """Return ONNX Runtime's message in one line, without its code."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    text = re.sub(r"/\S*onnxruntime\S*\.(?:cc|h):\d+ .*?\) (?=[A-Z])", "", text)
+    return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def _source(model: Path | onnx.ModelProto) -> Iterator[str | bytes]:
+    """Yield what `InferenceSession` takes: a path, bytes, or for a large model a temporary file's path."""
+    if isinstance(model, Path):
+        yield str(model)
+        return
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < _PROTOBUF_LIMIT:
+        yield model.SerializeToString()
+        return
+    with tempfile.TemporaryDirectory(prefix="graftonnx-") as folder:
+        yield str(_spill(model, Path(folder)))
+
+
+def _spill(model: onnx.ModelProto, folder: Path) -> Path:
+    """Write a model with its large weights in external data, without changing the model or copying them."""
+    skeleton = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name == "graph":
+            continue
+        _assign(skeleton, field, value)
+    for field, value in model.graph.ListFields():
+        if field.name != "initializer":
+            _assign(skeleton.graph, field, value)
+    with (folder / "weights").open("wb") as weights:
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) < _EXTERNAL_THRESHOLD:
+                skeleton.graph.initializer.add().CopyFrom(tensor)
+                continue
+            offset = weights.tell()
+            weights.write(tensor.raw_data)
+            placeholder = skeleton.graph.initializer.add(
+                name=tensor.name, data_type=tensor.data_type, dims=tensor.dims
+            )
+            placeholder.data_location = onnx.TensorProto.EXTERNAL
+            for key, text in (
+                ("location", "weights"),
+                ("offset", str(offset)),
+                ("length", str(weights.tell() - offset)),
+            ):
+                placeholder.external_data.add(key=key, value=text)
+    target = folder / "model.onnx"
+    target.write_bytes(skeleton.SerializeToString())
+    return target
+
+
+def _assign(message: Any, field: Any, value: Any) -> None:
+    """Copy one field of a protobuf message."""
+    if hasattr(value, "extend"):
+        getattr(message, field.name).extend(value)
+    elif field.message_type is not None:
+        getattr(message, field.name).CopyFrom(value)
+    else:
+        setattr(message, field.name, value)

@@ -1,0 +1,11 @@
+"""Bring any network to one internal form, step by step; each step works on a skeleton without weights.
+
+| step | module |
+|---|---|
+| local functions inlined, one opset | `opset` |
+| 16-bit floats to 32 bits | `dtypes` |
+| constants as initializers, constant parts computed | `constants` |
+| channels-last input to `[N, C, H, W]` | `layout` |
+| input size, dynamic batch | `batch` |
+| shapes of every value | `inference` |
+"""

@@ -1,0 +1,178 @@
+"""Read-only views of an ONNX graph: who makes a value, who reads it, in which order, of which shape."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import AttributeProto, GraphProto, NodeProto, numpy_helper
+
+from graftonnx.errors import ModelError
+from graftonnx.shapes import Shape
+
+
+def attribute(node: NodeProto, name: str, default: object = None) -> object:
+    """Return the value of an attribute as Python objects (strings decoded), or `default`."""
+    for item in node.attribute:
+        if item.name == name:
+            value = onnx.helper.get_attribute_value(item)
+            if isinstance(value, bytes):
+                return value.decode()
+            if isinstance(value, list) and value and isinstance(value[0], bytes):
+                return [part.decode() for part in value]
+            return value
+    return default
+
+
+def ints(node: NodeProto, name: str, default: Iterable[int] = ()) -> tuple[int, ...]:
+    """Return an attribute that is a list of integers."""
+    value = attribute(node, name)
+    return tuple(value) if isinstance(value, (list, tuple)) else tuple(default)
+
+
+def integer(node: NodeProto, name: str, default: int) -> int:
+    """Return an attribute that is one integer."""
+    value = attribute(node, name, default)
+    return value if isinstance(value, int) else default
+
+
+def subgraphs(node: NodeProto) -> list[GraphProto]:
+    """Return the graphs inside an `If`, `Loop` or `Scan` node."""
+    found: list[GraphProto] = []
+    for item in node.attribute:
+        if item.type == AttributeProto.GRAPH:
+            found.append(item.g)
+        elif item.type == AttributeProto.GRAPHS:
+            found.extend(item.graphs)
+    return found
+
+
+def reads(node: NodeProto) -> list[str]:
+    """Return every value that a node reads, those of its subgraphs' outer scope included."""
+    names = [name for name in node.input if name]
+    for graph in subgraphs(node):
+        inner = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+        for child in graph.node:
+            names.extend(name for name in reads(child) if name not in inner)
+            inner.update(child.output)
+        names.extend(value.name for value in graph.output if value.name not in inner)
+    return names
+
+
+def value_shapes(graph: GraphProto) -> dict[str, Shape]:
+    """Return the shape of every value that has one: inputs, outputs, inferred values, initializers."""
+    shapes: dict[str, Shape] = {}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        kind = value.type.tensor_type
+        if kind.HasField("shape"):
+            shapes[value.name] = tuple(
+                d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim
+            )
+    for tensor in graph.initializer:
+        shapes[tensor.name] = tuple(tensor.dims)
+    return shapes
+
+
+class GraphView:
+    """An index over a graph that does not change while the view is in use.
+
+    Attributes:
+        nodes: In topological order.
+        producer: Value name -> the node that makes it.
+        consumers: Value name -> the nodes that read it, in topological order.
+        shapes: Value name -> shape.
+        initializers: Initializer name -> tensor (large ones are stubs without data).
+    """
+
+    def __init__(self, graph: GraphProto) -> None:
+        self.graph = graph
+        self.initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
+        self.outputs = [value.name for value in graph.output]
+        self.shapes = value_shapes(graph)
+        self.nodes = sort_nodes(graph.node)
+        self.producer: dict[str, NodeProto] = {}
+        self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
+        for node in self.nodes:
+            for name in node.output:
+                if name:
+                    self.producer[name] = node
+            for name in dict.fromkeys(reads(node)):
+                self.consumers[name].append(node)
+
+    def constant(self, name: str) -> NDArray[np.generic] | None:
+        """Return the data of a small initializer; None for anything else."""
+        tensor = self.initializers.get(name)
+        if tensor is None or is_stub(tensor):
+            return None
+        return numpy_helper.to_array(tensor)
+
+    def is_constant(self, name: str) -> bool:
+        """Return whether `name` is an initializer."""
+        return name in self.initializers
+
+    def dynamic_inputs(self, node: NodeProto) -> list[str]:
+        """Return the inputs of a node that are not initializers."""
+        return [name for name in node.input if name and name not in self.initializers]
+
+    def ancestors(self, value: str) -> list[NodeProto]:
+        """Return the nodes that `value` depends on, in topological order."""
+        needed: set[int] = set()
+        queue = deque([value])
+        seen = {value}
+        while queue:
+            node = self.producer.get(queue.popleft())
+            if node is None or id(node) in needed:
+                continue
+            needed.add(id(node))
+            for name in reads(node):
+                if name not in seen:
+                    seen.add(name)
+                    queue.append(name)
+        return [node for node in self.nodes if id(node) in needed]
+
+
+def is_stub(tensor: onnx.TensorProto) -> bool:
+    """Return whether a tensor has a shape with elements, but no data beside it."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return True
+    held = any(field.name.endswith("_data") for field, _ in tensor.ListFields())
+    return not held and all(extent > 0 for extent in tensor.dims)
+
+
+def sort_nodes(nodes: Iterable[NodeProto]) -> list[NodeProto]:
+    """Return the nodes in topological order, stable for nodes that are already in order.
+
+    Iterative: depth is limited by memory only.
+
+    Raises:
+        ModelError: If the nodes form a cycle.
+    """
+    listed = list(nodes)
+    producer = {name: index for index, node in enumerate(listed) for name in node.output if name}
+    waiting = [0] * len(listed)
+    readers: list[list[int]] = [[] for _ in listed]
+    for index, node in enumerate(listed):
+        for source in {producer[name] for name in reads(node) if name in producer}:
+            waiting[index] += 1
+            readers[source].append(index)
+    if all(source < reader for source, targets in enumerate(readers) for reader in targets):
+        return listed
+    ready = deque(index for index, count in enumerate(waiting) if count == 0)
+    order: list[NodeProto] = []
+    while ready:
+        index = ready.popleft()
+        order.append(listed[index])
+        for reader in readers[index]:
+            waiting[reader] -= 1
+            if waiting[reader] == 0:
+                ready.append(reader)
+    if len(order) < len(listed):
+        stuck = next(node for index, node in enumerate(listed) if waiting[index] > 0)
+        raise ModelError(
+            f"its graph has a cycle through node '{stuck.name or stuck.output[0]}' ({stuck.op_type})."
+        )
+    return order

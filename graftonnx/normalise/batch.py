@@ -1,0 +1,74 @@
+"""Free the batch extent that old exporters baked into the targets of `Reshape`.
+
+The batch is followed through the graph as an axis: it starts as axis 0 of the input, moves with `Transpose`,
+and merges with its neighbour in a `Reshape`, where it stays the outer one. A constant target then gets -1 at
+that axis. Whether the result is right is proven later, by running it with batch 1 and batch 3.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+
+from graftonnx.graph import GraphView, ints
+from graftonnx.normalise.constants import replace
+from graftonnx.weights import Weights, add_initializer
+
+
+def free_batch(model: onnx.ModelProto, weights: Weights, name: str) -> int:
+    """Make constant `Reshape` targets independent of the batch, in place.
+
+    Args:
+        model: A skeleton whose shapes were inferred with batch 1.
+        weights: The large tensors of the model.
+        name: The image input.
+
+    Returns:
+        The number of targets that were rewritten.
+    """
+    view = GraphView(model.graph)
+    axis: dict[str, int] = {name: 0}
+    rewritten = 0
+    for node in view.nodes:
+        carrier = next((item for item in node.input if item in axis), None)
+        if carrier is None:
+            continue
+        position = axis[carrier]
+        if node.op_type == "Shape":
+            continue
+        if node.op_type == "Transpose":
+            position = ints(node, "perm").index(position)
+        elif node.op_type == "Reshape" and node.input[0] == carrier:
+            source, target = view.shapes.get(carrier), view.shapes.get(node.output[0])
+            if source is None or target is None or None in source or None in target:
+                continue
+            position = _carried([s or 0 for s in source], [t or 0 for t in target], position)
+            rewritten += _free_target(model, weights, view, node, position)
+        for output in node.output:
+            axis[output] = position
+    return rewritten
+
+
+def _carried(source: list[int], target: list[int], position: int) -> int:
+    """Return the axis of `target` that holds the batch, which is axis `position` of `source`."""
+    outer = math.prod(source[:position])
+    return next((axis for axis in range(len(target)) if math.prod(target[:axis]) == outer), 0)
+
+
+def _free_target(
+    model: onnx.ModelProto, weights: Weights, view: GraphView, node: onnx.NodeProto, position: int
+) -> int:
+    given = view.constant(node.input[1])
+    shape = view.shapes[node.output[0]]
+    if given is None or position >= len(shape):
+        return 0
+    freed = [-1 if index == position else int(extent or 0) for index, extent in enumerate(shape)]
+    if [int(extent) for extent in given.ravel()] == freed:
+        return 0
+    target = f"{node.output[0]}/free_batch"
+    add_initializer(model, weights, target, np.array(freed, dtype=np.int64))
+    replace(node.input, [node.input[0], target])
+    replace(node.attribute, [item for item in node.attribute if item.name != "allowzero"])
+    return 1

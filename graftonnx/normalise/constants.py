@@ -1,0 +1,209 @@
+"""Constants become initializers, and what depends on constants alone is computed once, here.
+
+Shape arithmetic counts as constant where the extents are known: `Shape -> Gather -> Concat` chains that old
+exporters wrote become plain initializers, even when the batch extent beside them is unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from graftonnx.graph import GraphView, attribute, integer, sort_nodes, subgraphs, value_shapes
+from graftonnx.shapes import Shape
+from graftonnx.weights import Weights, add_initializer
+
+NOT_FOLDED = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+MAX_ELEMENTS = 1 << 29
+"""No constant larger than this (2 GiB of float32) is computed."""
+
+Array = NDArray[np.generic]
+
+
+def constants_to_initializers(model: onnx.ModelProto, weights: Weights) -> None:
+    """Replace `Constant` nodes by initializers, drop initializers from the inputs, and dead parts."""
+    graph = model.graph
+    kept: list[NodeProto] = []
+    for node in sort_nodes(graph.node):
+        if node.op_type == "Constant":
+            add_initializer(model, weights, node.output[0], _constant_value(node))
+        else:
+            kept.append(node)
+    replace(graph.node, kept)
+    held = {tensor.name for tensor in graph.initializer}
+    replace(graph.input, [value for value in graph.input if value.name not in held])
+    for sparse in graph.sparse_initializer:
+        add_initializer(model, weights, sparse.values.name, _dense(sparse))
+    del graph.sparse_initializer[:]
+
+
+def fold(model: onnx.ModelProto, weights: Weights) -> int:
+    """Compute every node whose inputs are constant, in place, then drop what nobody reads.
+
+    Returns:
+        The number of nodes that went away.
+    """
+    graph = model.graph
+    before = len(graph.node)
+    folding = _Folding(model, weights)
+    replace(graph.node, [node for node in sort_nodes(graph.node) if not folding.take(node)])
+    drop_dead(model, weights)
+    return before - len(graph.node)
+
+
+def drop_dead(model: onnx.ModelProto, weights: Weights) -> None:
+    """Remove nodes, initializers and value infos that no output depends on, in place."""
+    graph = model.graph
+    view = GraphView(graph)
+    alive = {id(node) for output in view.outputs for node in view.ancestors(output)}
+    nodes = [node for node in view.nodes if id(node) in alive]
+    used = set(view.outputs)
+    for node in nodes:
+        used.update(node.input)
+        for inner in subgraphs(node):
+            used.update(name for child in inner.node for name in child.input)
+            used.update(value.name for value in inner.output)
+    replace(graph.node, nodes)
+    replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
+    for name in [name for name in weights if name not in used]:
+        del weights[name]
+    made = {name for node in nodes for name in node.output}
+    replace(graph.value_info, [value for value in graph.value_info if value.name in made])
+
+
+class _Folding:
+    """What is known of the values of a graph while its nodes are visited in order."""
+
+    def __init__(self, model: onnx.ModelProto, weights: Weights) -> None:
+        self.model = model
+        self.weights = weights
+        self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.shapes = value_shapes(model.graph)
+        self.partial: dict[str, Shape] = {}
+        self.outputs = {value.name for value in model.graph.output}
+
+    def take(self, node: NodeProto) -> bool:
+        """Compute the node if it is constant; return whether its outputs are initializers now."""
+        if node.op_type in NOT_FOLDED or subgraphs(node) or self.outputs & set(node.output):
+            return False
+        values = self._shape_arithmetic(node)
+        if values is None:
+            values = self._evaluate(node)
+        if values is None:
+            return False
+        for name, value in zip(node.output, values, strict=False):
+            if name:
+                add_initializer(self.model, self.weights, name, value)
+                self.tensors[name] = self.model.graph.initializer[-1]
+                self.shapes[name] = value.shape
+        return True
+
+    def _array(self, name: str) -> Array:
+        tensor = self.weights.get(name, self.tensors[name])
+        return numpy_helper.to_array(tensor)
+
+    def _evaluate(self, node: NodeProto) -> list[Array] | None:
+        if any(name and name not in self.tensors for name in node.input):
+            return None
+        if not any(node.input) and node.op_type not in ("Constant",):
+            return None
+        if node.op_type == "ConstantOfShape":
+            shape = tuple(int(extent) for extent in np.ravel(self._array(node.input[0])))
+            if math.prod(shape) > MAX_ELEMENTS:
+                return None
+            given = attribute(node, "value")
+            fill = (
+                numpy_helper.to_array(given)
+                if isinstance(given, onnx.TensorProto)
+                else np.zeros(1, np.float32)
+            )
+            return [np.full(shape, fill.ravel()[0], dtype=fill.dtype)]
+        runner = ReferenceEvaluator(node)
+        inputs = {name: self._array(name) for name in node.input if name}
+        return [np.asarray(value) for value in runner.run(None, inputs)]
+
+    def _shape_arithmetic(self, node: NodeProto) -> list[Array] | None:
+        """Follow vectors of extents of which some are unknown; return the vector once all are known."""
+        vector = self._partial_vector(node)
+        if vector is None:
+            return None
+        if None not in vector:
+            value = np.array(vector, dtype=np.int64)
+            return [value.reshape(()) if self.shapes.get(node.output[0]) == () else value]
+        self.partial[node.output[0]] = vector
+        return None
+
+    def _partial_vector(self, node: NodeProto) -> Shape | None:
+        if node.op_type == "Shape":
+            shape = self.shapes.get(node.input[0])
+            if shape is None:
+                return None
+            start, end = integer(node, "start", 0), integer(node, "end", len(shape))
+            return shape[start:end]
+        if node.op_type == "Concat":
+            parts = [self._vector(name) for name in node.input]
+            if any(part is None for part in parts):
+                return None
+            return tuple(extent for part in parts if part is not None for extent in part)
+        if not node.input or node.input[0] not in self.partial:
+            return None
+        vector = self.partial[node.input[0]]
+        operands = [self._vector(name) for name in node.input[1:] if name]
+        if any(operand is None or None in operand for operand in operands):
+            return None
+        known = [[int(item) for item in operand if item is not None] for operand in operands if operand]
+        if node.op_type == "Cast" and integer(node, "to", 0) != onnx.TensorProto.INT64:
+            return None
+        if node.op_type in ("Cast", "Unsqueeze", "Squeeze", "Identity"):
+            return vector
+        if node.op_type == "Gather" and len(known) == 1:
+            return tuple(vector[index] for index in known[0])
+        if node.op_type == "Slice" and len(known) in (2, 3) and len(known[0]) == 1:
+            return vector[known[0][0] : known[1][0]]
+        return None
+
+    def _vector(self, name: str) -> Shape | None:
+        if name in self.partial:
+            return self.partial[name]
+        tensor = self.tensors.get(name)
+        if tensor is None or name in self.weights:
+            return None
+        array = numpy_helper.to_array(tensor)
+        if array.dtype.kind != "i" or array.ndim > 1:
+            return None
+        return tuple(int(item) for item in array.ravel())
+
+
+def _constant_value(node: NodeProto) -> Array:
+    for item in node.attribute:
+        if item.name == "value":
+            return numpy_helper.to_array(item.t)
+        if item.name == "sparse_value":
+            return _dense(item.sparse_tensor)
+    value = ReferenceEvaluator(node).run(None, {})[0]
+    return np.asarray(value)
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> Array:
+    values = numpy_helper.to_array(sparse.values)
+    indices = numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(math.prod(sparse.dims), dtype=values.dtype)
+    flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), tuple(sparse.dims))
+    dense[flat] = values
+    return dense.reshape(tuple(sparse.dims))
+
+
+def replace(field: Any, items: Iterable[Any]) -> None:
+    """Make a repeated protobuf field hold `items`, which may be elements of that same field."""
+    copies = list(items)
+    del field[:]
+    field.extend(copies)

@@ -1,0 +1,47 @@
+"""Training needs 32-bit floats: 16-bit weights, inputs and casts become float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from graftonnx.weights import Weights
+
+HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def widen(model: onnx.ModelProto, weights: Weights) -> str | None:
+    """Make every 16-bit float of the skeleton a 32-bit one, in place.
+
+    Returns:
+        The name of the type that was found (`float16` or `bfloat16`); None if there was nothing to do.
+    """
+    found: set[int] = set()
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        kind = value.type.tensor_type
+        if kind.elem_type in HALF:
+            found.add(kind.elem_type)
+            kind.elem_type = TensorProto.FLOAT
+    for tensor in graph.initializer:
+        if tensor.data_type in HALF:
+            found.add(tensor.data_type)
+            whole = weights.get(tensor.name)
+            if whole is None:
+                tensor.CopyFrom(_widened(tensor))
+            else:
+                weights[tensor.name] = _widened(whole)
+                tensor.data_type = TensorProto.FLOAT
+    for node in graph.node:
+        for item in node.attribute:
+            if item.name in ("to", "dtype") and item.i in HALF:
+                item.i = TensorProto.FLOAT
+            elif item.type == onnx.AttributeProto.TENSOR and item.t.data_type in HALF:
+                found.add(item.t.data_type)
+                item.t.CopyFrom(_widened(item.t))
+    return TensorProto.DataType.Name(min(found)).lower() if found else None
+
+
+def _widened(tensor: TensorProto) -> TensorProto:
+    return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)

@@ -1,0 +1,53 @@
+"""Bring a channels-last image input, as TensorFlow exporters write it, to `[N, C, H, W]`."""
+
+from __future__ import annotations
+
+import onnx
+
+from graftonnx.graph import GraphView, ints
+from graftonnx.normalise.constants import replace
+
+TO_CHANNELS_FIRST = (0, 3, 1, 2)
+TO_CHANNELS_LAST = (0, 2, 3, 1)
+CHANNELS = (1, 3)
+
+
+def to_channels_first(model: onnx.ModelProto, name: str) -> bool:
+    """Make the image input `name` channels-first, in place.
+
+        NHWC ─ Transpose(0,3,1,2) ─ Conv     becomes     NCHW ─ Conv
+        NHWC ─ anything else                 becomes     NCHW ─ Transpose(0,2,3,1) ─ anything else
+
+    Returns:
+        Whether the input was channels-last.
+    """
+    graph = model.graph
+    value = next(item for item in graph.input if item.name == name)
+    dims = value.type.tensor_type.shape.dim
+    if len(dims) != 4:
+        return False
+    view = GraphView(graph)
+    readers = view.consumers[name]
+    transposes = [n for n in readers if n.op_type == "Transpose" and ints(n, "perm") == TO_CHANNELS_FIRST]
+    if readers and len(transposes) == len(readers):
+        for transpose in transposes:
+            _rename_reads(view, transpose.output[0], name)
+        dropped = {id(node) for node in transposes}
+        replace(graph.node, [node for node in view.nodes if id(node) not in dropped])
+    elif dims[3].dim_value in CHANNELS and dims[1].dim_value not in CHANNELS:
+        last = f"{name}/channels_last"
+        _rename_reads(view, name, last)
+        transpose = onnx.helper.make_node("Transpose", [name], [last], name=last, perm=TO_CHANNELS_LAST)
+        replace(graph.node, [transpose, *view.nodes])
+    else:
+        return False
+    ordered = [onnx.TensorShapeProto.Dimension() for _ in dims]
+    for target, source in zip(ordered, TO_CHANNELS_FIRST, strict=True):
+        target.CopyFrom(dims[source])
+    replace(dims, ordered)
+    return True
+
+
+def _rename_reads(view: GraphView, old: str, new: str) -> None:
+    for node in view.consumers[old]:
+        replace(node.input, [new if name == old else name for name in node.input])

@@ -9,32 +9,24 @@ wrong arrives as one sentence in an exception.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import difflib
-import importlib.metadata
-import io
 import re
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from graftonnx import providers
 from graftonnx.errors import ModelError, RuntimeProviderError
 from graftonnx.metadata import Metadata, read_metadata
-
-Provider = Literal["auto", "cpu", "cuda"]
-"""What a caller may ask for."""
-
-PROVIDERS: tuple[Provider, ...] = get_args(Provider)
+from graftonnx.providers import PROVIDERS, Provider
 
 _FATAL, _WARNING = 4, 2
-_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _PROTOBUF_LIMIT = 2**31 - 2**20
 """Bytes; protobuf refuses messages of 2 GiB, the margin is for structure."""
 
@@ -200,7 +192,7 @@ def open_session(
     with _source(model) as source:
         obstacle = None
         if provider != "cpu":
-            obstacle = _cuda_obstacle()
+            obstacle = providers.cuda_obstacle()
             if obstacle is None:
                 inner, obstacle = _create_on_cuda(source, options, name)
                 if inner is not None:
@@ -210,7 +202,7 @@ def open_session(
                     f"cannot run '{name}' on CUDA: {obstacle} Or choose the provider 'cpu'."
                 )
         inner = _create(source, options, ["CPUExecutionProvider"], name)
-    fallback = obstacle if obstacle and _driver() else None
+    fallback = obstacle if obstacle and providers.driver() else None
     return Session(inner, name=name, provider="cpu", fallback=fallback)
 
 
@@ -225,7 +217,8 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     known = {value.name: value for value in (*copy.graph.value_info, *copy.graph.input)}
-    computed = {name for node in copy.graph.node for name in node.output if name} | set(known)
+    computed = {value.name for value in copy.graph.input}
+    computed.update(name for node in copy.graph.node for name in node.output if name)
     present = {value.name for value in copy.graph.output}
     for name in dict.fromkeys(names):
         if name in present:
@@ -239,11 +232,11 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
 
 
 def _create(
-    source: str | bytes, options: ort.SessionOptions, providers: list[Any], name: str
+    source: str | bytes, options: ort.SessionOptions, names: list[str], name: str
 ) -> ort.InferenceSession:
-    """Create the session on exactly `providers`; ONNX Runtime's own retries stay off."""
+    """Create the session on the providers `names`; ONNX Runtime's own retries stay off."""
     try:
-        return ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+        return ort.InferenceSession(source, options, providers=names, enable_fallback=0)
     except _ORT_ERRORS as error:
         raise ModelError(f"cannot load '{name}': ONNX Runtime refuses it: {_sentence(error)}") from error
 
@@ -252,88 +245,19 @@ def _create_on_cuda(
     source: str | bytes, options: ort.SessionOptions, name: str
 ) -> tuple[ort.InferenceSession | None, str | None]:
     """Create the session on CUDA, or return None and the reason why that is impossible."""
-    loading = io.StringIO()
-    with contextlib.redirect_stdout(loading):
-        ort.preload_dlls()
+    missing = providers.preload_cuda()
     ort.set_default_logger_severity(_FATAL)
     try:
         inner = _create(source, options, ["CUDAExecutionProvider", "CPUExecutionProvider"], name)
-        if "CUDAExecutionProvider" in inner.get_providers():
-            return inner, None
     except ModelError as error:
-        if "CUDA" not in error.message:
+        if "CUDA" not in str(error.__cause__):
             raise
         return None, f"{error.message}. Check the driver with nvidia-smi."
     finally:
         ort.set_default_logger_severity(_WARNING)
-    missing = re.findall(r"Failed to load ([^\s:]+)", loading.getvalue())
-    what = f"{', '.join(missing)} cannot be loaded" if missing else "its CUDA libraries cannot be loaded"
-    return None, (
-        f"{what} (this onnxruntime-gpu is built for CUDA {_cuda_build()}). "
-        'Install them with: pip install "onnxruntime-gpu[cuda,cudnn]".'
-    )
-
-
-def _cuda_obstacle() -> str | None:
-    """Return why CUDA cannot work here as far as that shows before a session exists, else None."""
-    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
-        return (
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files. "
-            "Repair it with: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu."
-        )
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        return (
-            "the installed onnxruntime is built without CUDA. "
-            "Replace it with: pip uninstall -y onnxruntime && pip install onnxruntime-gpu."
-        )
-    return _driver_obstacle(_cuda_build())
-
-
-def _driver_obstacle(build: str) -> str | None:
-    """Return what is wrong with the NVIDIA driver for an ONNX Runtime built for CUDA `build`, else None."""
-    driver = _driver()
-    if driver is None:
-        return (
-            f"the NVIDIA driver is missing ({_DRIVER} cannot be loaded). Install the driver; "
-            "in a container, start it with GPU access (docker run --gpus all)."
-        )
-    version, count = ctypes.c_int(), ctypes.c_int()
-    driver.cuDriverGetVersion(ctypes.byref(version))
-    supported = version.value // 1000
-    major = int(build.split(".")[0] or 0)
-    if supported < major:
-        return (
-            f"the NVIDIA driver supports CUDA {supported}, this onnxruntime-gpu is built for CUDA {build}. "
-            f"Upgrade the driver, or install an onnxruntime-gpu for CUDA {supported}."
-        )
-    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    if status or not count.value:
-        return (
-            f"the NVIDIA driver finds no usable GPU (CUDA error {status or 100}). "
-            "Check nvidia-smi and CUDA_VISIBLE_DEVICES."
-        )
-    return None
-
-
-def _driver() -> ctypes.CDLL | None:
-    """Load the NVIDIA driver's library; None where there is none."""
-    try:
-        return ctypes.CDLL(_DRIVER)
-    except OSError:
-        return None
-
-
-def _cuda_build() -> str:
-    """Return the CUDA version that ONNX Runtime was built for, `"13.0"`; `"0"` if it does not say."""
-    return str(getattr(ort, "cuda_version", "") or "0")
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    if "CUDAExecutionProvider" in inner.get_providers():
+        return inner, None
+    return None, providers.libraries_obstacle(missing)
 
 
 def _sentence(error: Exception) -> str:

@@ -189,8 +189,8 @@ def _constant_value(node: NodeProto) -> Array:
             return numpy_helper.to_array(item.t)
         if item.name == "sparse_value":
             return _dense(item.sparse_tensor)
-    value = ReferenceEvaluator(node).run(None, {})[0]
-    return np.asarray(value)
+    outputs: Any = ReferenceEvaluator(node).run(None, {})
+    return np.asarray(outputs[0])
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> Array:

@@ -1,0 +1,331 @@
+"""The door: read a network safely, bring it to one internal form, write it whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from graftonnx import files
+from graftonnx.errors import GraftError, ModelError
+from graftonnx.graph import GraphView
+from graftonnx.metadata import PRESETS, Metadata, Preprocess, read_metadata
+from graftonnx.normalise.batch import free_batch
+from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
+from graftonnx.normalise.dtypes import widen
+from graftonnx.normalise.inference import infer_shapes, set_extents
+from graftonnx.normalise.layout import to_channels_first
+from graftonnx.normalise.opset import check_operators, convert_opset, declared_opset, inline_functions
+from graftonnx.shapes import spelled
+from graftonnx.spine import Classifier, Spine, find_classifier
+from graftonnx.weights import Weights, attach, detach
+
+BATCH = "batch"
+DEFAULT_SIZE = (224, 224)
+"""Height and width at which a network runs whose file leaves both open."""
+
+MAX_INLINE = 2_000_000_000
+"""Bytes beyond which a file's weights go into a second file; protobuf ends at 2 GiB."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """An image classifier in the internal form.
+
+    One opset, one channels-first float input `[batch, C, H, W]`, constants as initializers, every shape known
+    but for the batch. Never modified in place.
+
+    Attributes:
+        name: The file's name, without its folder.
+        skeleton: The graph; large initializers are stubs.
+        weights: The data of the stubs.
+        input: The image input.
+        input_shape: C, H, W.
+        classifier: Its output, classes and feature tensor.
+        spine: The values on every path from the input to the output.
+        preprocess: What the input expects, as far as we know.
+        preprocess_reason: How we know.
+        metadata: What the file said about itself.
+        sha256: Of the file's bytes.
+        producer: What the file says made it.
+        opset: What the file was written in.
+        ir_version: Likewise.
+        complete: Whether the head is still there; it is cut off when the input size is changed.
+        notes: What was changed on the way in, in words.
+    """
+
+    name: str
+    skeleton: onnx.ModelProto
+    weights: Weights = field(repr=False)
+    input: str
+    input_shape: tuple[int, int, int]
+    classifier: Classifier
+    spine: Spine = field(repr=False)
+    preprocess: Preprocess
+    preprocess_reason: str
+    metadata: Metadata = field(repr=False)
+    sha256: str
+    producer: str
+    opset: int
+    ir_version: int
+    complete: bool = True
+    notes: tuple[str, ...] = ()
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        """The whole model, weights included."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.skeleton)
+        attach(model, self.weights)
+        return model
+
+    @property
+    def view(self) -> GraphView:
+        """An index over the skeleton's graph."""
+        return GraphView(self.skeleton.graph)
+
+
+def read(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file, external data included.
+
+    Raises:
+        ModelError: If there is no such file, or it is not an ONNX model, or its data is missing.
+    """
+    try:
+        model = onnx.load_model(path)
+    except FileNotFoundError as error:
+        raise ModelError(f"cannot read '{path}': there is no such file.") from error
+    except IsADirectoryError as error:
+        raise ModelError(f"cannot read '{path}': it is a folder; expected an .onnx file.") from error
+    except OSError as error:
+        raise ModelError(f"cannot read '{path}': {error.strerror or error}.") from error
+    except DecodeError as error:
+        raise ModelError(
+            f"cannot read '{path}': it is not an ONNX file, or it is truncated "
+            f"({path.stat().st_size:,} bytes). Download or export it again."
+        ) from error
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        raise ModelError(f"cannot read '{path}': its external data: {_sentence(error)}") from error
+    if not model.graph.node or not model.graph.output:
+        raise ModelError(f"cannot read '{path}': it is not an ONNX network (no graph in it).")
+    return model
+
+
+def load(
+    path: str | Path,
+    *,
+    input_size: tuple[int, int] | None = None,
+    preprocess: Preprocess | str | None = None,
+) -> Network:
+    """Read an image classifier and bring it to the internal form.
+
+    Args:
+        path: An ONNX file of any exporter, opset 7 or newer.
+        input_size: Height and width in pixels at which the network shall run; its own when omitted. When it
+            differs from the network's own, the head is cut off.
+        preprocess: What the input expects: a preset's name or the numbers; a guess with a reason when
+            omitted.
+
+    Returns:
+        The network, with every shape inferred.
+
+    Raises:
+        ModelError: If the file cannot be read or is not an image classifier.
+        UnsupportedOpError: If it holds operators that ONNX does not define.
+    """
+    path = Path(path)
+    model = read(path)
+    try:
+        return _normalised(model, path.name, files.sha256(path), input_size, preprocess)
+    except GraftError as error:
+        raise error.at(f"cannot use '{path}'") from error
+
+
+def from_proto(
+    model: onnx.ModelProto,
+    name: str,
+    *,
+    input_size: tuple[int, int] | None = None,
+    preprocess: Preprocess | str | None = None,
+) -> Network:
+    """Do what :func:`load` does, with a model that is in memory; `model` stays as it is."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return _normalised(copy, name, "", input_size, preprocess)
+
+
+def save(model: Network | onnx.ModelProto, path: str | Path, *, force: bool = False) -> None:
+    """Write a model atomically; beyond 2 GB the weights go into `<name>.data` beside it.
+
+    Raises:
+        GraftError: If the target exists and `force` is false, or cannot be written.
+    """
+    path = Path(path)
+    files.check_writable(path, force=force)
+    proto = model.proto if isinstance(model, Network) else model
+    if proto.ByteSize() <= MAX_INLINE:
+        files.write_bytes(path, proto.SerializeToString(deterministic=True))
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        data = f"{path.name}.data"
+        try:
+            onnx.save_model(proto, Path(folder, path.name), save_as_external_data=True, location=data)
+        except OSError as error:
+            raise GraftError(f"cannot write '{path}': {error.strerror or error}.") from error
+        shutil.move(Path(folder, data), path.with_name(data))
+        Path(folder, path.name).replace(path)
+
+
+def _normalised(
+    model: onnx.ModelProto,
+    name: str,
+    digest: str,
+    input_size: tuple[int, int] | None,
+    preprocess: Preprocess | str | None,
+) -> Network:
+    opset, ir_version, producer = declared_opset(model), model.ir_version, model.producer_name
+    metadata = read_metadata(model)
+    model = inline_functions(model)
+    check_operators(model, opset)
+    _check(model)
+    notes: list[str] = []
+    weights = detach(model)
+    constants_to_initializers(model, weights)
+    half = widen(model, weights)
+    if half:
+        notes.append(f"{half} weights are float32 inside")
+    model = convert_opset(model, opset)
+    constants_to_initializers(model, weights)
+    image = _image_input(model)
+    if to_channels_first(model, image):
+        notes.append("channels-last input brought to [N, C, H, W]")
+    channels, size = _input_extents(model, image)
+    model = _infer(model, weights, image, (channels, *size), notes)
+    classifier, spine, auxiliary = find_classifier(GraphView(model.graph), image)
+    if auxiliary:
+        notes.append(f"other outputs dropped: {', '.join(auxiliary)}")
+    complete = input_size in (None, size)
+    replace(model.graph.output, [o for o in model.graph.output if o.name == classifier.output])
+    if not complete and input_size is not None:
+        model = _resized(model, weights, image, (channels, *input_size), classifier.feature)
+        size = input_size
+    drop_dead(model, weights)
+    known, reason = _preprocessing(preprocess, metadata, producer, channels)
+    return Network(
+        name=name,
+        skeleton=model,
+        weights=weights,
+        input=image,
+        input_shape=(channels, *size),
+        classifier=classifier,
+        spine=spine,
+        preprocess=known,
+        preprocess_reason=reason,
+        metadata=metadata,
+        sha256=digest,
+        producer=" ".join(part for part in (producer, model.producer_version) if part),
+        opset=opset,
+        ir_version=ir_version,
+        complete=complete,
+        notes=tuple(notes),
+    )
+
+
+def _check(model: onnx.ModelProto) -> None:
+    if model.ByteSize() > MAX_INLINE:
+        return
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"it is not valid ONNX: {_sentence(error)}") from error
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split("\n\n==>")[0].split())
+    return text if text.endswith(".") else f"{text}."
+
+
+def _image_input(model: onnx.ModelProto) -> str:
+    """Return the one input, which must be an image batch."""
+    inputs = list(model.graph.input)
+    if len(inputs) != 1:
+        names = ", ".join(f"'{value.name}'" for value in inputs) or "none"
+        raise ModelError(
+            f"its inputs are {names}; expected one image. Only networks with one image input can be fused."
+        )
+    kind = inputs[0].type.tensor_type
+    dims = tuple(d.dim_value or None for d in kind.shape.dim)
+    if kind.elem_type != onnx.TensorProto.FLOAT or len(dims) != 4:
+        found = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+        raise ModelError(
+            f"its input '{inputs[0].name}' is {found} {spelled(dims)}; expected a float image [N, C, H, W]. "
+            "Only image classifiers can be fused."
+        )
+    return str(inputs[0].name)
+
+
+def _input_extents(model: onnx.ModelProto, image: str) -> tuple[int, tuple[int, int]]:
+    """Return the channels and the size of the image input; open extents get their usual value."""
+    value = next(item for item in model.graph.input if item.name == image)
+    _, channels, height, width = (d.dim_value for d in value.type.tensor_type.shape.dim)
+    channels = 3 if channels < 1 else channels
+    if channels not in (1, 3):
+        raise ModelError(f"its input '{image}' has {channels} channels; expected 1 (grey) or 3 (RGB).")
+    if height < 1 or width < 1:
+        return channels, DEFAULT_SIZE
+    return channels, (height, width)
+
+
+def _infer(
+    model: onnx.ModelProto, weights: Weights, image: str, extents: tuple[int, int, int], notes: list[str]
+) -> onnx.ModelProto:
+    """Free the batch and infer every shape; constant parts are folded on the way."""
+    set_extents(model, image, (BATCH, *extents))
+    model = infer_shapes(model)
+    while fold(model, weights):
+        model = infer_shapes(model)
+    set_extents(model, image, (1, *extents))
+    model = infer_shapes(model)
+    if free_batch(model, weights, image):
+        notes.append("batch made dynamic")
+    set_extents(model, image, (BATCH, *extents))
+    return infer_shapes(model)
+
+
+def _resized(
+    model: onnx.ModelProto, weights: Weights, image: str, extents: tuple[int, int, int], feature: str
+) -> onnx.ModelProto:
+    """Cut the head off and infer every shape at another input size."""
+    replace(model.graph.output, [onnx.helper.make_tensor_value_info(feature, onnx.TensorProto.FLOAT, None)])
+    drop_dead(model, weights)
+    set_extents(model, image, (BATCH, *extents))
+    try:
+        return infer_shapes(model)
+    except ModelError as error:
+        raise error.at(f"it cannot run at {extents[1]}x{extents[2]} pixels") from error
+
+
+def _preprocessing(
+    given: Preprocess | str | None, metadata: Metadata, producer: str, channels: int
+) -> tuple[Preprocess, str]:
+    """Return what the input expects, and how we know."""
+    if isinstance(given, str):
+        given = PRESETS.get(given) or _unknown_preset(given)
+    if given is not None:
+        return given, "given"
+    if metadata.input is not None:
+        return metadata.input.preprocess, "the file says so"
+    if channels == 1:
+        return Preprocess(order="grey"), "guessed: one channel"
+    for mark, preset in (("tf2onnx", "inception"), ("keras", "inception"), ("caffe", "caffe")):
+        if mark in producer.lower():
+            return PRESETS[preset], f"guessed '{preset}': made by {producer}"
+    return PRESETS["imagenet"], f"guessed 'imagenet': made by {producer or 'an unknown exporter'}"
+
+
+def _unknown_preset(name: str) -> Preprocess:
+    raise ValueError(f"preprocess (={name!r}) is not one of {', '.join(PRESETS)}")

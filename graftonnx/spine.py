@@ -1,0 +1,184 @@
+"""The values that every path from the image to the output goes through, and where the classifier begins."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from onnx import NodeProto
+
+from graftonnx.errors import ModelError
+from graftonnx.graph import GraphView, ints
+from graftonnx.shapes import Shape, spelled
+
+RESHAPING = frozenset(
+    {"Softmax", "LogSoftmax", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}
+    | {"Dropout"}
+)
+"""Operators that neither mix channels nor pool: passed on the way back from the output."""
+
+ELEMENTWISE = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Sum", "Pow", "Sqrt", "Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu"}
+    | {"HardSigmoid", "HardSwish", "Sigmoid", "Tanh", "Gelu", "Erf", "Mish", "Softplus", "BatchNormalization"}
+    | {"LayerNormalization", "Celu", "Exp", "Min", "Max"}
+)
+"""Operators that may stand between the dense layers of a head."""
+
+POOLS = frozenset(
+    {"GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool", "ReduceMean", "ReduceMax", "ReduceSum"}
+)
+
+NOT_DATA = frozenset({"Shape", "Size"})
+"""What these read is an extent, not the data: they are no path for the image."""
+
+
+@dataclass(frozen=True)
+class Spine:
+    """The dominators of the output, in order.
+
+    Attributes:
+        values: The image input first, the output last.
+        segments: `segments[k]` holds the nodes after `values[k - 1]` up to the maker of `values[k]`.
+        data: Every value that depends on the image.
+    """
+
+    values: tuple[str, ...]
+    segments: tuple[tuple[NodeProto, ...], ...]
+    data: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Where a network stops seeing and starts deciding.
+
+    Attributes:
+        output: The output that holds one number each class.
+        classes: How many.
+        feature: The last value before global pooling or flattening: `[N, C, H, W]`, `[N, T, C]` or `[N, C]`.
+    """
+
+    output: str
+    classes: int
+    feature: str
+
+
+def find_spine(view: GraphView, source: str, target: str) -> Spine:
+    """Find the values through which every path from `source` to `target` leads.
+
+    A node is on every path if, in a topological order, no edge leaps over it; only nodes between `source` and
+    `target` count, and only paths of data.
+
+    Raises:
+        ModelError: If `target` does not depend on `source`.
+    """
+    data = {source}
+    nodes: list[NodeProto] = []
+    for node in view.ancestors(target):
+        if node.op_type not in NOT_DATA and any(name in data for name in node.input):
+            data.update(name for name in node.output if name)
+            nodes.append(node)
+    if target not in data:
+        raise ModelError(f"its output '{target}' does not depend on its input '{source}'.")
+    last_read: dict[str, int] = {}
+    for position, node in enumerate(nodes):
+        for name in node.input:
+            if name in data:
+                last_read[name] = position
+    values, segments = [source], [()]
+    segment: list[NodeProto] = []
+    open_until = last_read.get(source, 0)
+    for position, node in enumerate(nodes):
+        segment.append(node)
+        if open_until <= position and (name := _carrier(node, last_read, target)):
+            values.append(name)
+            segments.append(tuple(segment))  # type: ignore[arg-type] # the first element is the empty tuple
+            segment = []
+        reach = [last_read[name] for name in node.output if name in last_read]
+        open_until = max([open_until, *reach])
+    return Spine(tuple(values), tuple(segments), frozenset(data))
+
+
+def _carrier(node: NodeProto, last_read: dict[str, int], target: str) -> str | None:
+    """Return the one output of a node that anybody reads; None if there are several."""
+    read = [name for name in node.output if name in last_read or name == target]
+    return read[0] if len(read) == 1 else None
+
+
+def find_classifier(view: GraphView, source: str) -> tuple[Classifier, Spine, tuple[str, ...]]:
+    """Find the output that holds the classes, and the feature tensor in front of its head.
+
+    Returns:
+        The classifier, the spine up to its output, and the names of other outputs, which are auxiliary.
+
+    Raises:
+        ModelError: If no output is a vector of classes, or there is no convolutional or token trunk.
+    """
+    fitting = [name for name in view.outputs if _classes(view.shapes.get(name)) is not None]
+    if not fitting:
+        found = ", ".join(f"'{name}' {spelled(view.shapes.get(name))}" for name in view.outputs)
+        raise ModelError(
+            f"it is not a classifier: its outputs are {found}; expected one of shape [N, classes]. "
+            "Only image classifiers can be fused."
+        )
+    output = fitting[0]
+    others = tuple(name for name in view.outputs if name != output)
+    classes = _classes(view.shapes[output]) or 0
+    spine = find_spine(view, source, output)
+    position = _feature_position(view, spine, classes)
+    if position == 0:
+        raise ModelError(
+            f"nothing but a head stands between its input '{source}' and its output '{output}'. "
+            "Only networks with convolutions or attention in front of the classifier can be fused."
+        )
+    return Classifier(output, classes, spine.values[position]), spine, others
+
+
+def _classes(shape: Shape | None) -> int | None:
+    if shape is None or len(shape) < 2 or any(extent != 1 for extent in shape[2:]):
+        return None
+    return shape[1] if shape[1] is not None and shape[1] >= 2 else None
+
+
+def _feature_position(view: GraphView, spine: Spine, classes: int) -> int:
+    """Walk back from the output over everything that belongs to the head."""
+    classified = False
+    position = len(spine.values) - 1
+    while position > 0:
+        segment = spine.segments[position]
+        shape = view.shapes.get(spine.values[position]) or ()
+        kinds = {node.op_type for node in segment}
+        node = segment[-1]
+        if kinds <= RESHAPING:
+            pass
+        elif len(segment) == 1 and _pools_all(view, node):
+            if classified:
+                return position - 1
+        elif (len(segment) == 1 and _is_dense(view, node)) or (
+            kinds == {"Conv"} and not classified and shape[1] == classes
+        ):
+            classified = True
+        elif not (kinds <= ELEMENTWISE and (len(shape) <= 2 or not classified)):
+            break
+        position -= 1
+    return position
+
+
+def _is_dense(view: GraphView, node: NodeProto) -> bool:
+    rank = len(view.shapes.get(node.output[0]) or ())
+    return node.op_type in ("Gemm", "MatMul") and rank == 2 and view.is_constant(node.input[1])
+
+
+def _pools_all(view: GraphView, node: NodeProto) -> bool:
+    """Return whether a node reduces every position (or token) to one."""
+    if node.op_type not in POOLS:
+        return False
+    before, after = view.shapes.get(node.input[0]), view.shapes.get(node.output[0])
+    if before is None or after is None:
+        return False
+    if node.op_type.startswith("Reduce") and len(after) == 2 and len(before) == 3:
+        return True
+    if node.op_type.startswith("Reduce"):
+        return len(before) > 2 and math.prod(extent or 0 for extent in after[2:]) == 1
+    return all(extent == 1 for extent in after[2:]) and (
+        node.op_type.startswith("Global") or bool(ints(node, "kernel_shape"))
+    )

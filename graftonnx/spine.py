@@ -84,14 +84,15 @@ def find_spine(view: GraphView, source: str, target: str) -> Spine:
         for name in node.input:
             if name in data:
                 last_read[name] = position
-    values, segments = [source], [()]
+    values = [source]
+    segments: list[tuple[NodeProto, ...]] = [()]
     segment: list[NodeProto] = []
     open_until = last_read.get(source, 0)
     for position, node in enumerate(nodes):
         segment.append(node)
         if open_until <= position and (name := _carrier(node, last_read, target)):
             values.append(name)
-            segments.append(tuple(segment))  # type: ignore[arg-type] # the first element is the empty tuple
+            segments.append(tuple(segment))
             segment = []
         reach = [last_read[name] for name in node.output if name in last_read]
         open_until = max([open_until, *reach])
@@ -153,9 +154,7 @@ def _feature_position(view: GraphView, spine: Spine, classes: int) -> int:
         elif len(segment) == 1 and _pools_all(view, node):
             if classified:
                 return position - 1
-        elif (len(segment) == 1 and _is_dense(view, node)) or (
-            kinds == {"Conv"} and not classified and shape[1] == classes
-        ):
+        elif _classifies(view, segment, classes, classified):
             classified = True
         elif not (kinds <= ELEMENTWISE and (len(shape) <= 2 or not classified)):
             break
@@ -163,9 +162,15 @@ def _feature_position(view: GraphView, spine: Spine, classes: int) -> int:
     return position
 
 
-def _is_dense(view: GraphView, node: NodeProto) -> bool:
-    rank = len(view.shapes.get(node.output[0]) or ())
-    return node.op_type in ("Gemm", "MatMul") and rank == 2 and view.is_constant(node.input[1])
+def _classifies(view: GraphView, segment: tuple[NodeProto, ...], classes: int, classified: bool) -> bool:
+    """Return whether a segment is a dense layer, or the one convolution that gives a map for each class."""
+    if len(segment) != 1:
+        return False
+    node = segment[0]
+    shape = view.shapes.get(node.output[0]) or ()
+    if node.op_type in ("Gemm", "MatMul"):
+        return len(shape) == 2 and view.is_constant(node.input[1])
+    return node.op_type == "Conv" and not classified and shape[1] == classes
 
 
 def _pools_all(view: GraphView, node: NodeProto) -> bool:

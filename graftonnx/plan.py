@@ -1,0 +1,176 @@
+"""The decision as data: which taps are exchanged, through which projections, and why others are not.
+
+A plan file is YAML with this schema; unknown fields are refused:
+
+    version: 1
+    input_size: [100, 100]          # height and width of the fused network's image, in pixels
+    parents:
+      a: {name: a.onnx, sha256: …, input_size: [100, 100], preprocess: {order: rgb, …}}
+      b: …
+    skips:                          # both directions of an exchange are two entries
+    - source: b/fire3/concat        # <branch>/<value in the parent>
+      target: a/relu_7
+      projection: {kind: conv, kernel: [1, 1], stride: [1, 1], pads: [0, 0, 0, 0]}
+      score: 0.83
+    rejections:                     # ignored when a plan is read
+    - {a: a/relu_3, b: b/pool1, score: 0.0, reason: …}
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from graftonnx import files
+from graftonnx.errors import PlanError
+from graftonnx.metadata import Preprocess, Record
+
+VERSION = 1
+"""The version of the schema that this code writes and reads."""
+
+Size = tuple[int, int]
+
+
+class Projection(Record):
+    """How a source tap becomes what its target can add: `[N, C, H, W] -> [N, C', H', W']`.
+
+    Attributes:
+        kind: `equal` (the shapes agree: nothing, or a 1x1 Conv), `conv` (one Conv with this window) or
+            `resize` (a 1x1 Conv, then a Resize to the target's size).
+        kernel: Of the Conv: height and width.
+        stride: Likewise.
+        pads: At the top, left, bottom and right.
+    """
+
+    kind: Literal["equal", "conv", "resize"]
+    kernel: Size = (1, 1)
+    stride: Size = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def __str__(self) -> str:
+        """Return the projection for people: `conv 3x3/2`."""
+        if self.kind == "equal":
+            return "add"
+        window = f"{self.kernel[0]}x{self.kernel[1]}"
+        if self.stride != (1, 1):
+            window += f"/{self.stride[0]}" if self.stride[0] == self.stride[1] else f"/{self.stride}"
+        return f"conv {window}" + (" + resize" if self.kind == "resize" else "")
+
+
+class Skip(Record):
+    """One connection: what `source` holds, projected, is added to `target`.
+
+    `source` and `target` are `<branch>/<value>`. `score` is what the matching gave the pair, 0..1.
+    """
+
+    source: str
+    target: str
+    projection: Projection
+    score: float | None = None
+
+
+class Rejection(Record):
+    """A pair of taps that is not exchanged, and why."""
+
+    a: str
+    b: str
+    score: float
+    reason: str
+
+
+class PlannedParent(Record):
+    """A parent as the plan saw it; `sha256` is of the file's bytes."""
+
+    name: str
+    sha256: str = ""
+    input_size: Size
+    preprocess: Preprocess
+
+
+class Plan(Record):
+    """What to splice; see the module's docstring for the file format."""
+
+    version: Literal[1] = 1
+    input_size: Size
+    parents: dict[str, PlannedParent]
+    skips: tuple[Skip, ...] = ()
+    rejections: tuple[Rejection, ...] = Field(default=())
+
+    @property
+    def exchanges(self) -> list[tuple[Skip, ...]]:
+        """The skips, the two directions of one pair of taps together."""
+        pairs: dict[frozenset[str], list[Skip]] = {}
+        for skip in self.skips:
+            pairs.setdefault(frozenset((skip.source, skip.target)), []).append(skip)
+        return [tuple(pair) for pair in pairs.values()]
+
+    def to_yaml(self) -> str:
+        """Return the plan as a YAML document that :func:`from_yaml` reads back."""
+        text: str = yaml.dump(
+            self.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120
+        )
+        return text
+
+
+def from_yaml(text: str) -> Plan:
+    """Read a plan.
+
+    Raises:
+        PlanError: If it is not YAML, or breaks the schema; the field is named.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PlanError(f"it is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise PlanError("it is not a plan: expected a mapping with version, input_size, parents and skips.")
+    if data.get("version") != VERSION:
+        raise PlanError(f"its version is {data.get('version')!r}; this graftonnx reads version {VERSION}.")
+    try:
+        return Plan.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PlanError(f"field '{where}': {first['msg']}.") from error
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan file.
+
+    Raises:
+        PlanError: If it cannot be read or is not a plan.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise PlanError(f"cannot read plan '{path}': {reason}.") from error
+    try:
+        return from_yaml(text)
+    except PlanError as error:
+        raise error.at(f"cannot read plan '{path}'") from error
+
+
+def write_plan(plan: Plan, path: Path, *, force: bool = False) -> None:
+    """Write a plan file atomically.
+
+    Raises:
+        GraftError: If the target exists and `force` is false, or cannot be written.
+    """
+    files.check_writable(path, force=force)
+    files.write_text(path, plan.to_yaml())
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes short lists on one line: sizes, kernels, means."""
+
+
+def _short_list(dumper: yaml.SafeDumper, data: list[object]) -> yaml.Node:
+    flow = all(isinstance(item, (int, float)) for item in data)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
+
+
+_Dumper.add_representer(list, _short_list)

@@ -120,8 +120,10 @@ def projection_macs(
     projection: Projection, source: tuple[int, int, int], target: tuple[int, int, int]
 ) -> int:
     """Return the MACs of a projection with a Conv for one image."""
-    height, width = source[1:] if projection.kind == "resize" else target[1:]
-    return source[0] * target[0] * math.prod(projection.kernel) * height * width
+    positions = math.prod(target[1:])
+    if projection.kind == "resize":
+        positions = min(positions, math.prod(source[1:]))
+    return source[0] * target[0] * math.prod(projection.kernel) * positions
 
 
 def align(scores: Scores, most: int) -> list[tuple[int, int]]:

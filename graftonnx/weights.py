@@ -41,7 +41,9 @@ def attach(model: onnx.ModelProto, weights: Weights) -> None:
     for tensor in model.graph.initializer:
         whole = weights.get(tensor.name)
         if whole is not None:
+            name = tensor.name
             tensor.CopyFrom(whole)
+            tensor.name = name
 
 
 def add_initializer(model: onnx.ModelProto, weights: Weights, name: str, array: NDArray[np.generic]) -> None:

@@ -1,0 +1,194 @@
+"""`graftonnx fuse`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from graftonnx.cli import console
+from graftonnx.cli.match_command import print_plan
+from graftonnx.cli.parameters import (
+    force_option,
+    input_size_option,
+    json_option,
+    load_parents,
+    max_skips_option,
+    preprocess_option,
+    read_labels,
+    split_parents,
+)
+
+if TYPE_CHECKING:
+    from graftonnx.metadata import Preprocess
+    from graftonnx.model import Network
+    from graftonnx.plan import Plan
+
+
+@click.command(name="fuse")
+@click.argument("parents", nargs=-1, required=True, metavar="A [B]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The fused file.  [required unless --dry-run]"
+)
+@click.option("--classes", type=click.IntRange(min=2), help="Number of classes.  [default: as A]")
+@click.option("--labels", type=click.Path(path_type=Path), help="Text file of class names, one each line.")
+@input_size_option
+@click.option(
+    "--plan", "plan_file", type=click.Path(path_type=Path), help="Use this plan of `graftonnx match`."
+)
+@max_skips_option
+@click.option(
+    "--skip-init",
+    type=click.Choice(["zero", "paper"]),
+    default="zero",
+    show_default=True,
+    help="zero: both branches start as exactly their parents; paper: plain additions.",
+)
+@preprocess_option
+@click.option(
+    "--hidden", type=click.IntRange(min=0), default=256, show_default=True, help="Width of the head; 0: none."
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="In the head.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="For the new weights.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@force_option
+@json_option
+def command(
+    parents: tuple[str, ...],
+    output: Path | None,
+    classes: int | None,
+    labels: Path | None,
+    input_size: tuple[int, int] | None,
+    plan_file: Path | None,
+    max_skips: int,
+    skip_init: Literal["zero", "paper"],
+    preprocess: tuple[str, ...],
+    hidden: int,
+    dropout: float,
+    seed: int,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Join networks A and B into one trainable ONNX file.
+
+    Their branches exchange the taps that `graftonnx match` finds (or those of --plan); their features are
+    pooled, concatenated and classified by a new dense head. The file is proven before it is written. A alone
+    gets a new head only.
+    """
+    from graftonnx import files
+    from graftonnx.fusion import fuse
+    from graftonnx.model import save
+
+    paths, conventions = split_parents(parents, preprocess)
+    if not 1 <= len(paths) <= 2:
+        raise click.UsageError(
+            f"{len(paths)} parents given; expected one or two: graftonnx fuse A [B] -o FILE"
+        )
+    if output is None and not dry_run:
+        raise click.UsageError("Missing option '-o' / '--output'.")
+    if output is not None and not dry_run:
+        files.check_writable(output, force=force)
+    names = read_labels(labels) if labels else []
+    if names and classes not in (None, len(names)):
+        raise click.UsageError(f"--classes {classes}, but '{labels}' names {len(names)} classes.")
+    networks, plan = _planned(paths, conventions, plan_file, input_size, max_skips)
+    if not as_json:
+        print_plan(plan, rejections=dry_run)
+    if dry_run:
+        if as_json:
+            console.print_json(plan.model_dump(mode="json"))
+        return
+    fused = fuse(
+        *networks,
+        plan=plan,
+        classes=classes,
+        labels=names,
+        hidden=hidden,
+        dropout=dropout,
+        skip_init=skip_init,
+        seed=seed,
+    )
+    assert output is not None
+    save(fused, output, force=force)
+    _report(fused, networks, plan, output, skip_init, as_json)
+
+
+def _planned(
+    paths: list[Path],
+    conventions: dict[str, Preprocess],
+    plan_file: Path | None,
+    input_size: tuple[int, int] | None,
+    max_skips: int,
+) -> tuple[list[Network], Plan]:
+    """Load the parents, and read the plan or make one."""
+    from graftonnx.errors import PlanError
+    from graftonnx.fusion import lone_plan
+    from graftonnx.matching import match
+    from graftonnx.plan import read_plan
+
+    if plan_file is None:
+        networks = load_parents(paths, [input_size] * len(paths), conventions)
+        plan = match(*networks, max_skips=max_skips) if len(networks) == 2 else lone_plan(networks[0])
+        return networks, plan
+    if input_size is not None:
+        raise click.UsageError("--input-size and --plan exclude each other: the plan says the size.")
+    plan = read_plan(plan_file)
+    if len(plan.parents) != len(paths):
+        raise PlanError(f"plan '{plan_file}' is for {len(plan.parents)} parents, {len(paths)} are given.")
+    parents = {
+        letter: parent.model_copy(update={"preprocess": conventions.get(letter, parent.preprocess)})
+        for letter, parent in plan.parents.items()
+    }
+    plan = plan.model_copy(update={"parents": parents})
+    sizes = [parent.input_size for parent in parents.values()]
+    networks = load_parents(paths, sizes, {letter: parent.preprocess for letter, parent in parents.items()})
+    for (letter, parent), network in zip(parents.items(), networks, strict=True):
+        if parent.sha256 not in ("", network.sha256):
+            console.note(f"note: {letter} ({network.name}) is not the file that the plan was made for")
+    return networks, plan
+
+
+def _report(
+    fused: Network, networks: list[Network], plan: Plan, output: Path, skip_init: str, as_json: bool
+) -> None:
+    from graftonnx.costs import macs, parameters
+    from graftonnx.taps import trunk
+
+    view = fused.view
+    alone = sum(macs(network.view, trunk(network)) for network in networks)
+    facts: dict[str, Any] = {
+        "output": str(output),
+        "bytes": output.stat().st_size,
+        "input": ["batch", *fused.input_shape],
+        "classes": fused.classifier.classes,
+        "parameters": parameters(view, view.nodes),
+        "macs": macs(view, view.nodes),
+        "parents_macs": alone,
+        "exchanges": len(plan.exchanges),
+        "proofs": ["structure", "batch 1 and 3", *(["identity"] if skip_init == "zero" else [])],
+        "plan": plan.model_dump(mode="json"),
+    }
+    if as_json:
+        console.print_json(facts)
+        return
+    for letter, network in zip(plan.parents, networks, strict=True):
+        if network.preprocess_reason.startswith("guessed"):
+            console.note(f"note: preprocessing of {letter} {network.preprocess_reason}; --preprocess sets it")
+    height, width = plan.input_size
+    console.say(
+        "proved: valid ONNX; runs with batch 1 and 3"
+        + ("; both branches equal their parents bit for bit" if skip_init == "zero" else "")
+    )
+    console.say(
+        f"wrote {output}: image [N, 3, {height}, {width}] -> {facts['classes']} classes, "
+        f"{facts['parameters']:,} parameters, {facts['macs'] / 1e6:,.0f} M MACs "
+        f"({facts['macs'] / max(alone, 1) - 1:+.1%} over the parents), {facts['bytes'] / 1e6:.1f} MB"
+    )

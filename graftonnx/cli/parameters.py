@@ -1,0 +1,149 @@
+"""Parameter types and options that several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from graftonnx.errors import DataError
+
+if TYPE_CHECKING:
+    from graftonnx.metadata import Preprocess
+    from graftonnx.model import Network
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_PREPROCESS = re.compile(r"([a-z])=(.+)")
+
+
+class ImageSize(click.ParamType):
+    """`100` for a square, `48x192` for height x width, in pixels."""
+
+    name = "N|HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Return height and width."""
+        found = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
+        if found is None:
+            self.fail(f"{value!r} is not a size; give N, or HEIGHTxWIDTH.", param, ctx)
+        size = int(found[1]), int(found[2] or found[1])
+        if min(size) < 1:
+            self.fail(f"{value!r} is not a size; both sides must be at least 1 pixel.", param, ctx)
+        return size
+
+
+def parse_preprocess(text: str) -> Preprocess:
+    """Read a preset's name, or numbers: `bgr,scale=255,mean=103.9:116.8:123.7,std=1`.
+
+    Raises:
+        click.BadParameter: Naming the part that cannot be read.
+    """
+    from pydantic import ValidationError
+
+    from graftonnx.metadata import PRESETS, Preprocess
+
+    if text in PRESETS:
+        return PRESETS[text]
+    fields: dict[str, Any] = {}
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        if part in ("rgb", "bgr", "grey"):
+            fields["order"] = part
+        elif key == "scale" and value:
+            fields[key] = value
+        elif key in ("mean", "std") and value:
+            fields[key] = value.split(":")
+        else:
+            raise click.BadParameter(
+                f"{part!r} is neither a preset ({', '.join(PRESETS)}) nor rgb, bgr, grey, scale=, mean= or std=."
+            )
+    try:
+        return Preprocess.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise click.BadParameter(f"{first['loc'][0]}: {first['msg']} (found {first['input']!r}).") from error
+
+
+def split_parents(arguments: Sequence[str], given: Sequence[str]) -> tuple[list[Path], dict[str, Preprocess]]:
+    """Part the positional arguments into files and `<branch>=<preprocessing>`.
+
+    So `--preprocess a=imagenet b=inception` works as well as two options.
+
+    Raises:
+        click.BadParameter: For a branch without a parent, or preprocessing that cannot be read.
+    """
+    files = [Path(text) for text in arguments if not _is_preprocess(text)]
+    conventions: dict[str, Preprocess] = {}
+    for text in (*given, *(text for text in arguments if _is_preprocess(text))):
+        found = _PREPROCESS.fullmatch(text)
+        if found is None:
+            raise click.BadParameter(f"--preprocess {text!r}: expected <branch>=<convention>, as a=imagenet.")
+        if found[1] not in LETTERS[: len(files)]:
+            raise click.BadParameter(
+                f"--preprocess {text!r}: there is no branch {found[1]!r}; "
+                f"the parents are {', '.join(LETTERS[: len(files)])} in the order given."
+            )
+        conventions[found[1]] = parse_preprocess(found[2])
+    return files, conventions
+
+
+def load_parents(
+    paths: Sequence[Path], sizes: Sequence[tuple[int, int] | None], conventions: dict[str, Preprocess]
+) -> list[Network]:
+    """Load the parents, each with its preprocessing where one is given."""
+    from graftonnx.model import load
+
+    return [
+        load(path, input_size=size, preprocess=conventions.get(letter))
+        for letter, path, size in zip(LETTERS, paths, sizes, strict=False)
+    ]
+
+
+def read_labels(path: Path) -> list[str]:
+    """Read class names, one each line.
+
+    Raises:
+        DataError: If the file cannot be read, or names fewer than two classes, or one twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a UTF-8 text file"
+        raise DataError(f"cannot read labels '{path}': {reason}.") from error
+    labels = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(labels) < 2:
+        raise DataError(
+            f"cannot use labels '{path}': {len(labels)} names; expected two or more, one each line."
+        )
+    double = next((label for label in labels if labels.count(label) > 1), None)
+    if double is not None:
+        raise DataError(f"cannot use labels '{path}': '{double}' stands there twice.")
+    return labels
+
+
+def _is_preprocess(text: str) -> bool:
+    return _PREPROCESS.fullmatch(text) is not None and not Path(text).exists()
+
+
+input_size_option = click.option(
+    "--input-size", type=ImageSize(), help="Run every parent at this size.  [default: each at its own]"
+)
+preprocess_option = click.option(
+    "--preprocess",
+    multiple=True,
+    metavar="BRANCH=CONVENTION",
+    help="What a parent was trained on: imagenet, inception, caffe, unit, raw, or numbers as "
+    "bgr,scale=255,mean=104:117:123,std=1.  [default: what the file says, else a guess]",
+)
+max_skips_option = click.option(
+    "--max-skips", type=click.IntRange(min=0), default=6, show_default=True, help="Exchanges at most."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+force_option = click.option("--force", is_flag=True, help="Replace existing files.")

@@ -1,0 +1,108 @@
+"""What a fused file must show before it is written.
+
+1. Structure: onnx's full check, every shape inferred.
+2. Numbers: ONNX Runtime runs it with batch 1 and batch 3; outputs are finite, rows independent of the batch.
+3. Identity: with projections at zero, every branch's feature equals its parent's, with no tolerance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from graftonnx.errors import ModelError, ParityError
+from graftonnx.model import MAX_INLINE, Network
+from graftonnx.normalise.constants import replace
+from graftonnx.runtime import open_session, with_outputs
+
+BATCHES = (1, 3)
+ROW_TOLERANCE = 1e-3
+"""Relative to the largest output: another batch size may take another kernel, which sums in another order."""
+
+Array = NDArray[Any]
+
+
+def check_structure(model: onnx.ModelProto) -> None:
+    """Run onnx's checker with shape inference.
+
+    Raises:
+        ModelError: If the model is not valid; that would be a fault of ours.
+    """
+    if model.ByteSize() > MAX_INLINE:
+        return
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"the fused graph is not valid ONNX: {reason} Please report this.") from error
+
+
+def check_runs(model: onnx.ModelProto, names: Mapping[str, str]) -> dict[str, Array]:
+    """Run the fused model in ONNX Runtime, without optimisations, with batch 1 and batch 3.
+
+    Args:
+        model: The fused model.
+        names: Values whose contents are wanted, by any key.
+
+    Returns:
+        The contents for batch 3, by the same keys.
+
+    Raises:
+        ParityError: If an output is not finite, or a row depends on the other rows of its batch.
+    """
+    session = open_session(
+        with_outputs(model, list(names.values())), provider="cpu", threads=1, optimise=False
+    )
+    image = _images(session.input_shape)
+    output = session.output_names[0]
+    three = session.run(image, outputs=[output, *names.values()])
+    one = session.run(image[:1], outputs=[output])
+    for batch, logits in zip(BATCHES, (one[0], three[0]), strict=True):
+        if logits.shape[0] != batch:
+            raise ParityError(f"with a batch of {batch} the output has shape {list(logits.shape)}.")
+        if not np.isfinite(logits).all():
+            raise ParityError(
+                f"the output is not finite with a batch of {batch}. Check the parents' weights and "
+                "--preprocess, or use --skip-init zero."
+            )
+    worst = float(np.abs(one[0][0] - three[0][0]).max())
+    if worst > ROW_TOLERANCE * max(1.0, float(np.abs(three[0]).max())):
+        raise ParityError(
+            f"the first row of the output changes by {worst:.3g} with the batch it is in: a parent mixes the "
+            "rows of a batch, or its batch extent could not be made dynamic. Export it with a dynamic batch."
+        )
+    return dict(zip(names, three[1:], strict=True))
+
+
+def check_identity(parent: Network, branch: str, image: Array, feature: Array) -> None:
+    """Compare a branch's feature with its parent's on the same preprocessed images.
+
+    Args:
+        parent: The network alone.
+        branch: Its letter, for the message.
+        image: The branch's input, [N, C, H, W].
+        feature: What the branch made of it.
+
+    Raises:
+        ParityError: If a single number differs.
+    """
+    model = parent.proto
+    wanted = parent.classifier.feature
+    replace(model.graph.output, [onnx.helper.make_tensor_value_info(wanted, onnx.TensorProto.FLOAT, None)])
+    alone = open_session(model, provider="cpu", threads=1, optimise=False).run(image)[0]
+    if not np.array_equal(alone, feature, equal_nan=True):
+        worst = float(np.abs(alone - feature).max())
+        raise ParityError(
+            f"with zero projections, branch '{branch}' differs from its parent '{parent.name}' by up to "
+            f"{worst:.3g} in '{wanted}'. Please report this."
+        )
+
+
+def _images(shape: tuple[int | str | None, ...]) -> Array:
+    _, channels, height, width = shape
+    rng = np.random.default_rng(0)
+    return rng.random((max(BATCHES), int(channels or 3), int(height or 1), int(width or 1)), np.float32)

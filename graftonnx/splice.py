@@ -1,0 +1,313 @@
+"""Put a plan into a graph: the surgery itself, on skeletons, with onnx-graphsurgeon.
+
+    image ─┬─ preprocess ─ a/… ─ tap ─ (+) ─ … ─ a/feature ─ pool ─┐
+           │                      ╳                                 ├ concat ─ dense ─ logits
+           └─ preprocess ─ b/… ─ tap ─ (+) ─ … ─ b/feature ─ pool ─┘
+
+Both sums of an exchange read the original taps, so one exchange makes no loop; whether several together do is
+checked before anything is built. The parents are never modified.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import GraphProto, NodeProto
+
+from graftonnx import blocks
+from graftonnx.blocks import SkipInit
+from graftonnx.errors import PlanError
+from graftonnx.graph import GraphView, sort_nodes, subgraphs
+from graftonnx.model import BATCH, Network
+from graftonnx.normalise.constants import drop_dead, replace
+from graftonnx.normalise.inference import infer_shapes
+from graftonnx.normalise.opset import IR_VERSION, OPSET
+from graftonnx.plan import Plan, Projection, Skip
+from graftonnx.shapes import convolved_extent
+from graftonnx.weights import Weights, detach
+
+INPUT, OUTPUT = "input", "logits"
+
+Shape3 = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class HeadDesign:
+    """The dense layers behind the concatenated features.
+
+    Attributes:
+        classes: Number of logits.
+        hidden: Width of the hidden layer; 0 for none.
+        dropout: Share of hidden units dropped in training.
+    """
+
+    classes: int
+    hidden: int = 256
+    dropout: float = 0.2
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A parent's trunk under its branch's names."""
+
+    letter: str
+    network: Network
+    skeleton: onnx.ModelProto
+    weights: Weights
+
+    @property
+    def input(self) -> str:
+        """The value that holds the branch's preprocessed input."""
+        return f"{self.letter}/{self.network.input}"
+
+    @property
+    def feature(self) -> str:
+        """The value that holds the branch's last feature tensor."""
+        return f"{self.letter}/{self.network.classifier.feature}"
+
+
+def splice(
+    parents: Mapping[str, Network],
+    plan: Plan,
+    head: HeadDesign,
+    *,
+    skip_init: SkipInit,
+    seed: int,
+) -> tuple[onnx.ModelProto, Weights]:
+    """Join the parents' trunks as the plan says and append a head.
+
+    Args:
+        parents: The networks by branch letter.
+        plan: The skips; their source and target are `<branch>/<value>`.
+        head: The dense layers.
+        skip_init: `zero`: skips add nothing before training; `paper`: plain additions.
+        seed: For the weights of the projections and the head.
+
+    Returns:
+        The fused skeleton with every shape inferred, and its large tensors.
+
+    Raises:
+        PlanError: If the plan names a tap that does not exist, a projection does not give the target's shape,
+            or the skips together close a cycle.
+    """
+    branches = {letter: cut(letter, network) for letter, network in parents.items()}
+    shapes = check_plan(branches, plan)
+    rng = np.random.default_rng(seed)
+    height, width = plan.input_size
+    image = gs.Variable(INPUT, np.float32, (BATCH, 3, height, width))
+    logits = gs.Variable(OUTPUT, np.float32, (BATCH, head.classes))
+    nodes: list[gs.Node] = []
+    values: dict[str, gs.Variable] = {}
+    for letter, branch in branches.items():
+        graph = gs.import_onnx(branch.skeleton)
+        tensors = graph.tensors()
+        values.update({name: t for name, t in tensors.items() if isinstance(t, gs.Variable)})
+        channels, *size = branch.network.input_shape
+        nodes += blocks.preprocessing(
+            image,
+            tensors[branch.input],
+            letter,
+            branch.network.preprocess,
+            channels,
+            ((height, width), (size[0], size[1])),
+        )
+        nodes += graph.nodes
+    nodes += _head(branches, values, head, rng, logits)
+    nodes += _skips(plan, values, shapes, skip_init, rng)
+    graph = gs.Graph(nodes, [image], [logits], name="graftonnx", opset=OPSET)
+    model = gs.export_onnx(graph, ir_version=IR_VERSION)
+    replace(model.graph.node, sort_nodes(model.graph.node))
+    _restore_annotations(model.graph, branches)
+    replace(model.opset_import, [onnx.helper.make_opsetid("", OPSET)])
+    model.producer_name = "graftonnx"
+    weights: Weights = {name: t for branch in branches.values() for name, t in branch.weights.items()}
+    weights |= detach(model)
+    drop_dead(model, weights)
+    return infer_shapes(model), weights
+
+
+def cut(letter: str, network: Network) -> Branch:
+    """Return the trunk of a parent, up to its feature tensor, with `<letter>/` before every name."""
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(network.skeleton)
+    feature = onnx.helper.make_tensor_value_info(network.classifier.feature, onnx.TensorProto.FLOAT, None)
+    replace(skeleton.graph.output, [feature])
+    weights = dict(network.weights)
+    drop_dead(skeleton, weights)
+    prefix = f"{letter}/"
+    _prefix_names(skeleton.graph, prefix)
+    return Branch(letter, network, skeleton, {prefix + name: tensor for name, tensor in weights.items()})
+
+
+def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Shape3]:
+    """Check that every skip of a plan can be spliced in.
+
+    Returns:
+        The shape (C, H, W) of every tap that the plan names.
+
+    Raises:
+        PlanError: Naming the offending skip.
+    """
+    views = {letter: GraphView(branch.skeleton.graph) for letter, branch in branches.items()}
+    shapes: dict[str, Shape3] = {}
+    for skip in plan.skips:
+        where = f"skip '{skip.source}' -> '{skip.target}'"
+        for tap in (skip.source, skip.target):
+            shapes[tap] = _tap_shape(views, tap, where)
+        if skip.source.split("/")[0] == skip.target.split("/")[0]:
+            raise PlanError(f"{where} stays inside one branch; it must lead from one to another.")
+        found = projected_shape(skip.projection, shapes[skip.source], shapes[skip.target])
+        if found != shapes[skip.target]:
+            raise PlanError(
+                f"{where}: its projection '{skip.projection}' gives {list(found)} (C, H, W), "
+                f"the target has {list(shapes[skip.target])}. Correct the projection or remove the skip."
+            )
+    _check_acyclic(views, plan)
+    return shapes
+
+
+def projected_shape(projection: Projection, source: Shape3, target: Shape3) -> Shape3:
+    """Return the shape (C, H, W) that a projection to `target` gives; Convs always give its channels."""
+    if projection.kind == "equal":
+        return source
+    if projection.kind == "resize":
+        return target if projection.kernel == (1, 1) and projection.stride == (1, 1) else (0, 0, 0)
+    height, width = (
+        convolved_extent(
+            source[axis + 1],
+            projection.kernel[axis],
+            projection.stride[axis],
+            projection.pads[axis] + projection.pads[axis + 2],
+        )
+        for axis in (0, 1)
+    )
+    return target[0], height, width
+
+
+def _tap_shape(views: Mapping[str, GraphView], tap: str, where: str) -> Shape3:
+    letter = tap.split("/")[0]
+    if letter not in views:
+        raise PlanError(f"{where}: there is no branch '{letter}'; the branches are {', '.join(views)}.")
+    shape = views[letter].shapes.get(tap)
+    if shape is None or tap not in views[letter].producer:
+        raise PlanError(
+            f"{where}: branch '{letter}' has no value '{tap.removeprefix(letter + '/')}' before its feature. "
+            "`graftonnx inspect` lists the taps."
+        )
+    if len(shape) != 4 or None in shape[1:]:
+        raise PlanError(f"{where}: '{tap}' is not an image map [N, C, H, W].")
+    return shape[1] or 0, shape[2] or 0, shape[3] or 0
+
+
+def _check_acyclic(views: Mapping[str, GraphView], plan: Plan) -> None:
+    """Refuse the first skip whose target can already reach its source."""
+    onward: dict[str, set[str]] = defaultdict(set)
+    for skip in plan.skips:
+        reached = set()
+        queue = [skip.target]
+        while queue:
+            tap = queue.pop()
+            for node in views[tap.split("/")[0]].consumers[tap]:
+                for name in node.output:
+                    if name not in reached:
+                        reached.add(name)
+                        queue += [name, *onward[name]]
+        if skip.source in reached:
+            raise PlanError(
+                f"skip '{skip.source}' -> '{skip.target}' closes a cycle: what it adds to '{skip.target}' "
+                f"flows back into '{skip.source}'. Remove it, or one of the skips before it."
+            )
+        onward[skip.source].add(skip.target)
+
+
+def _head(
+    branches: Mapping[str, Branch],
+    values: Mapping[str, gs.Variable],
+    design: HeadDesign,
+    rng: np.random.Generator,
+    logits: gs.Variable,
+) -> list[gs.Node]:
+    nodes: list[gs.Node] = []
+    features, widths = [], []
+    for letter, branch in branches.items():
+        rank, channels = feature_extent(branch.network)
+        pooling, pooled = blocks.pool(values[branch.feature], rank, letter)
+        nodes += pooling
+        features.append(pooled)
+        widths.append(channels)
+    head = blocks.head(features, widths, design.classes, design.hidden, design.dropout, rng, logits)
+    return nodes + head
+
+
+def feature_extent(network: Network) -> tuple[int, int]:
+    """Return the rank of a network's feature tensor and its number of channels."""
+    shape = network.view.shapes[network.classifier.feature]
+    channels = shape[2] if len(shape) == 3 else shape[1]
+    return len(shape), channels or 0
+
+
+def _skips(
+    plan: Plan,
+    values: Mapping[str, gs.Variable],
+    shapes: Mapping[str, Shape3],
+    init: SkipInit,
+    rng: np.random.Generator,
+) -> list[gs.Node]:
+    """Build the projections, and put a sum in front of everybody who read a target."""
+    readers = {skip.target: list(values[skip.target].outputs) for skip in plan.skips}
+    addends: dict[str, list[gs.Variable]] = defaultdict(list)
+    nodes: list[gs.Node] = []
+    for skip, name in _named(plan):
+        pair = shapes[skip.source], shapes[skip.target]
+        steps, projected = blocks.projection(
+            values[skip.source], values[skip.target], pair, skip.projection, name, init, rng
+        )
+        nodes += steps
+        addends[skip.target].append(projected)
+    for target, projections in addends.items():
+        tap = values[target]
+        total = gs.Variable(f"{target}/exchanged", np.float32)
+        op = "Add" if len(projections) == 1 else "Sum"
+        for node in readers[target]:
+            node.inputs = [total if tensor is tap else tensor for tensor in node.inputs]
+        nodes.append(gs.Node(op, f"{target}/exchange", {}, [tap, *projections], [total]))
+    return nodes
+
+
+def _named(plan: Plan) -> list[tuple[Skip, str]]:
+    """Return every skip with its name: `skips/<exchange>/<branch of the target>`."""
+    return [
+        (skip, f"skips/{index}/{skip.target.split('/')[0]}")
+        for index, exchange in enumerate(plan.exchanges)
+        for skip in exchange
+    ]
+
+
+def _prefix_names(graph: GraphProto, prefix: str) -> None:
+    for tensor in graph.initializer:
+        tensor.name = prefix + tensor.name
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.name = prefix + value.name
+    for node in graph.node:
+        node.name = prefix + (node.name or node.output[0])
+        replace(node.input, [name and prefix + name for name in node.input])
+        replace(node.output, [name and prefix + name for name in node.output])
+        for inner in subgraphs(node):
+            _prefix_names(inner, prefix)
+
+
+def _restore_annotations(graph: GraphProto, branches: Mapping[str, Branch]) -> None:
+    """Give nodes back their doc strings and metadata, which graphsurgeon drops."""
+    known: dict[str, NodeProto] = {
+        node.output[0]: node for branch in branches.values() for node in branch.skeleton.graph.node
+    }
+    for node in graph.node:
+        source = known.get(node.output[0])
+        if source is not None:
+            node.doc_string = source.doc_string
+            node.metadata_props.extend(source.metadata_props)

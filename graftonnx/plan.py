@@ -51,9 +51,9 @@ class Projection(Record):
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def __str__(self) -> str:
-        """Return the projection for people: `conv 3x3/2`."""
+        """Return the projection for people: `equal`, `conv 3x3/2`."""
         if self.kind == "equal":
-            return "add"
+            return "equal"
         window = f"{self.kernel[0]}x{self.kernel[1]}"
         if self.stride != (1, 1):
             window += f"/{self.stride[0]}" if self.stride[0] == self.stride[1] else f"/{self.stride}"

@@ -37,8 +37,6 @@ def downscaling(source: int, target: int) -> tuple[int, int, int, int] | None:
     for stride in sorted({max(1, source // target), math.ceil(source / target)}):
         for kernel in range(stride, 2 * stride + 2):
             pads = (target - 1) * stride + kernel - source
-            if pads < 0 and convolved_extent(source, kernel, stride) == target:
-                return kernel, stride, 0, 0
             if 0 <= pads < kernel:
                 return kernel, stride, pads // 2, pads - pads // 2
     return None

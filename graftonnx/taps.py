@@ -46,7 +46,8 @@ class Tap:
         stride: Input pixels for each pixel, vertically and horizontally.
         depth: Weight layers up to here, relative to those up to the feature: 0..1.
         spine: Whether every path from the image to the feature leads through it.
-        order: Position in the topological order of the branch's nodes.
+        level: Nodes on the longest path to it. Taps are sorted by it, then by name: a topological order that
+            does not depend on the order of nodes in the file.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Tap:
     stride: tuple[float, float]
     depth: float
     spine: bool
-    order: int
+    level: int
 
 
 def trunk(network: Network) -> list[NodeProto]:
@@ -64,20 +65,21 @@ def trunk(network: Network) -> list[NodeProto]:
 
 
 def find_taps(network: Network) -> list[Tap]:
-    """Return the taps of a network in topological order; the feature itself is not one.
+    """Return the taps of a network, sorted by level and name; the feature itself is not one.
 
     What is added to the feature would reach the head only, where both features meet anyway.
     """
     view = network.view
     nodes = view.ancestors(network.classifier.feature)
-    depths = _depths(nodes)
+    depths = _longest(nodes, WEIGHTED)
     deepest = max(depths.get(network.classifier.feature, 0), 1)
     spine = frozenset(network.spine.values)
     inside = {id(node) for node in nodes}
     _, height, width = network.input_shape
     smallest = _image_shape(view.shapes.get(network.classifier.feature)) or (0, 1, 1)
     taps = []
-    for order, node in enumerate(nodes):
+    levels = _longest(nodes, frozenset())
+    for node in nodes:
         name = node.output[0]
         shape = _image_shape(view.shapes.get(name))
         if shape is None or name not in network.spine.data or name == network.classifier.feature:
@@ -94,10 +96,10 @@ def find_taps(network: Network) -> list[Tap]:
                     stride=(height / shape[1], width / shape[2]),
                     depth=depths[name] / deepest,
                     spine=name in spine,
-                    order=order,
+                    level=levels[name],
                 )
             )
-    return taps
+    return sorted(taps, key=lambda tap: (tap.level, tap.name))
 
 
 def _image_shape(shape: Shape | None) -> tuple[int, int, int] | None:
@@ -107,15 +109,15 @@ def _image_shape(shape: Shape | None) -> tuple[int, int, int] | None:
     return (channels or 0, height or 0, width or 0)
 
 
-def _depths(nodes: list[NodeProto]) -> dict[str, int]:
-    """Return, for every value, the number of weight layers on the longest path to it."""
-    depths: dict[str, int] = {}
+def _longest(nodes: list[NodeProto], counted: frozenset[str]) -> dict[str, int]:
+    """Return, for every value, how many nodes of the `counted` kinds (all, if empty) lead to it at most."""
+    longest: dict[str, int] = {}
     for node in nodes:
-        depth = max((depths.get(name, 0) for name in node.input), default=0)
-        depth += node.op_type in WEIGHTED
+        length = max((longest.get(name, 0) for name in node.input), default=0)
+        length += not counted or node.op_type in counted
         for name in node.output:
-            depths[name] = depth
-    return depths
+            longest[name] = length
+    return longest
 
 
 def _ends_block(view: GraphView, node: NodeProto, readers: list[NodeProto]) -> bool:

@@ -1,0 +1,126 @@
+"""Small ONNX networks, made in code, for tests of the door, matching, surgery and proofs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+class Builder:
+    """Collects nodes and initializers; every method returns the name of the value it makes."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+
+    def weight(self, name: str, *shape: int) -> str:
+        fan_in = max(int(np.prod(shape[1:])), 1)
+        array = self.rng.standard_normal(shape).astype(np.float32) / np.sqrt(fan_in)
+        self.initializers.append(numpy_helper.from_array(array, name))
+        return name
+
+    def ints(self, name: str, *values: int) -> str:
+        self.initializers.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"node_{output}", **attributes))
+        return output
+
+    def conv(
+        self, source: str, name: str, inner: int, outer: int, *, kernel: int = 3, stride: int = 1
+    ) -> str:
+        weight = self.weight(f"{name}.weight", outer, inner, kernel, kernel)
+        pad = kernel // 2
+        attributes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
+        return self.node("Conv", [source, weight], name, **attributes)
+
+    def block(self, source: str, name: str, inner: int, outer: int, *, stride: int = 1) -> str:
+        return self.node("Relu", [self.conv(source, f"{name}.conv", inner, outer, stride=stride)], name)
+
+    def model(
+        self,
+        output: str,
+        shape: Sequence[int | str],
+        *,
+        image: Sequence[int | str] = ("batch", 3, 16, 16),
+        opset: int = 13,
+        producer: str = "",
+    ) -> onnx.ModelProto:
+        graph = helper.make_graph(
+            self.nodes,
+            "net",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, list(image))],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, list(shape))],
+            self.initializers,
+        )
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8, producer_name=producer
+        )
+
+
+def plain_cnn(
+    widths: Sequence[int] = (8, 16),
+    *,
+    classes: int = 4,
+    size: int = 16,
+    channels: int = 3,
+    opset: int = 13,
+    seed: int = 0,
+    batch: int | str = "batch",
+    strides: Sequence[int] = (),
+) -> onnx.ModelProto:
+    """Blocks r0, r1, …; each but the first halves the map; GlobalAveragePool, Flatten, Gemm -> `scores`."""
+    strides = strides or [1] + [2] * (len(widths) - 1)
+    net = Builder(seed)
+    value, inner = "image", channels
+    for index, (width, stride) in enumerate(zip(widths, strides, strict=True)):
+        value = net.block(value, f"r{index}", inner, width, stride=stride)
+        inner = width
+    value = net.node("GlobalAveragePool", [value], "pooled")
+    value = net.node("Flatten", [value], "flat", axis=1)
+    weight, bias = net.weight("fc.weight", classes, inner), net.weight("fc.bias", classes)
+    net.node("Gemm", [value, weight, bias], "scores", transB=1)
+    return net.model("scores", [batch, classes], image=[batch, channels, size, size], opset=opset)
+
+
+def residual_cnn(width: int = 8, *, depth: int = 2, classes: int = 4, seed: int = 0) -> onnx.ModelProto:
+    """A stem, then `depth` residual blocks s0, s1, … of two convolutions, then pool and Gemm."""
+    net = Builder(seed)
+    value = net.block("image", "stem", 3, width)
+    for index in range(depth):
+        inner = net.block(value, f"s{index}.inner", width, width)
+        second = net.conv(inner, f"s{index}.second", width, width)
+        total = net.node("Add", [second, value], f"s{index}.sum")
+        value = net.node("Relu", [total], f"s{index}")
+    value = net.node("GlobalAveragePool", [value], "pooled")
+    value = net.node("Flatten", [value], "flat", axis=1)
+    net.node("Gemm", [value, net.weight("fc.weight", classes, width)], "scores", transB=1)
+    return net.model("scores", ["batch", classes])
+
+
+def fire_cnn(*, swapped: bool = False, seed: int = 0) -> onnx.ModelProto:
+    """A stem, two parallel blocks `left` and `right`, their Concat `joined`, a block, pool and Gemm."""
+    net = Builder(seed)
+    stem = net.block("image", "stem", 3, 8)
+    weights = {name: net.weight(f"{name}.conv.weight", 8, 8, 1, 1) for name in ("left", "right")}
+    for name in ("right", "left") if swapped else ("left", "right"):
+        conv = net.node("Conv", [stem, weights[name]], f"{name}.conv", kernel_shape=[1, 1])
+        net.node("Relu", [conv], name)
+    joined = net.node("Concat", ["left", "right"], "joined", axis=1)
+    value = net.block(joined, "last", 16, 8, stride=2)
+    value = net.node("GlobalAveragePool", [value], "pooled")
+    value = net.node("Flatten", [value], "flat", axis=1)
+    net.node("Gemm", [value, net.weight("fc.weight", 4, 8)], "scores", transB=1)
+    return net.model("scores", ["batch", 4])
+
+
+def saved(model: onnx.ModelProto, path: Path) -> Path:
+    """Write a model and return its path."""
+    onnx.save_model(model, path)
+    return path

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from builders import residual_cnn
+from onnx import helper, numpy_helper
+
+from graftonnx.errors import ModelError
+from graftonnx.graph import GraphView, is_stub, sort_nodes
+from graftonnx.weights import attach, detach, stub
+
+
+def test_shuffled_nodes_come_back_in_topological_order() -> None:
+    nodes = list(residual_cnn(depth=5).graph.node)
+    random.Random(0).shuffle(nodes)
+    made: set[str] = {"image"}
+    for node in sort_nodes(nodes):
+        assert all(name in made or name.endswith(("weight", "bias")) for name in node.input)
+        made.update(node.output)
+
+
+def test_sorted_nodes_keep_their_order() -> None:
+    nodes = list(residual_cnn().graph.node)
+    assert sort_nodes(nodes) == nodes
+
+
+def test_a_chain_of_ten_thousand_nodes_is_sorted_without_recursion() -> None:
+    chain = [helper.make_node("Relu", [f"v{i}"], [f"v{i + 1}"]) for i in range(10_000)]
+    assert sort_nodes(reversed(chain)) == chain
+
+
+def test_a_cycle_is_refused_by_name() -> None:
+    loop = [
+        helper.make_node("Relu", ["b"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="second"),
+    ]
+    with pytest.raises(ModelError, match=r"its graph has a cycle through node 'first' \(Relu\)\."):
+        sort_nodes(loop)
+
+
+def test_values_read_inside_an_if_branch_count_as_reads() -> None:
+    inner = helper.make_graph([helper.make_node("Relu", ["outer"], ["r"])], "then", [], [])
+    node = helper.make_node("If", ["c"], ["o"], then_branch=inner, else_branch=inner)
+    graph = helper.make_graph([node, helper.make_node("Neg", ["x"], ["outer"])], "g", [], [])
+    assert [n.op_type for n in GraphView(graph).nodes] == ["Neg", "If"]
+
+
+def test_detached_weights_leave_stubs_and_come_back_unchanged() -> None:
+    model = residual_cnn(width=16)
+    before = model.SerializeToString()
+    weights = detach(model)
+    assert weights
+    assert all(is_stub(t) == (t.name in weights) for t in model.graph.initializer)
+    assert model.ByteSize() < len(before) / 4
+    attach(model, weights)
+    assert model.SerializeToString() == before
+
+
+def test_an_empty_tensor_is_not_a_stub() -> None:
+    assert not is_stub(numpy_helper.from_array(np.zeros((0,), np.float32)))
+    assert is_stub(stub(numpy_helper.from_array(np.zeros(3, np.float32))))

@@ -20,7 +20,7 @@ class Builder:
 
     def weight(self, name: str, *shape: int) -> str:
         fan_in = max(int(np.prod(shape[1:])), 1)
-        array = self.rng.standard_normal(shape).astype(np.float32) / np.sqrt(fan_in)
+        array = (self.rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
         self.initializers.append(numpy_helper.from_array(array, name))
         return name
 

@@ -98,8 +98,8 @@ def test_every_unused_tap_has_a_reason(twins: tuple[Network, Network]) -> None:
 
 def test_a_tap_whose_best_partner_would_cross_the_plan_says_so() -> None:
     widths_a, widths_b = list(range(10, 22)), list(range(30, 42))
-    widths_a[5] = widths_b[6] = 50
-    widths_a[6] = widths_b[5] = 60
+    widths_a[5] = widths_b[6] = 8
+    widths_a[6] = widths_b[5] = 9
     flat = (1,) * 12
     a, b = (
         from_proto(plain_cnn(widths_a, strides=flat), "a"),

@@ -1,0 +1,142 @@
+"""`graftonnx train`: fine-tune a fused network on a folder of images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+import click
+from click.core import ParameterSource
+
+from graftonnx.cli import console
+from graftonnx.training.config import Augment, TrainConfig
+
+if TYPE_CHECKING:
+    from graftonnx.training.config import TrainResult
+
+DEFAULTS = TrainConfig()
+WITH_RESUME = {"resume_from", "data", "quiet", "as_json"}
+"""Parameters that may stand beside --resume; all others come from the run."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+RATE = click.FloatRange(min=0)
+
+
+def setting(name: str, type: click.ParamType[Any], help: str) -> Callable[[F], F]:
+    """Return an option for the field of :class:`TrainConfig` of the same name, with its default."""
+    field = name.removeprefix("--").replace("-", "_")
+    return click.option(name, type=type, default=getattr(DEFAULTS, field), show_default=True, help=help)
+
+
+@click.command()
+@click.argument("source", required=False, type=click.Path(path_type=Path), metavar="FUSED.onnx")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder with one folder per class, or train/ and val/."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to make.")
+@click.option(
+    "--resume",
+    "resume_from",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with an interrupted run.",
+)
+@click.option("--force", is_flag=True, help="Replace the run in the output folder.")
+@setting("--epochs", click.IntRange(min=1), "Passes over the training images.")
+@setting("--batch-size", click.IntRange(min=1), "Images per step.")
+@setting(
+    "--val-fraction",
+    click.FloatRange(0, 1, min_open=True, max_open=True),
+    "Share of each class that validates, unless there is a val/ folder.",
+)
+@setting("--lr-branches", RATE, "Peak learning rate of the parents' weights.")
+@setting("--lr-skips", RATE, "Peak learning rate of the exchanges.")
+@setting("--lr-head", RATE, "Peak learning rate of the head.")
+@setting("--weight-decay", RATE, "Decay of kernels and matrices.")
+@setting(
+    "--label-smoothing", click.FloatRange(0, 1, max_open=True), "Share of the target spread over all classes."
+)
+@setting("--augment", click.Choice(get_args(Augment)), "Random mirroring; standard adds crops and colours.")
+@setting("--freeze", click.Choice(["none", "branches"]), "Keep the parents' weights as they are.")
+@setting("--precision", click.Choice(["auto", "fp32", "bf16"]), "Number format; auto measures.")
+@setting("--device", click.Choice(["auto", "cpu", "cuda"]), "Where to train.")
+@setting("--workers", click.IntRange(min=0), "Threads that decode images; 0: one per core.")
+@setting("--seed", click.IntRange(min=0), "Of split, order, augmentation and dropout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    source: Path | None,
+    data: Path | None,
+    output: Path | None,
+    resume_from: Path | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Fine-tune a fused network on a folder of images.
+
+    The run folder gets model.onnx (the best epoch, confirmed by ONNX Runtime), metrics.csv, curves.png,
+    config.yaml, split.json and checkpoints/.
+    """
+    if resume_from is not None:
+        _check_alone(ctx)
+    elif source is None or data is None or output is None:
+        missing = [
+            name
+            for name, value in (("FUSED.onnx", source), ("--data", data), ("-o", output))
+            if value is None
+        ]
+        raise click.UsageError(f"Missing {', '.join(missing)}. Give them, or --resume RUN.")
+    from graftonnx.training import Interrupted, resume, train
+
+    note = (lambda text: None) if quiet else console.note
+    try:
+        if resume_from is not None:
+            result = resume(resume_from, data=data, progress=not quiet, note=note)
+        else:
+            assert source is not None
+            assert data is not None
+            assert output is not None
+            config = TrainConfig(**settings)
+            result = train(source, data, output, config, force=force, progress=not quiet, note=note)
+    except Interrupted as stop:
+        console.note(f"Interrupted in epoch {stop.epoch}; everything is saved. Go on with:")
+        console.note(f"  graftonnx train --resume {stop.run}")
+        sys.exit(128 + stop.signal)
+    if as_json:
+        console.print_json(result.model_dump(mode="json"))
+    else:
+        _print(result)
+
+
+def _check_alone(ctx: click.Context) -> None:
+    """Refuse parameters that a resumed run has already."""
+    for parameter in ctx.command.params:
+        given = ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if given and parameter.name not in WITH_RESUME:
+            name = parameter.opts[0] if isinstance(parameter, click.Option) else "FUSED.onnx"
+            raise click.UsageError(f"{name} cannot be given with --resume: a resumed run keeps its settings.")
+
+
+def _print(result: TrainResult) -> None:
+    """Print the result as a table."""
+    from rich.table import Table
+
+    table = Table("model", "epochs", "best", "val accuracy", "in PyTorch", "time", "images/s", "mode")
+    table.add_row(
+        str(result.model),
+        str(result.epochs),
+        str(result.best_epoch),
+        f"{result.val_accuracy:.2%}",
+        f"{result.val_accuracy_torch:.2%}",
+        f"{result.seconds:.0f} s",
+        f"{result.images_per_second:.0f}",
+        f"{result.device} {result.precision} {result.layout}",
+    )
+    console.print_table(table)

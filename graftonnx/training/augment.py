@@ -1,0 +1,80 @@
+"""Random changes of a batch of images, as tensor operations on the device that trains.
+
+Every random number comes from the generator that is handed in, drawn on the CPU: the same generator gives
+the same images on every device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graftonnx.training.config import Augment
+
+MARGIN = 1.15
+"""Images that will be cropped are decoded this much larger than the network's input."""
+
+AREA = (0.4, 1.0)
+ASPECT = (3 / 4, 4 / 3)
+COLOUR = 0.2
+
+
+def stored_size(size: tuple[int, int], kind: Augment) -> tuple[int, int]:
+    """Return the height and width at which training images are kept, in pixels."""
+    if kind != "standard":
+        return size
+    return math.ceil(size[0] * MARGIN), math.ceil(size[1] * MARGIN)
+
+
+def augment(images: Tensor, size: tuple[int, int], kind: Augment, generator: torch.Generator) -> Tensor:
+    """Return changed copies of `images`.
+
+    Args:
+        images: Float in 0..1, [N, 3, H, W].
+        size: Height and width of the result; equal to H and W unless `kind` is `standard`.
+        kind: `none`, `flip`, or `standard`: random resized crop, flip, brightness, contrast and saturation.
+        generator: On the CPU.
+
+    Returns:
+        Float in 0..1, [N, 3, *size].
+    """
+    if kind == "none":
+        return images
+    if kind == "flip":
+        mirrored = torch.rand(len(images), generator=generator).lt(0.5).to(images.device)
+        return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    return change_colour(crop(images, size, generator), generator)
+
+
+def crop(images: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Cut a random rectangle out of each image, mirror every other one, and stretch it to `size`.
+
+    images: [N, 3, H, W] -> [N, 3, *size].
+    """
+    n = len(images)
+    area, aspect, x, y, mirrored = torch.rand(5, n, generator=generator)
+    area = AREA[0] + (AREA[1] - AREA[0]) * area
+    aspect = (math.log(ASPECT[0]) + math.log(ASPECT[1] / ASPECT[0]) * aspect).exp()
+    width = (area * aspect).sqrt().clamp(max=1.0)
+    height = (area / aspect).sqrt().clamp(max=1.0)
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0] = width * torch.where(mirrored < 0.5, -1.0, 1.0)
+    theta[:, 1, 1] = height
+    theta[:, 0, 2] = (1 - width) * (2 * x - 1)
+    theta[:, 1, 2] = (1 - height) * (2 * y - 1)
+    grid = F.affine_grid(theta.to(images.device), [n, 3, *size], align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def change_colour(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Scale brightness, contrast and saturation of each image by factors near 1. images: [N, 3, H, W]."""
+    factors = 1 + COLOUR * (2 * torch.rand(3, len(images), 1, 1, 1, generator=generator) - 1)
+    brightness, contrast, saturation = factors.to(images.device)
+    images = images * brightness
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = torch.lerp(mean, images, contrast)
+    grey = images.mean(dim=1, keepdim=True)
+    return torch.lerp(grey, images, saturation).clamp(0, 1)

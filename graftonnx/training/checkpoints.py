@@ -1,0 +1,164 @@
+"""Keep what a run has learnt: the last state, to go on from, and the best weights.
+
+A checkpoint is written beside its target, flushed and renamed: whenever the machine dies, the previous one is
+whole. Weights that are not finite are never written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from graftonnx.files import atomic
+from graftonnx.training.data import Batch, TrainBatches
+from graftonnx.training.finetuner import Finetuner, Sums, diverged
+from graftonnx.training.history import Epoch, best_of, write_metrics
+from graftonnx.training.interrupt import StopRequest
+from graftonnx.training.run import RunFolder
+
+SAVE_EVERY = 300.0
+"""Seconds after which the last state is saved, also in the middle of an epoch."""
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoint files, written so that a reader sees the old one or the new one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write `checkpoint` to `path`."""
+        with atomic(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class Stopped(BaseException):
+    """Leaves Lightning's loop after an interruption has been saved."""
+
+
+class Keeper(pl.Callback):
+    """Records every epoch, saves the last state and the best weights, and obeys requests to stop."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        batches: TrainBatches,
+        request: StopRequest,
+        on_epoch: Callable[[Epoch], object],
+    ) -> None:
+        self._run = run
+        self._batches = batches
+        self._request = request
+        self._on_epoch = on_epoch
+        self._saved = self._mark = time.monotonic()
+        self._train_seconds = 0.0
+        self.epochs: list[Epoch] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the record of the epochs and the place in the data, for the checkpoint.
+
+        Lightning restores a loader only where it goes on in the middle of an epoch.
+        """
+        return {
+            "epochs": [row.model_dump() for row in self.epochs],
+            "batches": self._batches.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the record and the place of a checkpoint."""
+        self._batches.load_state_dict(state_dict["batches"])
+        self.epochs = [Epoch.model_validate(row) for row in state_dict["epochs"]]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clocks."""
+        self._saved = self._mark = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start an epoch; this is not called where one is resumed in its middle."""
+        assert isinstance(pl_module, Finetuner)
+        pl_module.train_sums = Sums()
+        self._mark = time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Save now and then, and stop if asked to."""
+        if trainer.is_last_batch:
+            return  # the end of the epoch saves, with its validation
+        if self._request.signal is not None or time.monotonic() - self._saved > SAVE_EVERY:
+            self._add_time(pl_module)
+            self._save_last(trainer, pl_module)
+        if self._request.signal is not None:
+            raise Stopped
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock of the steps."""
+        self._add_time(pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Record the epoch, save, and stop if asked to."""
+        assert isinstance(pl_module, Finetuner)
+        row = self._row(trainer, pl_module)
+        self.epochs.append(row)
+        if best_of(self.epochs) is row:
+            _check_finite(pl_module)
+            trainer.save_checkpoint(self._run.best, weights_only=True)
+        self._save_last(trainer, pl_module)
+        write_metrics(self._run.metrics, self.epochs)
+        self._on_epoch(row)
+        if self._request.signal is not None:
+            raise Stopped
+
+    def _add_time(self, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Finetuner)
+        now = time.monotonic()
+        pl_module.train_sums.seconds += now - self._mark
+        self._mark = now
+
+    def _save_last(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _check_finite(pl_module)
+        trainer.save_checkpoint(self._run.last)
+        self._saved = time.monotonic()
+
+    def _row(self, trainer: pl.Trainer, finetuner: Finetuner) -> Epoch:
+        """Return the record of the epoch that has just ended.
+
+        Raises:
+            GraftError: If a loss is not a finite number.
+        """
+        train, val = finetuner.train_sums, finetuner.val_sums
+        number = trainer.current_epoch + 1
+        for name, loss in (("training", train.loss), ("validation", val.loss)):
+            if not torch.tensor(loss).isfinite():
+                raise diverged(f"the {name} loss of epoch {number} is {loss}")
+        rates = {group["name"]: group["lr"] for group in trainer.optimizers[0].param_groups}
+        return Epoch(
+            epoch=number,
+            train_loss=train.loss,
+            train_accuracy=train.accuracy,
+            val_loss=val.loss,
+            val_accuracy=val.accuracy,
+            lr_branches=rates.get("branches", 0.0),
+            lr_skips=rates.get("skips", 0.0),
+            lr_head=rates.get("head", 0.0),
+            train_seconds=train.seconds,
+            seconds=train.seconds + time.monotonic() - self._mark,
+            images_per_second=train.images / train.seconds,
+        )
+
+
+def _check_finite(module: torch.nn.Module) -> None:
+    """Raise if a weight or a statistic is not finite."""
+    for name, value in module.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise diverged(f"'{name.removeprefix('network.')}' is no longer finite")

@@ -1,0 +1,93 @@
+"""What happened in each epoch: `metrics.csv` and `curves.png`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from graftonnx.files import atomic, write_text
+from graftonnx.metadata import Record
+
+
+class Epoch(Record):
+    """One row of `metrics.csv`.
+
+    Attributes:
+        epoch: Counted from 1.
+        train_loss: Mean over the epoch's steps, with label smoothing, in nats.
+        train_accuracy: Share of the augmented training images that were right.
+        val_loss: Mean cross-entropy, in nats.
+        val_accuracy: Share of the validation images that were right.
+        lr_branches: Learning rate at the end of the epoch.
+        lr_skips: Likewise.
+        lr_head: Likewise.
+        train_seconds: Time of the epoch's steps.
+        seconds: Time of the epoch, validation included.
+        images_per_second: Training images per second of `train_seconds`.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    lr_branches: float
+    lr_skips: float
+    lr_head: float
+    train_seconds: float
+    seconds: float
+    images_per_second: float
+
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.epoch}: train loss {self.train_loss:.4f}, val loss {self.val_loss:.4f}, "
+            f"val accuracy {self.val_accuracy:.2%}, {self.images_per_second:.0f} images/s"
+        )
+
+
+def best_of(epochs: Sequence[Epoch]) -> Epoch:
+    """Return the epoch with the highest validation accuracy; among equals that of the lowest loss."""
+    return max(epochs, key=lambda row: (row.val_accuracy, -row.val_loss))
+
+
+def write_metrics(path: Path, epochs: Sequence[Epoch]) -> None:
+    """Write `metrics.csv`, one row per epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(Epoch.model_fields), lineterminator="\n")
+    writer.writeheader()
+    for row in epochs:
+        fields = row.model_dump()
+        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in fields.items()})
+    write_text(path, text.getvalue())
+
+
+def write_curves(path: Path, epochs: Sequence[Epoch]) -> None:
+    """Draw losses, accuracies and learning rates over the epochs into a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, accuracy, rate = figure.subplots(1, 3)
+    x = [row.epoch for row in epochs]
+    best = best_of(epochs)
+    loss.plot(x, [row.train_loss for row in epochs], marker=".", label="train (smoothed labels, augmented)")
+    loss.plot(x, [row.val_loss for row in epochs], marker=".", label="validation")
+    loss.set_ylabel("cross-entropy, nats")
+    accuracy.plot(x, [100 * row.train_accuracy for row in epochs], marker=".", label="train (augmented)")
+    accuracy.plot(x, [100 * row.val_accuracy for row in epochs], marker=".", label="validation")
+    accuracy.plot(best.epoch, 100 * best.val_accuracy, "k*", label=f"best: {best.val_accuracy:.2%}")
+    accuracy.set_ylabel("accuracy, %")
+    rate.plot(x, [row.lr_branches for row in epochs], marker=".", label="branches")
+    rate.plot(x, [row.lr_skips for row in epochs], marker=".", label="skips")
+    rate.plot(x, [row.lr_head for row in epochs], marker=".", linestyle="--", label="head")
+    rate.set_ylabel("learning rate at the end of the epoch")
+    for axes in (loss, accuracy, rate):
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png")

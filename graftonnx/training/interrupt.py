@@ -1,0 +1,58 @@
+"""Stop between two steps: Ctrl-C and a polite kill are remembered until the weights are whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was interrupted, and everything that is needed to go on has been saved.
+
+    Attributes:
+        run: The run folder; `graftonnx.training.resume(run)` goes on.
+        epoch: The epoch that was under way, counted from 1.
+        signal: SIGINT or SIGTERM.
+    """
+
+    def __init__(self, run: Path, epoch: int, number: int) -> None:
+        super().__init__(f"training was interrupted in epoch {epoch}; '{run}' can be resumed")
+        self.run = run
+        self.epoch = epoch
+        self.signal = signal.Signals(number)
+
+
+class StopRequest:
+    """Whether a signal has asked to stop, and which."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Yield a request that SIGINT or SIGTERM fills in; the second signal acts as if nobody had listened.
+
+    Outside of the main thread, where Python handles no signals, the request stays empty.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        request.signal = number
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    for number in previous:
+        signal.signal(number, remember)
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

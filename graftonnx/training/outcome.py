@@ -1,0 +1,100 @@
+"""From the best epoch to `model.onnx`: written only after ONNX Runtime has confirmed every number in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from graftonnx.conversion import write_back
+from graftonnx.errors import ParityError
+from graftonnx.images import to_input
+from graftonnx.metadata import read_metadata, write_metadata
+from graftonnx.runtime import open_session
+from graftonnx.training.config import Device
+from graftonnx.training.data import Images
+from graftonnx.training.finetuner import planes
+
+TOLERANCE = 2e-3
+"""Largest difference of a logit between PyTorch and ONNX Runtime, relative to the largest logit of all.
+
+Both compute in float32, in different orders: networks of a hundred layers differ by some 1e-5. TF32 on a GPU
+gives 1e-3.
+"""
+
+ACCURACY = 1e-3
+"""Largest difference of the two validation accuracies."""
+
+Logits = npt.NDArray[np.float32]
+
+
+class Outcome(NamedTuple):
+    """The trained model, and the share of validation images that each side gets right."""
+
+    model: onnx.ModelProto
+    accuracy: float
+    accuracy_torch: float
+
+
+def load_weights(network: nn.Module, checkpoint: Path) -> None:
+    """Load the network's weights from a checkpoint of the fine-tuner."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
+
+
+def export(
+    network: GraphModule, labels: tuple[str, ...], val: Images, batch_size: int, device: Device
+) -> Outcome:
+    """Write the network back into its graph, and compare both on all validation images.
+
+    Args:
+        network: What :func:`graftonnx.to_torch` made, with trained weights, on `device`.
+        labels: Class names in the order of the logits.
+        val: The validation images.
+        batch_size: Images per run.
+        device: Where both run.
+
+    Raises:
+        ParityError: If logits or accuracies differ by more than rounding.
+    """
+    model = write_back(network.cpu())
+    write_metadata(model, read_metadata(model).model_copy(update={"labels": labels}))
+    session = open_session(model, provider=device)
+    network.to(device, memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+
+    def in_torch(pixels: npt.NDArray[np.uint8]) -> Logits:
+        with torch.inference_mode():
+            logits: torch.Tensor = network(planes(torch.from_numpy(pixels).to(device)).contiguous())
+        return logits.float().cpu().numpy()
+
+    ours = _logits(in_torch, val, batch_size)
+    theirs = _logits(lambda pixels: session.run(to_input(pixels))[0], val, batch_size)
+    accuracy_torch = float((ours.argmax(1) == val.labels).mean())
+    accuracy = float((theirs.argmax(1) == val.labels).mean())
+    _compare(ours, theirs, accuracy_torch, accuracy)
+    return Outcome(model, accuracy, accuracy_torch)
+
+
+def _logits(run: Callable[[npt.NDArray[np.uint8]], Logits], images: Images, batch_size: int) -> Logits:
+    """Return the logits [N, K] of all images."""
+    starts = range(0, len(images.labels), batch_size)
+    return np.concatenate([run(images.pixels[start : start + batch_size]) for start in starts])
+
+
+def _compare(ours: Logits, theirs: Logits, accuracy_torch: float, accuracy: float) -> None:
+    """Raise if the two sides differ by more than rounding."""
+    scale = float(np.abs(ours).max()) or 1.0
+    difference = float(np.abs(ours - theirs).max()) / scale
+    if not difference <= TOLERANCE or abs(accuracy - accuracy_torch) > ACCURACY:
+        raise ParityError(
+            "cannot write the trained model: ONNX Runtime and PyTorch differ on the validation images: "
+            f"accuracy {accuracy:.4f} against {accuracy_torch:.4f}, logits by {difference:.1e} of the "
+            f"largest (allowed: {TOLERANCE:.0e}). The best weights are kept in the run's checkpoints."
+        )

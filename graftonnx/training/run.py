@@ -1,0 +1,127 @@
+"""The run folder: what a run was asked to do, with what, and everything it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from graftonnx.errors import GraftError
+from graftonnx.files import check_writable, write_text
+from graftonnx.metadata import Record
+from graftonnx.training.config import Device, Layout, Precision, TrainConfig
+
+HEADER = "# How this run was made. `graftonnx train --resume FOLDER` goes on from it.\n"
+PACKAGES = ("graftonnx", "torch", "lightning", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
+
+
+class RunRecord(Record):
+    """The content of `config.yaml`.
+
+    Attributes:
+        source: The network that is fine-tuned.
+        source_sha256: Of its bytes.
+        data: The data folder.
+        labels: Class names in the order of the logits.
+        images: Number of images in each part of the split.
+        input_size: Height and width of the network's input, in pixels.
+        config: The settings.
+        device: Where it runs.
+        precision: What it runs in.
+        layout: Order of a feature map's elements in memory.
+        measured: Seconds per image of each mode that was tried; empty where none was.
+        versions: Of Python and of the packages that compute.
+    """
+
+    source: Path
+    source_sha256: str
+    data: Path
+    labels: tuple[str, ...]
+    images: dict[str, int]
+    input_size: tuple[int, int]
+    config: TrainConfig
+    device: Device
+    precision: Precision
+    layout: Layout
+    measured: dict[str, float]
+    versions: dict[str, str]
+
+
+class RunFolder:
+    """The paths in a run folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.split = path / "split.json"
+        self.metrics = path / "metrics.csv"
+        self.curves = path / "curves.png"
+        self.model = path / "model.onnx"
+        self.last = path / "checkpoints" / "last.ckpt"
+        self.best = path / "checkpoints" / "best.ckpt"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that a run writes."""
+        return (self.config, self.split, self.metrics, self.curves, self.model, self.last, self.best)
+
+    def check(self, *, force: bool) -> None:
+        """Refuse a folder that cannot or should not be written, before any work is done.
+
+        Raises:
+            GraftError: If it is a file, holds something and `force` is false, or cannot be written.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise GraftError(f"cannot write the run to '{self.path}': it is a file. Choose another -o.")
+        if self.path.is_dir() and any(self.path.iterdir()) and not force:
+            hint = f"go on with --resume {self.path}, " if self.config.is_file() else ""
+            raise GraftError(
+                f"cannot write the run to '{self.path}': it is not empty. Choose another -o, {hint}"
+                "or pass --force to replace the run in it."
+            )
+        check_writable(self.path, force=True)
+
+    def create(self, record: RunRecord, split: str) -> None:
+        """Make the folder, remove an earlier run's files, and write `config.yaml` and `split.json`."""
+        self.last.parent.mkdir(parents=True, exist_ok=True)
+        for file in self.files:
+            file.unlink(missing_ok=True)
+        write_text(self.split, split)
+        dumped = record.model_dump(mode="json")
+        write_text(self.config, HEADER + yaml.safe_dump(dumped, sort_keys=False, allow_unicode=True))
+
+    def read(self) -> RunRecord:
+        """Read `config.yaml`.
+
+        Raises:
+            GraftError: If the folder holds no run, or its record is damaged.
+        """
+        if not self.config.is_file():
+            raise GraftError(
+                f"cannot resume '{self.path}': there is no '{self.config.name}' in it. "
+                "Give the folder that an earlier `graftonnx train -o` wrote."
+            )
+        try:
+            return RunRecord.model_validate(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+            what = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise GraftError(
+                f"cannot resume '{self.path}': its config.yaml is damaged ({' '.join(what.split())}). "
+                "Start a new run."
+            ) from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that compute."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,124 @@
+"""The network that comes in: is it one that can be fine-tuned on these images?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from graftonnx.errors import DataError, GraftError, ModelError
+from graftonnx.files import sha256
+from graftonnx.metadata import Metadata, Preprocess, read_metadata
+from graftonnx.model import read
+
+SHOWN = 10
+"""Class names that a message lists before it says how many more there are."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network to fine-tune.
+
+    Attributes:
+        path: Its file.
+        sha256: Of the file's bytes.
+        model: Its content; one input [N, 3, H, W] in 0..1, one output [N, K].
+        size: H and W, in pixels.
+        classes: K.
+        metadata: What the file says about itself.
+    """
+
+    path: Path
+    sha256: str
+    model: onnx.ModelProto
+    size: tuple[int, int]
+    classes: int
+    metadata: Metadata
+
+
+def open_source(path: Path) -> Source:
+    """Read a network that :func:`graftonnx.fuse` wrote.
+
+    Raises:
+        ModelError: If it cannot be read, or takes or gives something else than a fused network.
+    """
+    model = read(path)
+    try:
+        metadata = read_metadata(model)
+        height, width, classes = _shapes(model)
+        if metadata.input is None or metadata.input.preprocess != Preprocess():
+            found = (
+                "does not say what its input expects" if metadata.input is None else "expects other pixels"
+            )
+            raise ModelError(
+                f"it {found}; expected RGB in 0..1, as `graftonnx fuse` writes it. Fuse it first."
+            )
+        if metadata.activation is not None:
+            raise ModelError(f"its output is behind a {metadata.activation}; expected logits. Fuse it first.")
+    except GraftError as error:
+        raise error.at(f"cannot train '{path}'") from error
+    return Source(path, sha256(path), model, (height, width), classes, metadata)
+
+
+def labels_for(source: Source, folders: Sequence[str], data: Path) -> tuple[str, ...]:
+    """Return the class names in the order of the network's logits.
+
+    Raises:
+        DataError: If the folders are not the network's classes.
+    """
+    if len(folders) != source.classes:
+        raise DataError(
+            f"cannot train '{source.path}' on '{data}': the network has {source.classes} outputs, the folder "
+            f"has {len(folders)} classes ({listed(folders)}). Fuse again with --classes {len(folders)}."
+        )
+    labels = source.metadata.labels
+    unknown, missing = sorted(set(folders) - set(labels)), sorted(set(labels) - set(folders))
+    if labels and (unknown or missing):
+        raise DataError(
+            f"cannot train '{source.path}' on '{data}': the network's labels are {listed(labels)}; "
+            f"the folder lacks {listed(missing)} and has {listed(unknown)} instead. "
+            f"Rename the folders, or fuse again with --classes {len(folders)}."
+        )
+    return labels or tuple(folders)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names in quotes, the first few of many."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(repr(name) for name in names[:SHOWN]) + more
+
+
+def _shapes(model: onnx.ModelProto) -> tuple[int, int, int]:
+    """Return H, W and K of a graph with one input [N, 3, H, W] and one output [N, K]."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        raise ModelError(
+            f"it has {len(inputs)} inputs and {len(model.graph.output)} outputs, expected one image and its "
+            "logits. Fuse it first."
+        )
+    image, logits = inputs[0], model.graph.output[0]
+    given, made = _dims(image), _dims(logits)
+    if image.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(given) != 4 or given[1] != 3:
+        raise ModelError(
+            f"its input '{image.name}' has shape {given}, expected float32 [batch, 3, H, W]. Fuse it first."
+        )
+    height, width = given[2:]
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise ModelError(
+            f"its input '{image.name}' has shape {given}; height and width must be numbers. "
+            "Fuse again with --input-size."
+        )
+    if len(made) != 2 or not isinstance(made[1], int):
+        raise ModelError(f"its output '{logits.name}' has shape {made}, expected [batch, classes].")
+    return height, width, made[1]
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
+    """Return a value's shape: numbers where fixed, names where dynamic."""
+    return [
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?"
+        for dim in value.type.tensor_type.shape.dim
+    ]

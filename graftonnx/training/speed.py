@@ -1,0 +1,143 @@
+"""Which number format and memory layout trains this network fastest on this machine: measured."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graftonnx.errors import RuntimeProviderError
+from graftonnx.training.config import Device, Layout, Precision, TrainConfig
+
+BATCH = 16
+"""Images per measured step; enough to rank the modes, small enough to take seconds."""
+
+STEPS = 5
+BUDGET = 1.5
+"""Seconds of measured steps per mode, and their number at most."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a step is computed."""
+
+    precision: Precision
+    layout: Layout
+
+    def __str__(self) -> str:
+        return f"{self.precision} {self.layout}"
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout, as PyTorch names it."""
+        return torch.channels_last if self.layout == "channels_last" else torch.contiguous_format
+
+    def autocast(self, device: str) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which the forward pass runs."""
+        return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def choose_device(wanted: str) -> Device:
+    """Return where to train.
+
+    Raises:
+        RuntimeProviderError: If CUDA is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        built = "finds no usable GPU" if torch.version.cuda else "is built without CUDA"
+        raise RuntimeProviderError(
+            f"cannot train on CUDA: the installed PyTorch {torch.__version__} {built}. Pass --device cpu."
+        )
+    return "cuda" if available and wanted != "cpu" else "cpu"
+
+
+def choose_mode(
+    network: nn.Module, size: tuple[int, int], config: TrainConfig, device: Device
+) -> tuple[Mode, dict[str, float]]:
+    """Measure a few training steps in each mode that `config` leaves open, and take the fastest.
+
+    The network's weights, statistics and layout are left as they were.
+
+    Args:
+        network: On `device`; input [N, 3, H, W], output [N, K].
+        size: Height and width of its input.
+        config: Fixes precision and layout where they are not `auto`.
+        device: Where the network is.
+
+    Returns:
+        The mode, and the seconds per image of each mode that was measured; none where nothing is open.
+    """
+    precisions: tuple[Precision, ...] = (
+        ("fp32", "bf16") if config.precision == "auto" else (config.precision,)
+    )
+    layouts: tuple[Layout, ...] = (
+        ("contiguous", "channels_last") if config.layout == "auto" else (config.layout,)
+    )
+    modes = [Mode(precision, layout) for precision in precisions for layout in layouts]
+    if len(modes) == 1:
+        return modes[0], {}
+    images = torch.rand(min(config.batch_size, BATCH), 3, *size, device=device)
+    seconds: dict[Mode, float] = {}
+    with _unchanged(network), forked_random(device):
+        for mode in modes:
+            step = _step(network, images, mode, device)
+            seconds[mode] = _time(step, device, give_up=2 * min(seconds.values(), default=float("inf")))
+    best = min(modes, key=seconds.__getitem__)
+    return best, {str(mode): value / len(images) for mode, value in seconds.items()}
+
+
+def _step(network: nn.Module, images: Tensor, mode: Mode, device: str) -> Callable[[], None]:
+    """Return a function that runs one forward and backward pass in `mode`."""
+    network.to(memory_format=mode.memory_format)  # type: ignore[call-overload]
+    images = images.contiguous(memory_format=mode.memory_format)
+    labels = torch.zeros(len(images), dtype=torch.long, device=device)
+
+    def step() -> None:
+        with mode.autocast(device):
+            logits = network(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        torch.autograd.backward(loss)
+        network.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _time(step: Callable[[], None], device: str, give_up: float) -> float:
+    """Return the shortest time of a step, in seconds; after the first, slower than `give_up` is enough."""
+    times: list[float] = []
+    while len(times) <= STEPS and sum(times[1:]) < BUDGET:
+        start = time.perf_counter()
+        step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+        if len(times) > 1 and times[-1] > give_up:
+            break
+    return min(times[1:])
+
+
+def forked_random(device: Device) -> contextlib.AbstractContextManager[None]:
+    """Return a context after which PyTorch's random state is what it was."""
+    return torch.random.fork_rng([torch.cuda.current_device()] if device == "cuda" else [])
+
+
+@contextlib.contextmanager
+def _unchanged(network: nn.Module) -> Iterator[None]:
+    """Run a block in training mode, then restore mode, statistics and layout."""
+    training = network.training
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    network.train()
+    try:
+        yield
+    finally:
+        network.train(training)
+        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        with torch.no_grad():
+            for name, buffer in network.named_buffers():
+                buffer.copy_(buffers[name])

@@ -1,0 +1,237 @@
+"""A training run, from an ONNX file and images to a trained ONNX file, and how to take it up again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning.pytorch as pl
+from rich.progress import Progress
+from torch.fx import GraphModule
+
+from graftonnx.conversion import to_torch
+from graftonnx.errors import DataError, GraftError
+from graftonnx.images import Split, read_split, scan, split
+from graftonnx.model import save
+from graftonnx.training.augment import stored_size
+from graftonnx.training.checkpoints import AtomicCheckpoints, Keeper, Stopped
+from graftonnx.training.config import TrainConfig, TrainResult
+from graftonnx.training.data import Images, TrainBatches, ValBatches, load_images
+from graftonnx.training.finetuner import Finetuner
+from graftonnx.training.history import Epoch, best_of, write_curves, write_metrics
+from graftonnx.training.interrupt import Interrupted, stop_requests
+from graftonnx.training.outcome import export, load_weights
+from graftonnx.training.progress import EpochBar, bars, counting, silence
+from graftonnx.training.run import RunFolder, RunRecord, versions
+from graftonnx.training.source import Source, labels_for, open_source
+from graftonnx.training.speed import Mode, choose_device, choose_mode, forked_random
+
+Note = Callable[[str], object]
+"""What to do with a remark for a person."""
+
+_log = logging.getLogger(__name__)
+
+
+def train(
+    source: str | Path,
+    data: str | Path,
+    output: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    force: bool = False,
+    progress: bool = False,
+    note: Note = _log.info,
+) -> TrainResult:
+    """Fine-tune a fused network on labelled images.
+
+    Args:
+        source: What :func:`graftonnx.fuse` wrote.
+        data: A folder with one folder per class, or with `train/` and `val/`.
+        output: The run folder to make.
+        config: The settings.
+        force: Whether a run that is already in `output` may be replaced.
+        progress: Whether to show progress bars on stderr, if that is a terminal.
+        note: Called with each remark for a person.
+
+    Returns:
+        The result; the trained network is in its `model`.
+
+    Raises:
+        ModelError: If the network cannot be read or is not a fused one.
+        DataError: If the images cannot be used.
+        GraftError: If `output` cannot be written, or training diverges.
+        ParityError: If ONNX Runtime does not confirm the trained network.
+        RuntimeProviderError: If CUDA is asked for and there is none.
+        Interrupted: On SIGINT or SIGTERM, after everything has been saved.
+    """
+    config = config or TrainConfig()
+    run, data = RunFolder(Path(output)), Path(data)
+    run.check(force=force)
+    opened = open_source(Path(source))
+    folder = scan(data)
+    labels = labels_for(opened, folder.classes, data)
+    parts = split(folder, config.val_fraction, config.seed).reordered(labels)
+    device = choose_device(config.device)
+    network: GraphModule = to_torch(opened.model).to(device)
+    mode, measured = choose_mode(network, opened.size, config, device)
+    record = RunRecord(
+        source=opened.path.resolve(),
+        source_sha256=opened.sha256,
+        data=data.resolve(),
+        labels=labels,
+        images={"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
+        input_size=opened.size,
+        config=config,
+        device=device,
+        precision=mode.precision,
+        layout=mode.layout,
+        measured=measured,
+        versions=versions(),
+    )
+    note(_described(record))
+    run.create(record, parts.to_json())
+    return _go(run, record, opened, network, parts, progress, note)
+
+
+def resume(
+    run: str | Path, *, data: str | Path | None = None, progress: bool = False, note: Note = _log.info
+) -> TrainResult:
+    """Go on with a run that was interrupted, with the settings it was started with.
+
+    The weights become those of an uninterrupted run. A run that has ended gets its `model.onnx` again.
+
+    Args:
+        run: The run folder.
+        data: Where the data folder is now, if it has moved.
+        progress: As in :func:`train`.
+        note: As in :func:`train`.
+
+    Raises:
+        GraftError: As :func:`train`; also if the folder holds no run or its source has changed.
+    """
+    folder = RunFolder(Path(run))
+    record = folder.read()
+    if data is not None:
+        record = record.model_copy(update={"data": Path(data)})
+    opened = open_source(record.source)
+    if opened.sha256 != record.source_sha256:
+        raise GraftError(
+            f"cannot resume '{run}': '{record.source}' has changed since the run began. "
+            "Bring the file back, or start a new run."
+        )
+    if not record.data.is_dir():
+        raise DataError(
+            f"cannot resume '{run}': its data folder '{record.data}' is gone. Say where it is with --data."
+        )
+    parts = read_split(folder.split, record.data)
+    if choose_device(record.config.device) != record.device:
+        raise GraftError(
+            f"cannot resume '{run}': it ran on {record.device}, which is not what this machine would take. "
+            "Resume it where it began."
+        )
+    network: GraphModule = to_torch(opened.model).to(record.device)
+    return _go(folder, record, opened, network, parts, progress, note)
+
+
+def _go(
+    run: RunFolder,
+    record: RunRecord,
+    source: Source,
+    network: GraphModule,
+    parts: Split,
+    progress: bool,
+    note: Note,
+) -> TrainResult:
+    """Decode the images, train from the last checkpoint if there is one, and write the best epoch."""
+    config = record.config
+    with bars(visible=progress) as shown, forked_random(record.device):
+        total = len(parts.train) + len(parts.val)
+        with counting(shown, "decoding images", total) as tick:
+            kept = stored_size(source.size, config.augment)
+            options = {"folder": run.path, "workers": config.workers, "on_image": tick}
+            train_images = load_images(parts.root, parts.train, kept, **options)  # type: ignore[arg-type]
+            val_images = load_images(parts.root, parts.val, source.size, **options)  # type: ignore[arg-type]
+        epochs = _fit(run, record, network, train_images, val_images, shown, note)
+        write_curves(run.curves, epochs)
+        load_weights(network, run.best)
+        outcome = export(network, record.labels, val_images, config.batch_size, record.device)
+        save(outcome.model, run.model, force=True)
+    best = best_of(epochs)
+    seconds = sum(row.train_seconds for row in epochs)
+    return TrainResult(
+        run=run.path,
+        model=run.model,
+        labels=record.labels,
+        epochs=len(epochs),
+        best_epoch=best.epoch,
+        val_images=len(parts.val),
+        val_accuracy=outcome.accuracy,
+        val_accuracy_torch=outcome.accuracy_torch,
+        val_loss=best.val_loss,
+        seconds=sum(row.seconds for row in epochs),
+        images_per_second=sum(row.train_seconds * row.images_per_second for row in epochs) / seconds,
+        device=record.device,
+        precision=record.precision,
+        layout=record.layout,
+    )
+
+
+def _fit(
+    run: RunFolder,
+    record: RunRecord,
+    network: GraphModule,
+    train_images: Images,
+    val_images: Images,
+    shown: Progress,
+    note: Note,
+) -> list[Epoch]:
+    """Run Lightning's loop over what is left of the epochs, and return the record of all of them."""
+    config = record.config
+    batches = TrainBatches(train_images, config.batch_size, config.seed)
+    mode = Mode(record.precision, record.layout)
+    finetuner = Finetuner(network, config, mode, record.input_size, config.epochs * len(batches))
+    with silence(), stop_requests() as request:
+        keeper = Keeper(run, batches, request, lambda row: note(str(row)))
+        trainer = pl.Trainer(
+            accelerator="gpu" if record.device == "cuda" else "cpu",
+            devices=1,
+            precision="bf16-mixed" if mode.precision == "bf16" else "32-true",
+            max_epochs=config.epochs,
+            callbacks=[keeper, EpochBar(shown)],
+            plugins=[AtomicCheckpoints()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            default_root_dir=run.path,
+        )
+        start = run.last if run.last.is_file() else None
+        try:
+            trainer.fit(
+                finetuner,
+                batches,
+                ValBatches(val_images, config.batch_size),
+                ckpt_path=start,
+                weights_only=True,
+            )
+        except Stopped as stop:
+            epoch = trainer.current_epoch + 1
+            if keeper.epochs:
+                write_curves(run.curves, keeper.epochs)
+            assert request.signal is not None
+            raise Interrupted(run.path, epoch, request.signal) from stop
+    write_metrics(run.metrics, keeper.epochs)
+    return keeper.epochs
+
+
+def _described(record: RunRecord) -> str:
+    """Return in one line what is about to be trained, and how fast the alternatives were."""
+    times = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in record.measured.items())
+    why = f" (measured, ms per image: {times})" if times else ""
+    return (
+        f"{record.images['train']} images to train, {record.images['val']} to validate, "
+        f"{len(record.labels)} classes; {record.device}, {record.precision} {record.layout}{why}"
+    )

@@ -1,0 +1,490 @@
+"""Whole runs on a small network: what they learn, write, refuse, and how they go on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+from training.fused import TRAINABLE, save_fused, save_images, weights_of
+
+from graftonnx.conversion import to_torch
+from graftonnx.errors import DataError, GraftError, ModelError, ParityError
+from graftonnx.images import decode_many, read_split, to_input
+from graftonnx.metadata import read_metadata
+from graftonnx.runtime import open_session
+from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, resume, train
+from graftonnx.training.data import Images
+from graftonnx.training.outcome import export
+
+CONFIG = TrainConfig(
+    epochs=3,
+    batch_size=8,
+    lr_branches=1e-2,
+    lr_skips=1e-2,
+    lr_head=1e-2,
+    precision="fp32",
+    layout="contiguous",
+    device="cpu",
+)
+
+
+def settings(**changes: Any) -> TrainConfig:
+    return TrainConfig(**{**CONFIG.model_dump(), **changes})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on many threads, and much slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 20 images."""
+    return save_images(tmp_path_factory.mktemp("images") / "data")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_fused(tmp_path_factory.mktemp("network") / "fused.onnx")
+
+
+@pytest.fixture(scope="module")
+def finished(source: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A run of three epochs."""
+    return train(source, data, tmp_path_factory.mktemp("runs") / "run", CONFIG)
+
+
+def trained(result: TrainResult) -> dict[str, np.ndarray]:
+    return weights_of(onnx.load(result.model))
+
+
+def metrics_of(result: TrainResult) -> list[dict[str, str]]:
+    return list(csv.DictReader((result.run / "metrics.csv").read_text().splitlines()))
+
+
+def assert_same_weights(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert {k for k in one if not np.array_equal(one[k], other[k])} == set()
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGINT) -> None:
+    """Send ourselves a signal in the middle of the given step."""
+    original, steps = finetuner.augment, iter(range(10**6))
+
+    def augment(*arguments: Any) -> torch.Tensor:
+        if next(steps) == step:
+            os.kill(os.getpid(), number)
+        return original(*arguments)
+
+    monkeypatch.setattr(finetuner, "augment", augment)
+
+
+class TestAFinishedRun:
+    def test_learns_to_tell_two_colours_apart(self, finished: TrainResult) -> None:
+        assert finished.val_accuracy >= 0.9  # chance is 0.5
+        assert finished.epochs == 3
+
+    def test_writes_every_file_and_no_other(self, finished: TrainResult) -> None:
+        assert {p.relative_to(finished.run).as_posix() for p in finished.run.rglob("*") if p.is_file()} == {
+            "config.yaml",
+            "split.json",
+            "metrics.csv",
+            "curves.png",
+            "model.onnx",
+            "checkpoints/last.ckpt",
+            "checkpoints/best.ckpt",
+        }
+
+    def test_moves_every_trainable_weight_and_the_statistics_and_nothing_else(
+        self, finished: TrainResult, source: Path
+    ) -> None:
+        before, after = weights_of(onnx.load(source)), trained(finished)
+        changed = {name for name in before if not np.array_equal(before[name], after[name])}
+        assert changed == TRAINABLE | {"a/bn1.running_mean", "a/bn1.running_var"}
+
+    def test_keeps_the_graph(self, finished: TrainResult, source: Path) -> None:
+        before, after = onnx.load(source), onnx.load(finished.model)
+        assert list(after.graph.node) == list(before.graph.node)
+        assert list(after.opset_import) == list(before.opset_import)
+
+    def test_puts_the_folder_names_into_the_labels(self, finished: TrainResult) -> None:
+        assert read_metadata(onnx.load(finished.model)).labels == ("blue", "green")
+        assert finished.labels == ("blue", "green")
+
+    def test_gives_the_same_accuracy_in_onnx_runtime_as_its_result_says(
+        self, finished: TrainResult, data: Path
+    ) -> None:
+        val = read_split(finished.run / "split.json", data).val
+        pixels = decode_many([data / s.path for s in val], (16, 16))
+        (logits,) = open_session(finished.model, provider="cpu").run(to_input(pixels))
+        assert np.mean(logits.argmax(1) == [s.label for s in val]) == finished.val_accuracy
+        module = to_torch(finished.model).eval()
+        with torch.inference_mode():
+            ours = module(torch.from_numpy(to_input(pixels))).numpy()
+        # float32 in another order of summation
+        np.testing.assert_allclose(ours, logits, rtol=1e-4, atol=1e-5)
+
+    def test_records_each_epoch(self, finished: TrainResult) -> None:
+        rows = metrics_of(finished)
+        assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+        assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+        best = rows[finished.best_epoch - 1]
+        assert float(best["val_accuracy"]) == max(float(row["val_accuracy"]) for row in rows)
+        # six significant digits in the file
+        assert float(best["val_loss"]) == pytest.approx(finished.val_loss, rel=1e-5)
+        assert float(best["val_accuracy"]) == pytest.approx(finished.val_accuracy, rel=1e-5)
+
+    def test_records_every_setting_and_version(self, finished: TrainResult, source: Path) -> None:
+        record = yaml.safe_load((finished.run / "config.yaml").read_text())
+        assert record["config"] == CONFIG.model_dump()
+        assert Path(record["source"]) == source
+        assert record["images"] == {"train": 32, "val": 8, "test": 0}
+        assert record["versions"]["torch"] == torch.__version__
+        assert (record["device"], record["precision"], record["layout"]) == ("cpu", "fp32", "contiguous")
+
+    def test_draws_the_curves(self, finished: TrainResult) -> None:
+        assert (finished.run / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_can_be_resumed_to_write_the_model_again(self, finished: TrainResult) -> None:
+        before = finished.model.read_bytes()
+        finished.model.unlink()
+        assert resume(finished.run) == finished
+        assert finished.model.read_bytes() == before
+
+    def test_leaves_the_random_state_of_the_caller_alone(
+        self, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        torch.manual_seed(5)
+        before = torch.get_rng_state()
+        train(source, data, tmp_path / "run", settings(epochs=1))
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+class TestSeeds:
+    def test_the_same_seed_gives_the_same_weights(
+        self, finished: TrainResult, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        assert_same_weights(trained(train(source, data, tmp_path / "run", CONFIG)), trained(finished))
+
+    def test_another_seed_gives_another_split_and_other_weights(
+        self, finished: TrainResult, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        other = train(source, data, tmp_path / "run", settings(seed=1))
+        assert (other.run / "split.json").read_text() != (finished.run / "split.json").read_text()
+        assert not np.array_equal(
+            trained(other)["head/logits/weight"], trained(finished)["head/logits/weight"]
+        )
+
+
+class TestResume:
+    # An epoch has 4 steps; steps are counted from 0.
+    @pytest.mark.parametrize("step", [0, 3, 4, 6, 10, 11])
+    def test_gives_the_weights_of_a_run_that_was_not_interrupted(
+        self,
+        step: int,
+        finished: TrainResult,
+        source: Path,
+        data: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, step)
+            with pytest.raises(Interrupted) as caught:
+                train(source, data, tmp_path / "run", CONFIG)
+        assert caught.value.epoch == step // 4 + 1
+        result = resume(tmp_path / "run")
+        assert_same_weights(trained(result), trained(finished))
+        timed = {"seconds", "images_per_second", "run", "model"}
+        assert result.model_dump(exclude=timed) == finished.model_dump(exclude=timed)
+        ours = metrics_of(result)
+        theirs = metrics_of(finished)
+        columns = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr_branches")
+        assert [[row[c] for c in columns] for row in ours] == [[row[c] for c in columns] for row in theirs]
+
+    def test_starts_over_where_nothing_was_saved_yet(
+        self, finished: TrainResult, source: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 2)
+            with pytest.raises(Interrupted):
+                train(source, data, tmp_path / "run", CONFIG)
+        (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()
+        assert_same_weights(trained(resume(tmp_path / "run")), trained(finished))
+
+    def test_goes_on_from_a_save_in_the_middle_of_an_epoch_after_a_crash(
+        self, finished: TrainResult, source: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after a kill or a power cut: the checkpoint of the step before is all there is."""
+        with monkeypatch.context() as patch:
+            patch.setattr("graftonnx.training.checkpoints.SAVE_EVERY", 0.0)
+            original, steps = finetuner.augment, iter(range(100))
+
+            def augment(*arguments: Any) -> torch.Tensor:
+                if next(steps) == 6:
+                    raise SystemError("power cut")
+                return original(*arguments)
+
+            patch.setattr(finetuner, "augment", augment)
+            with pytest.raises(SystemError):
+                train(source, data, tmp_path / "run", CONFIG)
+        assert_same_weights(trained(resume(tmp_path / "run")), trained(finished))
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_an_interruption_knows_its_signal_and_restores_the_handlers(
+        self, number: int, source: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+        interrupt_at(monkeypatch, 1, number)
+        with pytest.raises(Interrupted) as caught:
+            train(source, data, tmp_path / "run", CONFIG)
+        assert caught.value.signal == number
+        assert caught.value.run == tmp_path / "run"
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+    def test_follows_data_that_has_moved(self, source: Path, tmp_path: Path) -> None:
+        data = save_images(tmp_path / "data")
+        result = train(source, data, tmp_path / "run", settings(epochs=1))
+        data.rename(tmp_path / "moved")
+        with pytest.raises(
+            DataError, match=r"its data folder '.*data' is gone\. Say where it is with --data\."
+        ):
+            resume(tmp_path / "run")
+        assert resume(tmp_path / "run", data=tmp_path / "moved") == result
+
+    def test_refuses_a_folder_without_a_run(self, tmp_path: Path) -> None:
+        with pytest.raises(GraftError, match=r"there is no 'config.yaml' in it\. Give the folder"):
+            resume(tmp_path)
+
+    def test_refuses_a_source_that_has_changed(self, data: Path, tmp_path: Path) -> None:
+        source = save_fused(tmp_path / "fused.onnx")
+        train(source, data, tmp_path / "run", settings(epochs=1))
+        save_fused(source, seed=1)
+        with pytest.raises(
+            GraftError, match=r"'.*fused.onnx' has changed since the run began\. Bring the file"
+        ):
+            resume(tmp_path / "run")
+
+    @pytest.mark.parametrize(
+        ("old", "new", "what"),
+        [
+            ("epochs: 3", "epochs: none", "config.epochs: Input should be a valid integer"),
+            ("device: cpu", "device: [", "while parsing a flow"),
+        ],
+    )
+    def test_refuses_a_damaged_record(
+        self, old: str, new: str, what: str, finished: TrainResult, tmp_path: Path
+    ) -> None:
+        text = (finished.run / "config.yaml").read_text()
+        (tmp_path / "config.yaml").write_text(text.replace(old, new))
+        with pytest.raises(GraftError, match=rf"its config.yaml is damaged \({what}.*\)\. Start a new run\."):
+            resume(tmp_path)
+
+
+class TestTheOutputFolder:
+    def test_is_not_overwritten(self, finished: TrainResult, source: Path, data: Path) -> None:
+        with pytest.raises(
+            GraftError, match=r"it is not empty\. Choose another -o, go on with --resume .*--force"
+        ):
+            train(source, data, finished.run, CONFIG)
+
+    def test_is_replaced_with_force_but_foreign_files_stay(
+        self, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        train(source, data, tmp_path / "run", settings(epochs=2))
+        (tmp_path / "run" / "notes.txt").write_text("mine")
+        result = train(source, data, tmp_path / "run", settings(epochs=1), force=True)
+        assert (result.epochs, (tmp_path / "run" / "notes.txt").read_text()) == (1, "mine")
+
+    def test_may_exist_if_it_is_empty(self, source: Path, data: Path, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        assert train(source, data, tmp_path / "run", settings(epochs=1)).epochs == 1
+
+    def test_may_not_be_a_file(self, source: Path, data: Path, tmp_path: Path) -> None:
+        (tmp_path / "run").write_text("")
+        with pytest.raises(GraftError, match=r"'.*run': it is a file\. Choose another -o\."):
+            train(source, data, tmp_path / "run", CONFIG, force=True)
+
+    def test_needs_a_parent_folder(self, source: Path, data: Path, tmp_path: Path) -> None:
+        with pytest.raises(GraftError, match=r"the folder '.*absent' does not exist\. Create it first\."):
+            train(source, data, tmp_path / "absent" / "run", CONFIG)
+
+
+class TestLabels:
+    def test_of_the_file_fix_the_order(self, data: Path, tmp_path: Path) -> None:
+        source = save_fused(tmp_path / "fused.onnx", labels=("green", "blue"))
+        result = train(source, data, tmp_path / "run", CONFIG)
+        assert result.labels == ("green", "blue")
+        assert result.val_accuracy >= 0.9
+        val = read_split(result.run / "split.json", data).val
+        assert {s.path.split("/")[0]: s.label for s in val} == {"green": 0, "blue": 1}
+
+    def test_of_the_file_must_be_the_folders(self, data: Path, tmp_path: Path) -> None:
+        source = save_fused(tmp_path / "fused.onnx", labels=("green", "pink"))
+        with pytest.raises(
+            DataError,
+            match=r"labels are 'green', 'pink'; the folder lacks 'pink' and has 'blue' instead\. Rename",
+        ):
+            train(source, data, tmp_path / "run", CONFIG)
+        assert not (tmp_path / "run").exists()
+
+    def test_must_be_as_many_as_the_outputs(self, data: Path, tmp_path: Path) -> None:
+        source = save_fused(tmp_path / "fused.onnx", classes=3)
+        with pytest.raises(
+            DataError,
+            match=r"has 3 outputs, the folder has 2 classes \('blue', 'green'\)\. Fuse .* --classes 2\.",
+        ):
+            train(source, data, tmp_path / "run", CONFIG)
+        assert not (tmp_path / "run").exists()
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("group", "prefixes"),
+        [("lr_branches", ("a/", "b/")), ("lr_skips", ("skips/",)), ("lr_head", ("head/",))],
+    )
+    def test_a_rate_of_zero_stops_its_group_alone(
+        self, group: str, prefixes: tuple[str, ...], source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        after = trained(train(source, data, tmp_path / "run", settings(epochs=1, **{group: 0.0})))
+        before = weights_of(onnx.load(source))
+        still = {name for name in TRAINABLE if np.array_equal(before[name], after[name])}
+        assert still == {name for name in TRAINABLE if name.startswith(prefixes)}
+
+    def test_freeze_keeps_the_branches_and_their_statistics(
+        self, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        after = trained(train(source, data, tmp_path / "run", settings(freeze="branches")))
+        before = weights_of(onnx.load(source))
+        changed = {name for name in before if not np.array_equal(before[name], after[name])}
+        assert changed == {name for name in TRAINABLE if name.startswith(("skips/", "head/"))}
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            pytest.param({"weight_decay": 5.0}, id="weight decay"),
+            pytest.param({"label_smoothing": 0.3}, id="label smoothing"),
+            pytest.param({"augment": "none"}, id="no augmentation"),
+            pytest.param({"augment": "flip"}, id="flips alone"),
+            pytest.param({"batch_size": 4}, id="batch size"),
+            pytest.param({"val_fraction": 0.5}, id="validation share"),
+            pytest.param({"warmup": 0.5}, id="warm-up"),
+            pytest.param({"clip": 1e-3}, id="clipping"),
+            pytest.param({"precision": "bf16"}, id="bf16"),
+        ],
+    )
+    def test_each_setting_changes_the_weights(
+        self, change: dict[str, Any], finished: TrainResult, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        after = trained(train(source, data, tmp_path / "run", settings(**change)))
+        assert not np.array_equal(after["head/logits/weight"], trained(finished)["head/logits/weight"])
+
+    @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+    def test_bf16_learns_and_is_confirmed_in_float32(
+        self, layout: str, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        result = train(source, data, tmp_path / "run", settings(precision="bf16", layout=layout, epochs=4))
+        assert (result.precision, result.layout) == ("bf16", layout)
+        assert result.val_accuracy >= 0.9
+        assert result.val_accuracy == result.val_accuracy_torch
+
+    def test_auto_measures_four_modes_and_says_so(self, source: Path, data: Path, tmp_path: Path) -> None:
+        notes: list[str] = []
+        auto = settings(precision="auto", layout="auto", epochs=1)
+        result = train(source, data, tmp_path / "run", auto, note=notes.append)
+        measured = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["measured"]
+        assert set(measured) == {
+            f"{precision} {layout}"
+            for precision in ("fp32", "bf16")
+            for layout in ("contiguous", "channels_last")
+        }
+        assert min(measured, key=measured.__getitem__) == f"{result.precision} {result.layout}"
+        assert "32 images to train, 8 to validate, 2 classes; cpu, " in notes[0]
+        assert "measured, ms per image: fp32 contiguous" in notes[0]
+        assert notes[1].startswith("epoch 1: train loss ")
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("rate", ["lr_branches", "lr_head"])
+    def test_a_loss_that_is_no_number(self, rate: str, source: Path, data: Path, tmp_path: Path) -> None:
+        config = settings(**{rate: 1e30}, clip=1e30, epochs=12)
+        with pytest.raises(GraftError, match=r"training stopped: .*(nan|inf|finite).*\. Lower --lr-branches"):
+            train(source, data, tmp_path / "run", config)
+        assert not (tmp_path / "run" / "model.onnx").exists()
+
+    def test_a_broken_image(self, source: Path, tmp_path: Path) -> None:
+        data = save_images(tmp_path / "data")
+        (data / "blue" / "7.png").write_bytes(b"no image")
+        with pytest.raises(DataError, match=r"cannot decode '.*blue/7.png'"):
+            train(source, data, tmp_path / "run", CONFIG)
+
+    def test_a_network_that_was_not_fused(self, data: Path, tmp_path: Path) -> None:
+        model = onnx.load(save_fused(tmp_path / "plain.onnx"))
+        del model.metadata_props[:]
+        onnx.save(model, tmp_path / "plain.onnx")
+        with pytest.raises(
+            ModelError,
+            match=r"cannot train '.*plain.onnx': it does not say what its input expects; .*Fuse it",
+        ):
+            train(tmp_path / "plain.onnx", data, tmp_path / "run", CONFIG)
+
+    def test_a_missing_network(self, data: Path, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match=r"cannot read '.*absent.onnx': there is no such file\."):
+            train(tmp_path / "absent.onnx", data, tmp_path / "run", CONFIG)
+
+    @pytest.mark.parametrize(
+        ("side", "dims", "sentence"),
+        [
+            (
+                "input",
+                ["batch", 1, 16, 16],
+                r"shape \['batch', 1, 16, 16\], expected float32 \[batch, 3, H, W\]",
+            ),
+            (
+                "input",
+                ["batch", 3, "H", "W"],
+                r"height and width must be numbers\. Fuse again with --input-size",
+            ),
+            ("output", ["batch", 2, 1, 1], r"output 'logits' has shape \['batch', 2, 1, 1\], expected"),
+        ],
+    )
+    def test_a_network_of_another_shape(
+        self, side: str, dims: list[Any], sentence: str, data: Path, tmp_path: Path
+    ) -> None:
+        model = onnx.load(save_fused(tmp_path / "fused.onnx"))
+        value = getattr(model.graph, side)[0]
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, dims))
+        onnx.save(model, tmp_path / "fused.onnx")
+        with pytest.raises(ModelError, match=sentence):
+            train(tmp_path / "fused.onnx", data, tmp_path / "run", CONFIG)
+
+    def test_a_network_of_two_outputs(self, data: Path, tmp_path: Path) -> None:
+        model = onnx.load(save_fused(tmp_path / "fused.onnx"))
+        model.graph.output.append(onnx.ValueInfoProto(name="features"))
+        onnx.save(model, tmp_path / "fused.onnx")
+        with pytest.raises(
+            ModelError, match=r"it has 1 inputs and 2 outputs, expected one image and its logits"
+        ):
+            train(tmp_path / "fused.onnx", data, tmp_path / "run", CONFIG)
+
+    def test_a_module_that_does_not_compute_its_graph(self, source: Path) -> None:
+        """Stands for any conversion error: the trained model is compared before it is written."""
+        network = to_torch(source)
+        network.register_forward_hook(lambda module, inputs, logits: logits + 0.1)
+        images = Images(np.zeros((4, 16, 16, 3), np.uint8), np.zeros(4, np.int64))
+        with pytest.raises(
+            ParityError, match=r"ONNX Runtime and PyTorch differ .* accuracy .* against .*, logits by \d"
+        ):
+            export(network, ("blue", "green"), images, batch_size=4, device="cpu")

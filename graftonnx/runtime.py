@@ -101,6 +101,11 @@ class Session:
         """The first input's shape: numbers where fixed, names (or None) where dynamic."""
         return tuple(self._inputs[0].shape)
 
+    @property
+    def input_type(self) -> np.dtype[Any]:
+        """The first input's element type."""
+        return np.dtype(_NUMPY_TYPES[_element(self._inputs[0])])
+
     def output_shape(self, name: str) -> tuple[int | str | None, ...]:
         """An output's shape: numbers where fixed, names (or None) where dynamic."""
         shapes = {value.name: value.shape for value in self._inner.get_outputs()}
@@ -141,8 +146,7 @@ class Session:
 
     def _check(self, value: Any, array: NDArray[Any]) -> None:
         """Refuse an array whose element type or shape is not what input `value` expects."""
-        element = value.type.removeprefix("tensor(").removesuffix(")")
-        expected = _NUMPY_TYPES.get(element)
+        expected = _NUMPY_TYPES.get(_element(value))
         if expected is not None and array.dtype != np.dtype(expected):
             raise ModelError(
                 f"cannot run '{self.name}': input {value.name!r} is {array.dtype}, expected {expected}. "
@@ -238,7 +242,10 @@ def _create(
     try:
         return ort.InferenceSession(source, options, providers=names, enable_fallback=0)
     except _ORT_ERRORS as error:
-        raise ModelError(f"cannot load '{name}': ONNX Runtime refuses it: {_sentence(error)}") from error
+        reason = _sentence(error)
+        if reason.endswith(("Protobuf parsing failed.", "No graph was found in the protobuf.")):
+            raise ModelError(f"cannot load '{name}': it is not an ONNX file, or it is truncated.") from error
+        raise ModelError(f"cannot load '{name}': ONNX Runtime refuses it: {reason}") from error
 
 
 def _create_on_cuda(
@@ -258,6 +265,11 @@ def _create_on_cuda(
     if "CUDAExecutionProvider" in inner.get_providers():
         return inner, None
     return None, providers.libraries_obstacle(missing)
+
+
+def _element(value: Any) -> str:
+    """Return ONNX Runtime's name of an input's element type: `float` of `tensor(float)`."""
+    return str(value.type).removeprefix("tensor(").removesuffix(")")
 
 
 def _sentence(error: Exception) -> str:

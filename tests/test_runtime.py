@@ -143,8 +143,18 @@ class TestRefusals:
     @pytest.mark.parametrize("content", [b"hello" * 100, b""])
     def test_a_file_that_is_not_onnx(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "bad.onnx").write_bytes(content)
-        with pytest.raises(ModelError, match=r"^cannot load 'bad.onnx': ONNX Runtime refuses it: Load model"):
+        with pytest.raises(
+            ModelError, match=r"^cannot load 'bad.onnx': it is not an ONNX file, or it is trunc"
+        ):
             open_session(tmp_path / "bad.onnx", provider="cpu")
+
+    def test_a_model_with_an_unknown_operator(self) -> None:
+        model = onnx.parser.parse_model(
+            """<ir_version: 10, opset_import: ["": 20, "odd": 1]>
+            g (float[N] x) => (float[N] y) { y = odd.Twist(x) }"""
+        )
+        with pytest.raises(ModelError, match=r"^cannot load 'g': ONNX Runtime refuses it: .*Twist"):
+            open_session(model, provider="cpu")
 
     def test_metadata_of_a_newer_version(self, model: onnx.ModelProto) -> None:
         model.metadata_props.add(key="graftonnx.format", value="99")

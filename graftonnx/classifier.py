@@ -1,0 +1,257 @@
+"""A classifier ready to run: images in, class probabilities out, whatever kind of file it comes from.
+
+A run folder, a fused or trained file and an exported file say themselves what they expect and what their
+outputs mean. Any other ONNX classifier goes through the same door as a parent, with its preprocessing given.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from graftonnx.blocks import GREY
+from graftonnx.errors import DataError, ModelError
+from graftonnx.graph import GraphView
+from graftonnx.images import Pixels, decode, to_input
+from graftonnx.metadata import PRESETS, Metadata, Preprocess
+from graftonnx.model import load
+from graftonnx.providers import Provider
+from graftonnx.runtime import Session, open_session
+
+MODEL_FILE = "model.onnx"
+"""The network in a run folder."""
+
+SPLIT_FILE = "split.json"
+"""The images that trained and validated it, likewise."""
+
+AHEAD = 3
+"""Batches that are decoded, or being decoded, while one is classified."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What came out for one image file.
+
+    Attributes:
+        path: The file.
+        probabilities: One for each class, float32 [K]; None if the image cannot be read.
+        error: Why it cannot be read, else None.
+    """
+
+    path: Path
+    probabilities: Floats | None = None
+    error: str | None = None
+
+
+class Classifier:
+    """A session that takes 8-bit RGB images and gives probabilities.
+
+    Attributes:
+        session: Where it runs.
+        size: Height and width of its input, in pixels.
+        classes: Number of classes, K.
+        labels: Their names; empty if nobody gave any.
+        batch: The batch size that the file fixes; None if it takes any.
+    """
+
+    def __init__(self, session: Session, preprocess: Preprocess, *, softmax: bool) -> None:
+        self.session = session
+        self.labels = session.metadata.labels
+        self._preprocess = preprocess
+        self._softmax = softmax
+        fixed, channels, height, width = session.input_shape
+        outputs = session.output_shape(session.output_names[0])
+        if not isinstance(height, int) or not isinstance(width, int) or not isinstance(outputs[1], int):
+            raise ModelError(
+                f"cannot use '{session.name}': its input is {list(session.input_shape)} and its output "
+                f"{list(outputs)}; expected a fixed height, width and number of classes. Export it with them."
+            )
+        self.size = (height, width)
+        self._channels = 1 if channels == 1 else 3
+        self.classes = outputs[1]
+        self.batch = fixed if isinstance(fixed, int) else None
+
+    def probabilities(self, images: Pixels) -> Floats:
+        """Classify a batch.
+
+        Args:
+            images: RGB pixels, uint8 [N, H, W, 3].
+
+        Returns:
+            Probabilities, float32 [N, K].
+
+        Raises:
+            ModelError: If the network gives numbers that are not finite.
+        """
+        x = preprocessed(to_input(images), self._preprocess, self._channels)
+        if self.batch is None:
+            outputs = self.session.run(x)[0]
+        else:
+            count = -(-len(x) // self.batch) * self.batch
+            x = np.concatenate([x, np.repeat(x[-1:], count - len(x), axis=0)])
+            parts = np.split(x, count // self.batch)
+            outputs = np.concatenate([self.session.run(part)[0] for part in parts])[: len(images)]
+        scores = outputs.reshape(len(images), -1).astype(np.float32)
+        if not np.isfinite(scores).all():
+            raise ModelError(
+                f"cannot classify with '{self.session.name}': it gives numbers that are not finite. "
+                "Its weights are damaged, or it was trained to divergence: train again."
+            )
+        return scores if self._softmax else softmax(scores)
+
+    def predict(
+        self, paths: Iterable[Path], *, batch_size: int = 32, workers: int = 0
+    ) -> Iterator[Prediction]:
+        """Classify image files in order while the next ones are decoded in threads; memory stays constant.
+
+        Args:
+            paths: The files. One that cannot be read gives a prediction with an error.
+            batch_size: Images that go through the network at once.
+            workers: Threads that decode; 0 means one per core.
+        """
+        waiting = iter(paths)
+        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+            queue: deque[tuple[Path, Future[Pixels]]] = deque()
+            try:
+                while True:
+                    room = AHEAD * batch_size - len(queue)
+                    for path in itertools.islice(waiting, room):
+                        queue.append((path, pool.submit(decode, path, self.size)))
+                    if not queue:
+                        return
+                    batch = [queue.popleft() for _ in range(min(batch_size, len(queue)))]
+                    yield from self._classify(batch)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _classify(self, batch: list[tuple[Path, Future[Pixels]]]) -> Iterator[Prediction]:
+        images: list[Pixels] = []
+        errors: dict[int, str] = {}
+        for position, (_, future) in enumerate(batch):
+            try:
+                images.append(future.result())
+            except DataError as error:
+                errors[position] = error.message
+        rows = iter(self.probabilities(np.stack(images)) if images else ())
+        for position, (path, _) in enumerate(batch):
+            if position in errors:
+                yield Prediction(path, error=errors[position])
+            else:
+                yield Prediction(path, probabilities=next(rows))
+
+
+def open_classifier(
+    source: Path, *, provider: Provider = "auto", preprocess: Preprocess | str | None = None
+) -> Classifier:
+    """Load a classifier.
+
+    Args:
+        source: A run folder, or an ONNX file.
+        provider: As in :func:`graftonnx.runtime.open_session`.
+        preprocess: What the input expects, for a file that does not say so itself.
+
+    Raises:
+        ModelError: If it cannot be read, is no image classifier, or does not say what its input expects.
+        RuntimeProviderError: If the provider cannot be used here.
+    """
+    path = model_file(source)
+    session = open_session(path, provider=provider)
+    convention = known_preprocess(path, session.metadata, preprocess)
+    if session.metadata.input is not None:
+        return Classifier(session, convention, softmax=session.metadata.activation == "softmax")
+    network = load(path, preprocess=convention)
+    proto = network.proto
+    proto.graph.name = path.name
+    session = open_session(proto, provider=provider)
+    has_softmax = final_softmax(network.view, network.classifier.output) is not None
+    return Classifier(session, convention, softmax=has_softmax)
+
+
+def model_file(source: Path) -> Path:
+    """Return the network of a run folder, or `source` itself if it is a file.
+
+    Raises:
+        ModelError: If there is no such file or folder, or no network in the folder.
+    """
+    if not source.exists():
+        raise ModelError(f"cannot read '{source}': there is no such file or run folder.")
+    if not source.is_dir():
+        return source
+    if not (source / MODEL_FILE).is_file():
+        raise ModelError(
+            f"cannot read '{source}': the folder holds no '{MODEL_FILE}'. Give the folder of a finished "
+            "`graftonnx train`, or an .onnx file."
+        )
+    return source / MODEL_FILE
+
+
+def known_preprocess(path: Path, metadata: Metadata, given: Preprocess | str | None) -> Preprocess:
+    """Return what the network in `path` expects: what it says itself, else what was given.
+
+    Raises:
+        ModelError: If neither is there, or the two differ.
+    """
+    if isinstance(given, str):
+        given = PRESETS[given]
+    said = metadata.input.preprocess if metadata.input is not None else None
+    if said is None and given is None:
+        raise ModelError(
+            f"cannot use '{path}': it does not say how its input is to be preprocessed. "
+            f"Give --preprocess, one of {', '.join(PRESETS)}."
+        )
+    if said is not None and given is not None and said != given:
+        raise ModelError(
+            f"cannot use '{path}': it says itself how its input is to be preprocessed, differently from what "
+            "was given. Leave --preprocess out."
+        )
+    found = said or given
+    assert found is not None
+    return found
+
+
+def final_softmax(view: GraphView, output: str) -> NodeProto | None:
+    """Return the Softmax that an output comes from, reshaped at most; None if it comes from anything else."""
+    node = view.producer.get(output)
+    while node is not None and node.op_type in ("Flatten", "Identity", "Reshape", "Squeeze"):
+        node = view.producer.get(node.input[0])
+    return node if node is not None and node.op_type == "Softmax" else None
+
+
+def preprocessed(images: Floats, convention: Preprocess, channels: int = 3) -> Floats:
+    """Turn RGB images in 0..1 into what a network was trained on.
+
+    Args:
+        images: float32 [N, 3, H, W].
+        convention: What the network expects.
+        channels: C of its input; 1 takes the luma, whatever the convention's order is.
+
+    Returns:
+        float32 [N, C, H, W].
+    """
+    if channels == 3 and convention == Preprocess():
+        return images
+    if channels == 3 and convention.order == "bgr":
+        images = images[:, ::-1]
+    if channels == 1:
+        images = np.tensordot(images, np.array(GREY, np.float32), axes=(1, 0))[:, None]
+    mean, std = (np.array(v, np.float64).reshape(1, -1, 1, 1) for v in (convention.mean, convention.std))
+    scale, offset = (convention.scale / std).astype(np.float32), (-mean / std).astype(np.float32)
+    return np.ascontiguousarray(images * scale + offset, np.float32)
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return the probabilities [N, K] of logits [N, K]."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    probabilities: Floats = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities

@@ -1,0 +1,151 @@
+"""`graftonnx eval`: measure the accuracy of a network on labelled images."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from graftonnx.cli import console
+from graftonnx.cli.inference_options import note_fallback, preprocess_option, run_options
+from graftonnx.cli.progress import progress
+
+if TYPE_CHECKING:
+    from graftonnx.evaluation import Evaluation, Part, Selection
+    from graftonnx.providers import Provider
+
+MOST_COLUMNS = 20
+"""Classes up to which the confusion matrix is shown; with more, the most confused pairs."""
+
+PAIRS = 15
+PARTS = {"train": "training", "val": "validation", "test": "test", "all": "all"}
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path), metavar="RUN|FILE.onnx")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    required=True,
+    help="Folder with one folder per class, or train/ and val/.",
+)
+@click.option(
+    "--split",
+    "part",
+    type=click.Choice(list(PARTS)),
+    help="Which images.  [default: val where it is known, else test where there is one, else all]",
+)
+@click.option(
+    "--split-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The split.json of the run.  [default: the one beside the network]",
+)
+@run_options
+@preprocess_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks.")
+def command(
+    model: Path,
+    data: Path,
+    part: Part | None,
+    split_file: Path | None,
+    provider: Provider,
+    batch_size: int,
+    workers: int,
+    preprocess: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure the accuracy of a network on labelled images: a run folder, or an ONNX file.
+
+    Folder names and the network's labels are matched by name. Of a run folder exactly the images are taken
+    that validated it in training.
+    """
+    from graftonnx.classifier import open_classifier
+    from graftonnx.evaluation import evaluate, select
+
+    classifier = open_classifier(model, provider=provider, preprocess=preprocess)
+    note_fallback(classifier.session, quiet=quiet)
+    selection = select(data, part, source=model, split_file=split_file)
+    with progress("Evaluating", len(selection.samples), quiet=quiet) as advance:
+        result = evaluate(classifier, selection, batch_size=batch_size, workers=workers, on_image=advance)
+    if as_json:
+        console.print_json(_record(model, selection, result))
+    else:
+        _print(model, selection, result)
+
+
+def _record(model: Path, selection: Selection, result: Evaluation) -> dict[str, object]:
+    return {
+        "model": str(model),
+        "data": str(selection.root),
+        "split": selection.part,
+        "images": result.images,
+        "top1": result.top1,
+        "top5": result.top5,
+        "loss": result.loss,
+        "provider": result.provider,
+        "classes": [dataclasses.asdict(score) for score in result.scores],
+        "confusion": result.confusion.tolist(),
+    }
+
+
+def _print(model: Path, selection: Selection, result: Evaluation) -> None:
+    """Print the accuracy, each class, and what is taken for what."""
+    top5 = f", top-5 {result.top5:.2%}" if len(result.labels) > 5 else ""
+    console.say(
+        f"{model}: top-1 {result.top1:.2%}{top5}, loss {result.loss:.4f} "
+        f"({result.images} {PARTS[selection.part]} images of {selection.root}, on {result.provider})"
+    )
+    if len(result.labels) <= MOST_COLUMNS:
+        _print_matrix(result)
+    else:
+        _print_pairs(result)
+
+
+def _print_matrix(result: Evaluation) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="Rows: true class; columns: predicted class", title_justify="left")
+    table.add_column("class")
+    for heading in ("images", "recall", "precision", *map(escape, result.labels)):
+        table.add_column(heading, justify="right")
+    for i, score in enumerate(result.scores):
+        cells = [
+            f"[bold]{n}[/bold]" if i == j else (f"[red]{n}[/red]" if n else "·")
+            for j, n in enumerate(result.confusion[i].tolist())
+        ]
+        shares = (_percent(score.recall), _percent(score.precision))
+        table.add_row(escape(score.name), str(score.images), *shares, *cells)
+    console.print_table(table)
+
+
+def _print_pairs(result: Evaluation) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    seen = [score for score in result.scores if score.recall is not None]
+    worst = Table("class", title=f"Lowest recall of {len(seen)} classes", title_justify="left")
+    for heading in ("images", "recall", "precision"):
+        worst.add_column(heading, justify="right")
+    for score in sorted(seen, key=lambda s: s.recall or 0.0)[:PAIRS]:
+        worst.add_row(
+            escape(score.name), str(score.images), _percent(score.recall), _percent(score.precision)
+        )
+    console.print_table(worst)
+    pairs = result.most_confused(PAIRS)
+    if pairs:
+        table = Table("class", "taken for", title="Most confused", title_justify="left")
+        table.add_column("images", justify="right")
+        for pair in pairs:
+            table.add_row(escape(pair.true), escape(pair.predicted), str(pair.images))
+        console.print_table(table)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"

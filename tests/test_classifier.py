@@ -1,0 +1,171 @@
+"""Images in, probabilities out, from every kind of file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from lookalikes import COLOURS, RGB, UNIT, colour_network, model, write_image
+
+from graftonnx.classifier import Classifier, model_file, open_classifier, preprocessed, softmax
+from graftonnx.cli.inference_options import PRESETS as OFFERED_PRESETS
+from graftonnx.cli.inference_options import PROVIDERS as OFFERED_PROVIDERS
+from graftonnx.errors import ModelError
+from graftonnx.exporting import export
+from graftonnx.metadata import PRESETS, InputConvention, Metadata, Preprocess
+from graftonnx.providers import PROVIDERS
+
+PIXELS = np.array([RGB[name] for name in COLOURS], np.uint8).reshape(3, 1, 1, 3).repeat(8, 1).repeat(8, 2)
+EXPECTED = softmax(np.eye(3, dtype=np.float32) * 10)
+
+
+def save(proto: onnx.ModelProto, path: Path) -> Path:
+    onnx.save(proto, path)
+    return path
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Classifier:
+    return open_classifier(save(colour_network(), tmp_path / "m.onnx"), provider="cpu")
+
+
+def test_a_classifier_knows_its_size_classes_and_labels(classifier: Classifier) -> None:
+    assert (classifier.size, classifier.classes, classifier.labels) == ((8, 8), 3, COLOURS)
+
+
+def test_logits_become_probabilities(classifier: Classifier) -> None:
+    np.testing.assert_allclose(classifier.probabilities(PIXELS), EXPECTED, rtol=1e-6)  # one rounding
+
+
+def test_a_file_that_gives_probabilities_is_not_softmaxed_again(tmp_path: Path) -> None:
+    export(save(colour_network(), tmp_path / "m.onnx"), tmp_path / "d.onnx")
+    classifier = open_classifier(tmp_path / "d.onnx", provider="cpu")
+    np.testing.assert_allclose(classifier.probabilities(PIXELS), EXPECTED, rtol=1e-5)  # float32 softmax
+
+
+def test_a_run_folder_is_its_model(tmp_path: Path) -> None:
+    save(colour_network(), tmp_path / "model.onnx")
+    assert model_file(tmp_path) == tmp_path / "model.onnx"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_fixed_batch_is_filled_up(tmp_path: Path, count: int) -> None:
+    classifier = open_classifier(save(colour_network(batch="2"), tmp_path / "m.onnx"), provider="cpu")
+    assert classifier.batch == 2
+    found = classifier.probabilities(PIXELS[:count])
+    np.testing.assert_allclose(found, EXPECTED[:count], rtol=1e-6)  # one rounding
+
+
+def test_a_foreign_file_gets_the_preprocessing_that_is_given(tmp_path: Path) -> None:
+    """The channels are swapped: red images light the third logit."""
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 13]> g (float[1, 3, 8, 8] x) => (float[1, 3] y)
+        <float[4, 3, 1, 1] w = {1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0},
+         float[4, 3] v = {1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0}>
+        { c = Conv(x, w)  r = Relu(c)  p = GlobalAveragePool(r)  f = Flatten(p)  g = Gemm(f, v)
+          y = Softmax(g) }"""
+    )
+    path = save(proto, tmp_path / "foreign.onnx")
+    convention = Preprocess(order="bgr", scale=10.0)
+    classifier = open_classifier(path, provider="cpu", preprocess=convention)
+    found = classifier.probabilities(PIXELS)
+    np.testing.assert_allclose(found, EXPECTED[:, ::-1], rtol=1e-5)  # float32 softmax
+
+
+def test_preprocessing_is_order_scale_mean_std_in_this_order() -> None:
+    x = np.random.default_rng(0).random((2, 3, 4, 4), dtype=np.float32)
+    caffe = PRESETS["caffe"]
+    expected = x[:, ::-1] * 255 - np.float32(caffe.mean).reshape(1, 3, 1, 1)
+    np.testing.assert_allclose(preprocessed(x, caffe), expected, rtol=1e-5, atol=1e-4)  # values to 150
+    imagenet = PRESETS["imagenet"]
+    mean, std = (np.float32(v).reshape(1, 3, 1, 1) for v in (imagenet.mean, imagenet.std))
+    np.testing.assert_allclose(preprocessed(x, imagenet), (x - mean) / std, rtol=1e-5, atol=1e-6)
+    assert preprocessed(x, Preprocess()) is x
+
+
+def test_one_channel_gets_the_luma() -> None:
+    x = np.zeros((1, 3, 2, 2), np.float32)
+    x[:, 1] = 1
+    grey = preprocessed(x, Preprocess(order="grey", scale=2.0), 1)
+    assert grey.shape == (1, 1, 2, 2)
+    np.testing.assert_allclose(grey, 2 * 0.587, rtol=1e-6)  # one rounding
+
+
+def test_predictions_come_in_the_order_of_the_files_whatever_the_batch(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    names = [COLOURS[k % 3] for k in range(11)]
+    paths = [write_image(tmp_path / f"{k}.png", RGB[name]) for k, name in enumerate(names)]
+    paths.insert(4, tmp_path / "absent.png")
+    found = list(classifier.predict(iter(paths), batch_size=3, workers=2))
+    assert [p.path for p in found] == paths
+    assert found[4].probabilities is None
+    assert found[4].error == (
+        f"cannot decode '{tmp_path / 'absent.png'}': No such file or directory. Remove it, or save it anew."
+    )
+    rest = [p.probabilities for p in found if p.probabilities is not None]
+    assert [COLOURS[int(p.argmax())] for p in rest] == names
+
+
+def test_only_a_few_batches_are_read_ahead(classifier: Classifier, tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png", RGB["red"])
+    taken: list[int] = []
+
+    def endless() -> Iterator[Path]:
+        for k in range(10_000):
+            taken.append(k)
+            yield path
+
+    predictions = classifier.predict(endless(), batch_size=4)
+    next(predictions)
+    predictions.close()
+    assert len(taken) <= 12
+
+
+class TestRefusals:
+    def test_a_run_folder_without_a_model(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            ModelError, match=r"cannot read '.*': the folder holds no 'model.onnx'\. Give the"
+        ):
+            open_classifier(tmp_path)
+
+    def test_a_file_that_says_nothing_of_its_input(self, tmp_path: Path) -> None:
+        path = save(colour_network(Metadata()), tmp_path / "m.onnx")
+        with pytest.raises(
+            ModelError, match=r"it does not say how its input is to be preprocessed\. Give --"
+        ):
+            open_classifier(path, provider="cpu")
+
+    def test_a_network_without_a_fixed_size(self, tmp_path: Path) -> None:
+        proto = model(
+            """g (float[batch, 3, H, W] input) => (float[batch, 3] logits)
+            { p = GlobalAveragePool(input)  logits = Flatten(p) }""",
+            {},
+            UNIT,
+        )
+        with pytest.raises(
+            ModelError, match=r"cannot use 'm.onnx': its input is \['batch', 3, 'H', 'W'\] and"
+        ):
+            open_classifier(save(proto, tmp_path / "m.onnx"), provider="cpu")
+
+    def test_a_network_that_gives_no_numbers(self, tmp_path: Path) -> None:
+        proto = model(
+            """g (float[batch, 3, 8, 8] input) => (float[batch, 3] logits)
+            { p = GlobalAveragePool(input) f = Flatten(p) logits = Mul(f, w) }""",
+            {"w": np.float32(np.nan)},
+            Metadata(input=InputConvention()),
+        )
+        classifier = open_classifier(save(proto, tmp_path / "m.onnx"), provider="cpu")
+        with pytest.raises(
+            ModelError, match=r"cannot classify with 'm.onnx': it gives numbers that are not fi"
+        ):
+            classifier.probabilities(PIXELS)
+
+
+def test_the_command_line_offers_every_preset_and_provider() -> None:
+    """They are repeated there, so that --help imports neither onnx nor onnxruntime."""
+    assert tuple(PRESETS) == OFFERED_PRESETS
+    assert PROVIDERS == OFFERED_PROVIDERS

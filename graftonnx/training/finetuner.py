@@ -44,6 +44,7 @@ class Finetuner(pl.LightningModule):
         self._frozen_norms = freeze(network, config)
         self.train_sums = Sums()
         self.val_sums = Sums()
+        self.train()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits [N, K] of images [N, 3, H, W] in 0..1."""

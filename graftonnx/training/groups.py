@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor, nn
 
 from graftonnx.conversion import onnx_name
 from graftonnx.training.config import TrainConfig
@@ -43,7 +42,8 @@ def freeze(network: nn.Module, config: TrainConfig) -> list[nn.Module]:
     return [
         module
         for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and group_of(f"{name}.running_mean") == "branches"
+        if isinstance(getattr(module, "running_mean", None), Tensor)
+        and group_of(f"{name}.running_mean") == "branches"
     ]
 
 

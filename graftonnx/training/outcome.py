@@ -12,6 +12,7 @@ import onnx
 import torch
 from torch import nn
 from torch.fx import GraphModule
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from graftonnx.conversion import write_back
 from graftonnx.errors import ParityError
@@ -46,7 +47,8 @@ class Outcome(NamedTuple):
 def load_weights(network: nn.Module, checkpoint: Path) -> None:
     """Load the network's weights from a checkpoint of the fine-tuner."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
+    consume_prefix_in_state_dict_if_present(state, "network.")
+    network.load_state_dict(state)
 
 
 def export(

@@ -1,0 +1,8 @@
+"""ONNX to PyTorch and back: `to_torch`, `write_back`, and what connects their names."""
+
+from __future__ import annotations
+
+from graftonnx.conversion.modules import to_torch, unsupported, write_back
+from graftonnx.conversion.names import onnx_name
+
+__all__ = ["onnx_name", "to_torch", "unsupported", "write_back"]

@@ -1,0 +1,100 @@
+"""What generated code calls to pick and rearrange elements, where PyTorch has no single function.
+
+Extents are plain integers or SymInts and stay so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def sizes_to_tensor(sizes: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Return integers as an int64 tensor of `shape`."""
+    return torch.stack([torch.scalar_tensor(size, dtype=torch.int64) for size in sizes]).reshape(shape)
+
+
+def to_ints(x: Tensor) -> list[int]:
+    """Return the integers in a tensor; this waits for the device."""
+    values: list[int] = x.reshape(-1).tolist()
+    return values
+
+
+def expand(x: Tensor, target: Sequence[int]) -> Tensor:
+    """Broadcast x to `target`; -1, or 1 where x is larger, keeps x's extent."""
+    offset = len(target) - x.ndim
+    kept = [
+        x.shape[i - offset] if i >= offset and (extent == -1 or extent == 1) else extent
+        for i, extent in enumerate(target)
+    ]
+    return x.expand(kept)
+
+
+def depth_to_space(x: Tensor, block: int) -> Tensor:
+    """Turn channels into blocks of pixels, the block's position being the slowest part of the channel."""
+    n, c, h, w = x.shape
+    y = x.reshape(n, block, block, c // block**2, h, w).permute(0, 3, 4, 1, 5, 2)
+    return y.reshape(n, c // block**2, h * block, w * block)
+
+
+def space_to_depth(x: Tensor, block: int) -> Tensor:
+    """Turn blocks of pixels into channels, the block's position being the slowest part of the channel."""
+    n, c, h, w = x.shape
+    y = x.reshape(n, c, h // block, block, w // block, block).permute(0, 3, 5, 1, 2, 4)
+    return y.reshape(n, c * block**2, h // block, w // block)
+
+
+def gather(data: Tensor, indices: Tensor, axis: int) -> Tensor:
+    """Return slices of `data` along `axis`, at the places that `indices` name; negative ones count back."""
+    axis = axis % data.ndim
+    indices = indices.long()
+    positive = torch.where(indices < 0, indices + data.shape[axis], indices)
+    picked = data.index_select(axis, positive.reshape(-1))
+    return picked.reshape(*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
+
+
+def gather_elements(data: Tensor, indices: Tensor, axis: int) -> Tensor:
+    """Return elements of `data`, at the places along `axis` that `indices` name; negative ones count back."""
+    indices = indices.long()
+    return torch.gather(data, axis, torch.where(indices < 0, indices + data.shape[axis], indices))
+
+
+def slice_backwards(
+    x: Tensor, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int], steps: Sequence[int]
+) -> Tensor:
+    """Slice x with steps of which some are negative."""
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        places = range(x.shape[axis])[_bounds(start, end, step)]
+        x = x.index_select(axis, torch.tensor(list(places), dtype=torch.int64, device=x.device))
+    return x
+
+
+def _bounds(start: int, end: int, step: int) -> slice:
+    return slice(start, None if step < 0 and end < -(1 << 30) else end, step)
+
+
+def pad_by_index(x: Tensor, widths: Sequence[int], mode: str) -> Tensor:
+    """Pad x with its own elements: mirrored, repeated at the edge, or wrapped around.
+
+    Args:
+        x: The tensor.
+        widths: Pairs (begin, end), the last axis first.
+        mode: reflect, edge or wrap.
+    """
+    for pair in range(len(widths) // 2):
+        axis = x.ndim - 1 - pair
+        begin, end, extent = widths[2 * pair], widths[2 * pair + 1], x.shape[axis]
+        if begin == 0 and end == 0:
+            continue
+        places = torch.arange(-begin, extent + end, device=x.device)
+        if mode == "edge":
+            places = places.clamp(0, extent - 1)
+        elif mode == "wrap":
+            places = places % extent
+        else:
+            period = max(2 * (extent - 1), 1)
+            places = (extent - 1 - (places % period - (extent - 1)).abs()).clamp(min=0)
+        x = x.index_select(axis, places)
+    return x

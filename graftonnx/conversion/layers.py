@@ -1,0 +1,65 @@
+"""Modules that PyTorch has no class for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Constant(nn.Module):
+    """A tensor that does not train and is no part of the state: indices, masks, tables."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value, persistent=False)
+
+    def forward(self) -> Tensor:
+        """Return the tensor."""
+        return self.value
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation whose scale and bias belong to somebody else: they are tied, or computed.
+
+    Args:
+        eps: Added to the variance.
+        momentum: Share of the new batch in the running statistics.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, running_mean: Tensor, running_var: Tensor, eps: float, momentum: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.register_buffer("running_mean", running_mean)
+        self.register_buffer("running_var", running_var)
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Normalise x: [N, C, ...] by the batch in training, by the running statistics otherwise."""
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, weight, bias, self.training, self.momentum, self.eps
+        )
+
+
+class DropoutWithMask(nn.Module):
+    """Dropout that also tells which elements it kept.
+
+    Args:
+        p: Probability of dropping an element.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x with dropped elements, and the mask (true where kept); both of x's shape."""
+        if not self.training or self.p == 0:
+            return x, torch.ones_like(x, dtype=torch.bool)
+        mask = torch.rand_like(x, dtype=torch.float32) >= self.p
+        return torch.where(mask, x / (1 - self.p), torch.zeros_like(x)), mask

@@ -1,0 +1,196 @@
+"""ONNX file to module, and back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import AttributeProto, ModelProto, NodeProto
+from torch import fx, nn
+
+from graftonnx.conversion import registry
+from graftonnx.conversion.builder import TYPE, VALUE, Builder, identifier
+from graftonnx.conversion.names import onnx_name
+from graftonnx.conversion.ops import FAMILIES as FAMILIES  # importing them registers every operator
+from graftonnx.conversion.source import HasProto, Source, read
+from graftonnx.conversion.values import Value, Weight, is_float, to_array
+from graftonnx.errors import ModelError, UnsupportedOpError
+from graftonnx.graph import reads
+
+SOURCE = "graftonnx_source"
+"""Under this key of `module.meta` travels the :class:`Source`, also through `copy.deepcopy`."""
+
+
+def to_torch(source: str | Path | ModelProto | HasProto) -> fx.GraphModule:
+    """Convert an ONNX model to a module that computes the same and can be trained.
+
+    The module is called with one tensor for each input of the graph, in the graph's order; it returns one
+    tensor, or a tuple if the graph has several outputs. Float initializers are parameters, running statistics
+    are buffers; `onnx_name` tells which key is which initializer. Float constants of several elements that
+    `Constant` and `ConstantOfShape` nodes hold are weights as well; those of one element are numbers, as
+    are bounds, exponents, ratios and what guards a division from zero. Initializers that a fused file names
+    `<branch>/preprocess/...` are buffers. `train()` and `eval()` mean what they mean in PyTorch; the module
+    arrives in `eval()`.
+
+    Args:
+        source: A path, a model, or anything with a model in its attribute `proto`. It is not changed.
+
+    Raises:
+        UnsupportedOpError: If an operator has no exact counterpart.
+        ModelError: If the file cannot be read.
+    """
+    model = read(source)
+    settings: frozenset[str] = frozenset()
+    while True:
+        walk = _Walk(Source(model), settings)
+        walk.run()
+        clash = walk.builder.settings & walk.builder.held
+        if not clash:
+            return walk.finish()
+        # One operator needs the number now, another would train it: then it is a setting for both.
+        settings |= clash
+
+
+def unsupported(source: str | Path | ModelProto | HasProto) -> list[UnsupportedOpError]:
+    """Return for every node that cannot be converted the reason; an empty list if there is none."""
+    walk = _Walk(Source(read(source)), frozenset())
+    walk.run(collect=True)
+    return walk.errors
+
+
+def write_back(module: nn.Module) -> ModelProto:
+    """Return the ONNX model that a module was made from, with the module's weights and statistics.
+
+    Graph, names and opset are the source's; initializers that did not change are byte-identical. It differs
+    from the source in three ways only: local functions are inlined; running statistics that several nodes
+    shared are separate; a weight that nodes computed from constants is an initializer if it changed.
+
+    Raises:
+        ModelError: If the module was not made by `to_torch`, or a weight's shape has changed.
+    """
+    source = getattr(module, "meta", {}).get(SOURCE)
+    if not isinstance(source, Source):
+        raise ModelError("cannot write the module back: to_torch did not make it, or its `meta` was lost.")
+    arrays = {onnx_name(key): to_array(tensor) for key, tensor in module.state_dict().items()}
+    try:
+        return source.restore(arrays)
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"cannot write the module back: {error}") from error
+
+
+class _Walk:
+    """Converts the nodes of one model in order."""
+
+    def __init__(self, source: Source, settings: frozenset[str]) -> None:
+        self.source = source
+        self.builder = Builder(source, settings)
+        self.errors: list[UnsupportedOpError] = []
+        self._settings = settings
+        self._values: dict[str, Value] = {}
+        self._outputs = [value.name for value in source.skeleton.graph.output]
+        consumers: dict[str, list[NodeProto]] = defaultdict(list)
+        for node in source.nodes:
+            for name in reads(node):
+                consumers[name].append(node)
+        for name in self._outputs:
+            consumers[name].append(NodeProto(op_type="output"))
+        self.builder.consumers = consumers
+
+    def run(self, *, collect: bool = False) -> None:
+        """Convert every node.
+
+        Args:
+            collect: Whether to gather the errors and go on, instead of raising the first.
+        """
+        for value in self.source.skeleton.graph.input:
+            if value.name in self.source.initializers:
+                continue
+            node = self.builder.graph.placeholder(identifier(value.name))
+            self._note(node, value.name)
+            self._values[value.name] = node
+        for node in self.source.nodes:
+            try:
+                self._convert(node)
+            except UnsupportedOpError as error:
+                if not collect:
+                    raise
+                self.errors.append(error)
+                for name in node.output:
+                    self._values[name] = self.builder.graph.placeholder(identifier(name))
+
+    def finish(self) -> fx.GraphModule:
+        """Return the module."""
+        graph, module = self.builder.graph, self.builder.root
+        results = [self._result(name) for name in self._outputs]
+        graph.output(results[0] if len(results) == 1 else tuple(results))
+        for node in reversed(graph.nodes):
+            if not node.users and node.op not in ("placeholder", "output"):
+                graph.erase_node(node)
+        self.source.release(self.builder.held & set(self.source.initializers))
+        module.graph = graph
+        module.meta[SOURCE] = self.source
+        return module.eval()
+
+    def _convert(self, node: NodeProto) -> None:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        self.builder.node = node
+        where = (
+            f"cannot convert '{self.builder.label}' ({node.op_type}, "
+            f"{f'domain {domain}, ' if domain else ''}opset {self.source.opsets.get(domain, 1)})"
+        )
+        try:
+            entry = registry.resolve(domain, node.op_type, self.source.opsets.get(domain, 1))
+            attributes = {item.name: _attribute(item) for item in node.attribute}
+            unknown = attributes.keys() - entry.attributes
+            if unknown:
+                raise UnsupportedOpError(f"the attribute '{min(unknown)}' has no counterpart.")
+            if len(node.input) > entry.inputs:
+                raise UnsupportedOpError(f"it has {len(node.input)} inputs, expected at most {entry.inputs}.")
+            inputs = [self._value(name) if name else None for name in node.input]
+            results = entry.convert(self.builder, *inputs, **attributes)
+        except UnsupportedOpError as error:
+            raise error.at(where) from error
+        except TypeError as error:
+            raise UnsupportedOpError(f"{where}: {error}") from error
+        self._assign(node, results if isinstance(results, tuple) else (results,), where)
+
+    def _assign(self, node: NodeProto, results: tuple[Value, ...], where: str) -> None:
+        for index, name in enumerate(node.output):
+            if index < len(results):
+                value = results[index]
+                self._values[name] = value
+                if isinstance(value, fx.Node) and VALUE not in value.meta and value.op != "get_attr":
+                    value._rename(identifier(self.builder.label if index == 0 else name))
+                    self._note(value, name)
+            elif name and self.builder.consumers.get(name):
+                raise UnsupportedOpError(f"{where}: its output '{name}' has no counterpart.")
+
+    def _note(self, node: fx.Node, name: str) -> None:
+        known = self.source.types.get(name)
+        if known is not None and (known.shape is not None or TYPE not in node.meta):
+            node.meta[TYPE] = known
+        node.meta[VALUE] = name
+
+    def _value(self, name: str) -> Value:
+        if name not in self._values:
+            if name not in self.source.initializers:
+                raise ModelError(f"the value '{name}' is read, but nothing computes it.")
+            array: Any = self.source.array(name)
+            if is_float(array) and array.size and name not in self._settings:
+                array = Weight(name, array, self.builder.uses[name], self.builder.trainable(name))
+            self._values[name] = array
+        return self._values[name]
+
+    def _result(self, name: str) -> fx.Node:
+        return self.builder.tensor(self._value(name))
+
+
+def _attribute(item: AttributeProto) -> Any:
+    value = onnx.helper.get_attribute_value(item)
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list) and value and isinstance(value[0], bytes):
+        return [part.decode() for part in value]
+    return value

@@ -1,0 +1,140 @@
+"""Keys of a converted module and names of the ONNX file: each gives the other back.
+
+A key is a path of attributes, `features.0.weight`; an ONNX name may hold anything. Three rules connect them:
+
+| ONNX initializers | keys |
+|---|---|
+| `conv1.weight`, `conv1.bias` (the role is the last part) | the same |
+| `w_0`, `b_0`, of one layer that wants `weight` and `bias` | `{w_0,b_0}.weight`, `{w_0,b_0}.bias` |
+| anything that is no valid path (`a..b`, `forward`, `100%`) | percent-encoded: `a%2E%2Eb` |
+
+In the second rule what the names have in common stands before the brace: `conv_{w,b}.weight` is `conv_w`.
+"""
+
+from __future__ import annotations
+
+import keyword
+import unicodedata
+from collections.abc import Iterator, Sequence
+from urllib.parse import unquote
+
+from torch import nn
+
+ROLES = ("weight", "bias", "running_mean", "running_var")
+"""What a layer calls its tensors, in the order in which a brace lists their ONNX names."""
+
+_UNSAFE = frozenset('%{},"\\')
+_EMPTY = nn.Module()
+
+
+def onnx_name(key: str) -> str:
+    """Return the ONNX name of the tensor that a converted module holds under `key`.
+
+    >>> onnx_name("a/features.0.weight")
+    'a/features.0.weight'
+    >>> onnx_name("conv_{w,b}.bias")
+    'conv_b'
+    """
+    path, _, role = key.rpartition(".")
+    stem, brace, rest = path.rpartition("{")
+    if not brace or not rest.endswith("}") or role not in ROLES:
+        return unquote(key)
+    endings = rest[:-1].split(",")
+    return unquote(stem + endings[ROLES.index(role)])
+
+
+def escape(text: str, *, also: str = "") -> str:
+    """Percent-encode what may not stand in an attribute name, and the characters of `also`."""
+    return "".join(_percent(c) if c in _UNSAFE or c in also or not c.isprintable() else c for c in text)
+
+
+class Keys:
+    """Gives each tensor of a file its place in a module: the module that holds it and its attribute."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self._root = root
+
+    def tensor(self, name: str) -> str:
+        """Return a free key for the initializer `name`, making the modules on its path."""
+        return next(key for key in _spellings(name) if self._claim(key))
+
+    def layer(self, names: Sequence[str | None]) -> str:
+        """Return a free path for a layer whose tensors have these ONNX names, in the order of ROLES."""
+        stem = _torch_stem(names)
+        if stem is not None and self._claim(escape(stem)):
+            return escape(stem)
+        present = [name or "" for name in names]
+        common = _common_start([name for name in names if name])
+        endings = ",".join(escape(name[len(common) :], also=".") for name in present)
+        return next(path for start in _spellings(common) if self._claim(path := start + "{" + endings + "}"))
+
+    def _claim(self, key: str) -> bool:
+        """Return whether `key` is free; make the containers on its path if it is."""
+        *folders, leaf = key.split(".")
+        owner: nn.Module = self._root
+        for part in (*folders, leaf):
+            if not part or not _prints_as_itself(part):
+                return False
+        for folder in folders:
+            child = owner._modules.get(folder)
+            if child is None:
+                if hasattr(owner, folder):
+                    return False
+                child = _EMPTY
+            elif type(child) is not nn.Module:
+                return False
+            owner = child
+        if hasattr(owner, leaf):
+            return False
+        owner = self._root
+        for folder in folders:
+            if folder not in owner._modules:
+                owner.add_module(folder, nn.Module())
+            owner = owner.get_submodule(folder)
+        return True
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """Yield keys that all decode to `name`, the most readable first."""
+    yield escape(name)
+    yield escape(name, also=".")
+    for end in range(1, len(name) + 1):
+        yield "".join(map(_percent, name[:end])) + escape(name[end:], also=".")
+    if not name:
+        yield ""
+
+
+def _common_start(names: Sequence[str]) -> str:
+    """Return the characters with which all names begin.
+
+    >>> _common_start(["conv_w", "conv_b"])
+    'conv_'
+    """
+    first, last = min(names), max(names)
+    length = next((i for i, (x, y) in enumerate(zip(first, last, strict=False)) if x != y), len(first))
+    return first[:length]
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def _prints_as_itself(part: str) -> bool:
+    """Return whether generated code reaches the attribute `part` by this spelling.
+
+    Python normalises identifiers, so `self.ﬁ` is `self.fi`; and `self.class` is a syntax error.
+    """
+    if not part.isidentifier():
+        return True
+    return unicodedata.normalize("NFKC", part) == part and not keyword.iskeyword(part)
+
+
+def _torch_stem(names: Sequence[str | None]) -> str | None:
+    """Return `P` if the names are `P.weight`, `P.bias`, ...; else None."""
+    stems = {
+        name.removesuffix(f".{role}") if name.endswith(f".{role}") else None
+        for name, role in zip(names, ROLES, strict=False)
+        if name
+    }
+    stem = stems.pop() if len(stems) == 1 else None
+    return stem or None

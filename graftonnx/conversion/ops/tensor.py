@@ -1,0 +1,192 @@
+"""Picking, joining and padding elements."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from graftonnx.conversion import indexing
+from graftonnx.conversion.builder import Builder
+from graftonnx.conversion.ops.conv import pad_widths
+from graftonnx.conversion.registry import op
+from graftonnx.conversion.values import Array, Result, Size, Value, is_symbolic
+from graftonnx.errors import UnsupportedOpError
+
+
+@op("Concat", since=4)
+def concat(g: Builder, *inputs: Value, axis: int) -> Result:
+    """Join along `axis`."""
+    arrays = [value for value in inputs if isinstance(value, np.ndarray)]
+    if len(arrays) == len(inputs):
+        if any(is_symbolic(array) for array in arrays):
+            arrays = [array.astype(object) for array in arrays]
+        return np.concatenate(arrays, axis)
+    if len(inputs) == 1:
+        return inputs[0]
+    return g.call(torch.cat, list(inputs), dim=axis)
+
+
+@op("Gather", since=1)
+def gather(g: Builder, data: Value, indices: Value, *, axis: int = 0) -> Result:
+    """Slices of `data` along `axis`, at the places that `indices` name."""
+    if isinstance(indices, np.ndarray) and not is_symbolic(indices):
+        if isinstance(data, np.ndarray):
+            return np.asarray(np.take(data, indices.astype(np.int64), axis))
+        if indices.ndim == 0:
+            return g.call(torch.select, data, axis, int(indices))
+    return g.call(indexing.gather, g.tensor(data), indices, axis)
+
+
+@op("GatherElements", since=11)
+def gather_elements(g: Builder, data: Value, indices: Value, *, axis: int = 0) -> Result:
+    """Elements of `data`, at the places along `axis` that `indices` name."""
+    return g.call(indexing.gather_elements, g.tensor(data), indices, axis)
+
+
+@op("Slice", since=1)
+def slice_1(
+    g: Builder, data: Value, *, axes: Sequence[int] | None = None, ends: Sequence[int], starts: Sequence[int]
+) -> Result:
+    """The part of `data` between starts and ends."""
+    return _slice(g, data, list(starts), list(ends), axes, [1] * len(starts))
+
+
+@op("Slice", since=10)
+def slice_(
+    g: Builder, data: Value, starts: Value, ends: Value, axes: Value = None, steps: Value = None
+) -> Result:
+    """The part of `data` between starts and ends, every step-th element."""
+    first, last = g.ints(starts, "starts"), g.ints(ends, "ends")
+    along = None if axes is None else [int(a) for a in g.host(axes, "axes")]
+    step = [1] * len(first) if steps is None else [int(s) for s in g.host(steps, "steps")]
+    return _slice(g, data, first, last, along, step)
+
+
+@op("Split", since=2)
+def split_2(g: Builder, x: Value, *, axis: int = 0, split: Sequence[int] | None = None) -> Result:
+    """Parts of x along `axis`."""
+    return _split(g, x, axis, None if split is None else list(split), len(g.node.output))
+
+
+@op("Split", since=13)
+def split_13(g: Builder, x: Value, split: Value = None, *, axis: int = 0) -> Result:
+    """Parts of x along `axis`."""
+    return _split(g, x, axis, None if split is None else g.ints(split, "split"), len(g.node.output))
+
+
+@op("Split", since=18)
+def split(
+    g: Builder, x: Value, split: Value = None, *, axis: int = 0, num_outputs: int | None = None
+) -> Result:
+    """Parts of x along `axis`."""
+    extents = None if split is None else g.ints(split, "split")
+    return _split(g, x, axis, extents, num_outputs or len(g.node.output))
+
+
+@op("Pad", since=2)
+def pad_2(g: Builder, x: Value, *, mode: str = "constant", pads: Sequence[int], value: float = 0.0) -> Result:
+    """X with elements added (or, for negative pads, removed) at the ends of its axes."""
+    return _pad(g, x, list(pads), value, mode)
+
+
+@op("Pad", since=11)
+def pad_11(g: Builder, x: Value, pads: Value, value: Value = None, *, mode: str = "constant") -> Result:
+    """X with elements added (or, for negative pads, removed) at the ends of its axes."""
+    return pad(g, x, pads, value, mode=mode)
+
+
+@op("Pad", since=18)
+def pad(
+    g: Builder, x: Value, pads: Value, value: Value = None, axes: Value = None, *, mode: str = "constant"
+) -> Result:
+    """X with elements added (or, for negative pads, removed) at the ends of its axes."""
+    widths = g.ints(pads, "pads")
+    if axes is not None:
+        rank, along = g.rank(x), [int(a) for a in g.host(axes, "axes")]
+        whole: list[Any] = [0] * 2 * rank
+        for i, axis in enumerate(along):
+            whole[axis % rank], whole[axis % rank + rank] = widths[i], widths[i + len(along)]
+        widths = whole
+    number = 0.0 if value is None else g.host(value, "constant_value").item()
+    return _pad(g, x, widths, number, mode)
+
+
+@op("Range", since=11)
+def range_(g: Builder, start: Value, limit: Value, delta: Value) -> Result:
+    """Numbers from start to limit, exclusive, in steps of delta."""
+    bounds = [start, limit, delta]
+    if all(isinstance(b, np.ndarray) and not is_symbolic(b) for b in bounds):
+        first, last, step = (b for b in bounds if isinstance(b, np.ndarray))
+        return np.arange(first.item(), last.item(), step.item()).astype(first.dtype)
+    if any(isinstance(b, np.ndarray) and b.dtype.kind == "f" for b in bounds):
+        raise UnsupportedOpError("its float bounds are only known when the model runs.")
+    return g.call(torch.arange, *(g.ints(b, "a bound")[0] for b in bounds))
+
+
+@op("Trilu", since=14)
+def trilu(g: Builder, x: Value, k: Value = None, *, upper: int = 1) -> Result:
+    """The upper or lower triangle of the last two axes, zeros elsewhere."""
+    diagonal = 0 if k is None else int(g.host(k, "k").item())
+    return g.call(torch.triu if upper else torch.tril, x, diagonal)
+
+
+def _slice(
+    g: Builder,
+    data: Value,
+    starts: list[Any],
+    ends: list[Any],
+    axes: Sequence[int] | None,
+    steps: Sequence[int],
+) -> Result:
+    axes = list(range(len(starts))) if axes is None else list(axes)
+    if isinstance(data, np.ndarray) and not any(isinstance(v, Size) for v in (*starts, *ends)):
+        index: list[Any] = [slice(None)] * data.ndim
+        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+            index[axis] = _python_slice(start, end, step)
+        part: Array = data[tuple(index)]
+        return part
+    if min(axes, default=0) < 0:
+        axes = [axis % g.rank(data) for axis in axes]
+    if min(steps, default=1) < 1:
+        return g.call(indexing.slice_backwards, g.tensor(data), starts, ends, axes, list(steps))
+    where: list[Any] = [slice(None)] * (max(axes, default=-1) + 1)
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        where[axis] = (start, end, step)
+    return g.get(data, where)
+
+
+def _python_slice(start: int, end: int, step: int) -> slice:
+    """Return the Python slice of ONNX's bounds: below the first element there is nothing but None."""
+    return slice(start, None if step < 0 and end < -(1 << 30) else end, step)
+
+
+def _split(g: Builder, x: Value, axis: int, extents: list[Any] | None, count: int) -> Result:
+    if extents is None:
+        extent = g.size(x, axis)
+        each = -(-extent // count) if isinstance(extent, int) else (extent + (count - 1)) // count
+        sections: Any = each
+    else:
+        sections = extents
+    if isinstance(x, np.ndarray):
+        cuts = [sections] * (count - 1) if isinstance(sections, int) else sections[:-1]
+        return tuple(np.split(x, list(itertools.accumulate(cuts)), axis))
+    parts = g.call(torch.split, g.tensor(x), sections, dim=axis)
+    return tuple(g.item(parts, i) for i in range(count))
+
+
+def _pad(g: Builder, x: Value, pads: list[Any], value: float, mode: str) -> Result:
+    widths = pad_widths(pads)
+    while len(widths) > 2 and all(isinstance(w, int) and w == 0 for w in widths[-2:]):
+        widths = widths[:-2]
+    if all(isinstance(w, int) and w == 0 for w in widths):
+        return x
+    if mode == "constant":
+        return g.call(F.pad, x, widths, value=value)
+    if mode in ("reflect", "edge", "wrap"):
+        return g.call(indexing.pad_by_index, g.tensor(x), widths, mode)
+    raise UnsupportedOpError(f"mode is '{mode}', expected constant, reflect, edge or wrap.")

@@ -1,0 +1,181 @@
+"""Resizing, axis by axis, with every way of placing samples that ONNX has.
+
+Each axis is resampled by taps: output i is the weighted sum of a few inputs. Which ones depends on the
+extents alone, never on the tensor's numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How outputs are made from inputs.
+
+    Attributes:
+        mode: nearest, linear or cubic.
+        coordinates: Where output pixels lie among input pixels.
+        nearest: Which neighbour the nearest mode takes.
+        cubic_a: The cubic kernel's coefficient.
+        exclude_outside: Whether weights outside the input are dropped, and the others scaled up.
+        antialias: Whether the kernel is widened when an axis shrinks.
+        outside: The value of outputs outside the region of interest (`tf_crop_and_resize`).
+        roi: Triples (axis, start, end) of the region of interest, relative to the extents.
+    """
+
+    mode: str = "nearest"
+    coordinates: str = "half_pixel"
+    nearest: str = "round_prefer_floor"
+    cubic_a: float = -0.75
+    exclude_outside: bool = False
+    antialias: bool = False
+    outside: float = 0.0
+    roi: tuple[tuple[int, float, float], ...] | None = None
+
+    def region(self, axis: int) -> tuple[float, float]:
+        """Return start and end of the region of interest along an axis."""
+        for along, start, end in self.roi or ():
+            if along == axis:
+                return start, end
+        return 0.0, 1.0
+
+
+def resize_to(
+    x: Tensor, axes: Sequence[int], sizes: Sequence[int], scales: Sequence[float] | None, sampling: Sampling
+) -> Tensor:
+    """Resize axes of x to sizes.
+
+    Args:
+        x: The tensor.
+        axes: Which axes.
+        sizes: Their new extents.
+        scales: Factors for the placement of samples; by default new extent / old extent.
+        sampling: How outputs are made.
+    """
+    inside: list[tuple[int, Tensor]] = []
+    for i, (axis, size) in enumerate(zip(axes, sizes, strict=True)):
+        extent = x.shape[axis]
+        scale = size / extent if scales is None else scales[i]
+        places = _coordinates(size, extent, scale, sampling, axis, x.device)
+        if sampling.coordinates == "tf_crop_and_resize":
+            inside.append((axis, (places >= 0) & (places <= extent - 1)))
+        x = _resample(x, axis, places, scale, sampling)
+    for axis, mask in inside:
+        shape = [1] * x.ndim
+        shape[axis] = -1
+        x = torch.where(mask.reshape(shape), x, torch.full_like(x, sampling.outside))
+    return x
+
+
+def resize_by(x: Tensor, axes: Sequence[int], scales: Sequence[float], sampling: Sampling) -> Tensor:
+    """Resize axes of x by factors."""
+    sizes = []
+    for axis, scale in zip(axes, scales, strict=True):
+        start, end = sampling.region(axis)
+        sizes.append(_scaled(x.shape[axis], scale * (end - start)))
+    return resize_to(x, axes, sizes, scales, sampling)
+
+
+def resize_within(
+    x: Tensor, axes: Sequence[int], sizes: Sequence[int], policy: str, sampling: Sampling
+) -> Tensor:
+    """Resize axes of x by one common factor, so that they fit into `sizes` or cover them."""
+    factors = [size / x.shape[axis] for axis, size in zip(axes, sizes, strict=True)]
+    scale = min(factors) if policy == "not_larger" else max(factors)
+    extents = [math.floor(scale * x.shape[axis] + 0.5) for axis in axes]
+    return resize_to(x, axes, extents, [scale] * len(extents), sampling)
+
+
+def _scaled(extent: int, scale: float) -> int:
+    """Return the extent times a factor, rounded down in float32 as ONNX Runtime does."""
+    if scale == int(scale):
+        return extent * int(scale)
+    if isinstance(extent, int):
+        return int(np.float32(extent) * np.float32(scale))
+    return math.floor(extent * scale)
+
+
+def _coordinates(
+    size: int, extent: int, scale: float, sampling: Sampling, axis: int, device: torch.device
+) -> Tensor:
+    """Return where each of `size` outputs lies on the input axis: [size]."""
+    i = torch.arange(size, dtype=torch.float64, device=device)
+    kind = sampling.coordinates
+    if kind == "asymmetric":
+        return i / scale
+    if kind == "align_corners":
+        length = scale * extent
+        return i * 0 if size == 1 or length == 1 else i * (extent - 1) / (length - 1)
+    if kind == "pytorch_half_pixel":
+        return (i + 0.5) / scale - 0.5 if size > 1 else i * 0
+    if kind == "tf_half_pixel_for_nn":
+        return (i + 0.5) / scale
+    if kind == "tf_crop_and_resize":
+        start, end = sampling.region(axis)
+        if size == 1:
+            return i * 0 + 0.5 * (start + end) * (extent - 1)
+        return start * (extent - 1) + i * (end - start) * (extent - 1) / (size - 1)
+    if kind == "half_pixel_symmetric":
+        adjustment = size / (scale * extent)
+        centre = extent / 2
+        return centre * (1 - adjustment) + (i + 0.5) / scale - 0.5
+    return (i + 0.5) / scale - 0.5
+
+
+def _resample(x: Tensor, axis: int, places: Tensor, scale: float, sampling: Sampling) -> Tensor:
+    """Return x sampled along `axis` at `places`: [size]."""
+    extent = x.shape[axis]
+    if sampling.mode == "nearest":
+        return x.index_select(axis, _nearest(places, sampling.nearest).clamp(0, extent - 1))
+    taps, weights = _taps(places, scale, sampling)
+    if sampling.exclude_outside or sampling.antialias:
+        weights = weights * ((taps >= 0) & (taps < extent))
+        weights = weights / weights.sum(0)
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    wide = x if x.dtype == torch.float64 else x.float()
+    first, *others = (
+        wide.index_select(axis, tap) * weight.reshape(shape)
+        for tap, weight in zip(taps.clamp(0, extent - 1), weights.to(wide.dtype), strict=True)
+    )
+    total = sum(others, start=first)
+    return total.to(x.dtype) if x.is_floating_point() else total.round().to(x.dtype)
+
+
+def _nearest(places: Tensor, kind: str) -> Tensor:
+    if kind == "floor":
+        return torch.floor(places).long()
+    if kind == "ceil":
+        return torch.ceil(places).long()
+    if kind == "round_prefer_floor":
+        return torch.ceil(places - 0.5).long()
+    return torch.floor(places + 0.5).long()
+
+
+def _taps(places: Tensor, scale: float, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Return for each output the inputs that it sums, and their weights: both [taps, size]."""
+    radius = 1 if sampling.mode == "linear" else 2
+    shrink = min(scale, 1.0) if sampling.antialias else 1.0
+    reach = math.ceil(radius / shrink)
+    offsets = torch.arange(1 - reach, reach + 1, device=places.device).reshape(-1, 1)
+    first = torch.floor(places)
+    distance = (places - first - offsets).abs() * shrink
+    kernel = _linear(distance) if sampling.mode == "linear" else _cubic(distance, sampling.cubic_a)
+    return first.long() + offsets, kernel
+
+
+def _linear(distance: Tensor) -> Tensor:
+    return (1 - distance).clamp(min=0)
+
+
+def _cubic(distance: Tensor, a: float) -> Tensor:
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = a * (((distance - 5) * distance + 8) * distance - 4)
+    return torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))

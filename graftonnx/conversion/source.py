@@ -1,0 +1,354 @@
+"""The ONNX file that a module comes from: what conversion reads, and what write back returns to.
+
+The weights are not kept twice: a :class:`Source` is a skeleton in which the tensors that the module holds are
+stubs, and writing back fills them in again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx.inliner import inline_local_functions
+
+from graftonnx.conversion.values import FLOATS, Array, Type
+from graftonnx.errors import ModelError
+from graftonnx.graph import reads, sort_nodes
+from graftonnx.metadata import read_metadata
+
+OLDEST_OPSET = 7
+_SMALL = 256
+"""Elements; float tensors up to this size stay in the skeleton, where shape inference may need them."""
+
+_DATA_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+
+
+class HasProto(Protocol):
+    """A network: anything that holds an ONNX model as `proto`."""
+
+    @property
+    def proto(self) -> ModelProto:
+        """The model."""
+
+
+class Source:
+    """An ONNX model without the weights that its module holds.
+
+    Attributes:
+        skeleton: The model; tensors that the module holds have no data.
+        opsets: Domain -> version.
+        nodes: The nodes that the outputs depend on, in topological order.
+        types: Value name -> element type and shape, as far as ONNX infers them.
+        fused: Whether `fuse` made the file.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self.opsets = _opsets(model)
+        if model.functions:
+            model = inline_local_functions(model)
+        self.fused = bool(read_metadata(model).parents)
+        self._tensors: dict[str, TensorProto] = {t.name: t for t in model.graph.initializer}
+        self.skeleton = _without_data(model)
+        for sparse in self.skeleton.graph.sparse_initializer:
+            raise ModelError(f"the initializer '{sparse.values.name}' is sparse. Store it as a dense tensor.")
+        self._separate_statistics()
+        self.nodes = _alive(self.skeleton)
+        self._inferred = self.skeleton
+        self.types: dict[str, Type] = {}
+        self.learn({})
+        self._stubs: dict[str, str] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return the same object: a source does not change once its module exists."""
+        return self
+
+    @property
+    def initializers(self) -> Iterable[str]:
+        """The names of all initializers."""
+        return self._tensors
+
+    def array(self, name: str) -> Array:
+        """Return the numbers of an initializer; read-only where they are the file's own bytes."""
+        try:
+            return numpy_helper.to_array(self._tensors[name])
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"the initializer '{name}' is damaged: {error}.") from error
+
+    def uses(self) -> Counter[str]:
+        """Count for each value how many inputs of living nodes, and graph outputs, read it."""
+        count = Counter(name for node in self.nodes for name in reads(node))
+        count.update(value.name for value in self.skeleton.graph.output)
+        for node in reversed(self.nodes):
+            if node.op_type == "Identity":
+                count[node.input[0]] += count[node.output[0]] - 1
+        return count
+
+    def learn(self, facts: dict[str, Type]) -> None:
+        """Infer all types again, with facts that ONNX's inference did not find by itself.
+
+        Args:
+            facts: Value name -> its type.
+        """
+        if facts:
+            # The skeleton stays as it is: it is what write back returns.
+            self._inferred = onnx.ModelProto.FromString(self._inferred.SerializeToString())
+        known = {value.name: value for value in self._inferred.graph.value_info}
+        for name, fact in facts.items():
+            value = known.get(name) or self._inferred.graph.value_info.add(name=name)
+            if fact.dtype is not None:
+                element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(fact.dtype))
+                value.type.tensor_type.elem_type = element
+            shape = value.type.tensor_type.shape
+            shape.ClearField("dim")
+            for extent in fact.shape or ():
+                dim = shape.dim.add()
+                if extent is not None:
+                    dim.dim_value = extent
+        self._inferred, self.types = _infer(self._inferred)
+
+    def release(self, held: set[str]) -> None:
+        """Forget the data of the initializers that the module holds; keep all other data.
+
+        Args:
+            held: Their names.
+        """
+        for stub in self.skeleton.graph.initializer:
+            whole = self._tensors[stub.name]
+            if stub.name in held:
+                self._stubs[stub.name] = data_field(whole)
+            else:
+                stub.CopyFrom(whole)
+        self._tensors = {}
+        self._inferred = self.skeleton
+
+    def restore(self, arrays: dict[str, Array]) -> ModelProto:
+        """Return the model with these arrays in the place of its weights.
+
+        An initializer keeps its encoding, so unchanged numbers give unchanged bytes. A weight that a
+        `Constant` node holds is written into the node; one that other nodes compute from constants becomes
+        an initializer, if it changed.
+
+        Args:
+            arrays: Name -> numbers, of every tensor that the module holds.
+        """
+        model = ModelProto()
+        model.CopyFrom(self.skeleton)
+        for tensor in model.graph.initializer:
+            if tensor.name in self._stubs:
+                fill(tensor, arrays[tensor.name], self._stubs[tensor.name])
+        nodes = {node.output[0]: node for node in model.graph.node if len(node.output) == 1}
+        for name in arrays.keys() - self._stubs.keys():
+            _write_constant(model, nodes[name], arrays[name])
+        return model
+
+    def _separate_statistics(self) -> None:
+        """Give every BatchNormalization running statistics of its own.
+
+        Exporters merge equal initializers, so that an untrained network has one tensor of zeros for many
+        means and biases; training would then write all of them into one place.
+
+        Before: `BatchNormalization(x, ones, zeros, zeros, ones)`.
+        After: `BatchNormalization(x, ones, zeros, zeros/running_mean, ones/running_var)`.
+        """
+        graph = self.skeleton.graph
+        count = Counter(name for node in graph.node for name in reads(node))
+        for node in graph.node:
+            if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
+                continue
+            for index, role in ((3, "running_mean"), (4, "running_var")):
+                name = node.input[index]
+                if name not in self._tensors or count[name] == 1:
+                    continue
+                copy = TensorProto()
+                copy.CopyFrom(self._tensors[name])
+                copy.name = self._free_name(f"{name}/{role}")
+                count[name] -= 1
+                node.input[index] = copy.name
+                self._tensors[copy.name] = copy
+                graph.initializer.add(name=copy.name, data_type=copy.data_type, dims=copy.dims)
+                if self.skeleton.ir_version < 4:
+                    graph.input.append(
+                        onnx.helper.make_tensor_value_info(copy.name, copy.data_type, copy.dims)
+                    )
+
+    def _free_name(self, wanted: str) -> str:
+        taken = self._tensors.keys()
+        return next(
+            name for n in range(len(taken) + 1) if (name := f"{wanted}_{n}" if n else wanted) not in taken
+        )
+
+
+def read(source: str | Path | ModelProto | HasProto) -> ModelProto:
+    """Return the model of a path, a proto or a network.
+
+    Raises:
+        ModelError: If there is no such file, or it is no ONNX model.
+    """
+    if isinstance(source, ModelProto):
+        return source
+    if not isinstance(source, (str, Path)):
+        return source.proto
+    path = Path(source)
+    if not path.is_file():
+        what = "it is a folder" if path.is_dir() else "there is no such file"
+        raise ModelError(f"cannot read '{path}': {what}. Give the path of an ONNX file.")
+    try:
+        model = onnx.load(path)
+    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"cannot read '{path}': it is not a whole ONNX file ({error}).") from error
+    if not model.HasField("graph"):
+        raise ModelError(f"cannot read '{path}': it holds no graph. Give the path of an ONNX file.")
+    return model
+
+
+def constant_tensor(node: NodeProto) -> TensorProto | None:
+    """Return the tensor that a `Constant` node holds, if it holds one."""
+    held: TensorProto | None = None
+    for item in node.attribute:
+        if node.op_type == "Constant" and item.name == "value":
+            held = item.t
+    return held
+
+
+def data_field(tensor: TensorProto) -> str:
+    """Return the name of the field in which a tensor keeps its numbers."""
+    for field in _DATA_FIELDS:
+        if len(getattr(tensor, field)):
+            return field
+    return "raw_data"
+
+
+def fill(tensor: TensorProto, array: Array, field: str) -> None:
+    """Write numbers into a tensor, in the encoding that `field` names."""
+    array = np.ascontiguousarray(array)
+    if field == "raw_data":
+        tensor.raw_data = array.tobytes()
+        return
+    tensor.ClearField(field)
+    flat = array.view(np.uint16) if array.itemsize == 2 else array
+    getattr(tensor, field).extend(flat.ravel().tolist())
+
+
+def _opsets(model: ModelProto) -> dict[str, int]:
+    """Return the opsets of a model.
+
+    Raises:
+        ModelError: If the default domain has none, or one that is too old.
+    """
+    opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}
+    if "" not in opsets:
+        raise ModelError(
+            "the model has no opset_import for the default domain, so the meaning of its operators is "
+            "unknown. Set the opset with which it was made."
+        )
+    if opsets[""] < OLDEST_OPSET:
+        raise ModelError(
+            f"the model has opset {opsets['']}, expected {OLDEST_OPSET} or later. "
+            "Convert it with onnx.version_converter."
+        )
+    return opsets
+
+
+def _without_data(model: ModelProto) -> ModelProto:
+    """Return a copy in which the large float initializers have no data; others keep theirs."""
+    skeleton = ModelProto()
+    for descriptor, value in model.ListFields():
+        if descriptor.name == "graph":
+            continue
+        _assign(skeleton, descriptor.name, value)
+    for descriptor, value in model.graph.ListFields():
+        if descriptor.name != "initializer":
+            _assign(skeleton.graph, descriptor.name, value)
+    for tensor in model.graph.initializer:
+        copy = skeleton.graph.initializer.add()
+        if dtype_name(tensor.data_type) in FLOATS and math.prod(tensor.dims) > _SMALL:
+            for descriptor, value in tensor.ListFields():
+                if not descriptor.name.endswith("_data") or descriptor.name == "external_data":
+                    _assign(copy, descriptor.name, value)
+        else:
+            copy.CopyFrom(tensor)
+    return skeleton
+
+
+def _assign(message: Any, field: str, value: Any) -> None:
+    """Copy one field of a protobuf message."""
+    if hasattr(value, "extend"):
+        getattr(message, field).extend(value)
+    elif hasattr(value, "CopyFrom"):
+        getattr(message, field).CopyFrom(value)
+    else:
+        setattr(message, field, value)
+
+
+def dtype_name(data_type: int) -> str | None:
+    """Return NumPy's name of an ONNX element type; None where it has none."""
+    try:
+        return onnx.helper.tensor_dtype_to_np_dtype(data_type).name
+    except KeyError:
+        return None
+
+
+def _alive(model: ModelProto) -> list[NodeProto]:
+    """Return the nodes that an output depends on, in topological order."""
+    needed = {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(sort_nodes(model.graph.node)):
+        if needed.intersection(node.output):
+            needed.update(reads(node))
+            kept.append(node)
+    return kept[::-1]
+
+
+def _infer(model: ModelProto) -> tuple[ModelProto, dict[str, Type]]:
+    """Run ONNX's shape inference; return the model with its results, and the type of every value."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        inferred = model
+    types: dict[str, Type] = {}
+    for value in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input):
+        kind = value.type.tensor_type
+        shape = None
+        if kind.HasField("shape"):
+            extents = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim]
+            shape = tuple(e if e >= 0 else None for e in extents)
+        types[value.name] = Type(dtype_name(kind.elem_type), shape)
+    for tensor in inferred.graph.initializer:
+        types[tensor.name] = Type(dtype_name(tensor.data_type), tuple(tensor.dims))
+    return inferred, types
+
+
+def _write_constant(model: ModelProto, node: NodeProto, array: Array) -> None:
+    """Write a weight that nodes hold or compute, if it changed."""
+    held = constant_tensor(node)
+    if held is not None:
+        if numpy_helper.to_array(held).tobytes() != array.tobytes():
+            fill(held, array, data_field(held))
+        return
+    initial = computed_constant(node, array)
+    if initial is not None and initial.tobytes() == array.tobytes():
+        return
+    name = node.output[0]
+    model.graph.node.remove(node)
+    model.graph.initializer.append(numpy_helper.from_array(array, name))
+    if model.ir_version < 4:
+        model.graph.input.append(
+            onnx.helper.make_tensor_value_info(
+                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
+        )
+
+
+def computed_constant(node: NodeProto, like: Array) -> Array | None:
+    """Return what a `ConstantOfShape` node gives, with the shape and element type of `like`."""
+    if node.op_type != "ConstantOfShape":
+        return None
+    value = next((numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"), np.zeros(1))
+    return np.full(like.shape, value.item(), like.dtype)

@@ -20,7 +20,7 @@ MOST_COLUMNS = 20
 """Classes up to which the confusion matrix is shown; with more, the most confused pairs."""
 
 PAIRS = 15
-PARTS = {"train": "training", "val": "validation", "test": "test", "all": "all"}
+PARTS = {"train": "training images", "val": "validation images", "test": "test images", "all": "images"}
 
 
 @click.command()
@@ -99,7 +99,7 @@ def _print(model: Path, selection: Selection, result: Evaluation) -> None:
     top5 = f", top-5 {result.top5:.2%}" if len(result.labels) > 5 else ""
     console.say(
         f"{model}: top-1 {result.top1:.2%}{top5}, loss {result.loss:.4f} "
-        f"({result.images} {PARTS[selection.part]} images of {selection.root}, on {result.provider})"
+        f"({result.images} {PARTS[selection.part]} of {selection.root}, on {result.provider})"
     )
     if len(result.labels) <= MOST_COLUMNS:
         _print_matrix(result)

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
 import onnx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -39,8 +39,8 @@ class Preprocess(Record):
 
     order: Literal["rgb", "bgr", "grey"] = "rgb"
     scale: float = Field(default=1.0, gt=0)
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    mean: tuple[float, ...] = Field(default=(0.0,), min_length=1)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1)
 
 
 PRESETS: dict[str, Preprocess] = {

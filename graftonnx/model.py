@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -140,7 +141,8 @@ def load(
     path = Path(path)
     model = read(path)
     try:
-        return _normalised(model, path.name, files.sha256(path), input_size, preprocess)
+        network = _normalised(model, path.name, files.sha256(path), preprocess)
+        return network if input_size is None else resize(network, input_size)
     except GraftError as error:
         raise error.at(f"cannot use '{path}'") from error
 
@@ -155,7 +157,34 @@ def from_proto(
     """Do what :func:`load` does, with a model that is in memory; `model` stays as it is."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    return _normalised(copy, name, "", input_size, preprocess)
+    network = _normalised(copy, name, "", preprocess)
+    return network if input_size is None else resize(network, input_size)
+
+
+def resize(network: Network, size: tuple[int, int]) -> Network:
+    """Return a network as it runs at another input size, with its head cut off.
+
+    Args:
+        network: Any network.
+        size: Height and width in pixels. At its own size the network is returned as it is.
+
+    Raises:
+        ModelError: If the trunk cannot run at this size, as with extents baked into a `Reshape`.
+    """
+    if size == network.input_shape[1:]:
+        return network
+    model, weights = onnx.ModelProto(), dict(network.weights)
+    model.CopyFrom(network.skeleton)
+    feature = network.classifier.feature
+    replace(model.graph.output, [onnx.helper.make_tensor_value_info(feature, onnx.TensorProto.FLOAT, None)])
+    drop_dead(model, weights)
+    shape = (network.input_shape[0], *size)
+    set_extents(model, network.input, (BATCH, *shape))
+    try:
+        model = infer_shapes(model)
+    except ModelError as error:
+        raise error.at(f"it cannot run at {size[0]}x{size[1]} pixels") from error
+    return dataclasses.replace(network, skeleton=model, weights=weights, input_shape=shape, complete=False)
 
 
 def save(model: Network | onnx.ModelProto, path: str | Path, *, force: bool = False) -> None:
@@ -184,7 +213,6 @@ def _normalised(
     model: onnx.ModelProto,
     name: str,
     digest: str,
-    input_size: tuple[int, int] | None,
     preprocess: Preprocess | str | None,
 ) -> Network:
     opset, ir_version, producer = declared_opset(model), model.ir_version, model.producer_name
@@ -208,11 +236,7 @@ def _normalised(
     classifier, spine, auxiliary = find_classifier(GraphView(model.graph), image)
     if auxiliary:
         notes.append(f"other outputs dropped: {', '.join(auxiliary)}")
-    complete = input_size in (None, size)
     replace(model.graph.output, [o for o in model.graph.output if o.name == classifier.output])
-    if not complete and input_size is not None:
-        model = _resized(model, weights, image, (channels, *input_size), classifier.feature)
-        size = input_size
     drop_dead(model, weights)
     known, reason = _preprocessing(preprocess, metadata, producer, channels)
     return Network(
@@ -230,7 +254,6 @@ def _normalised(
         producer=" ".join(part for part in (producer, model.producer_version) if part),
         opset=opset,
         ir_version=ir_version,
-        complete=complete,
         notes=tuple(notes),
     )
 
@@ -294,19 +317,6 @@ def _infer(
         notes.append("batch made dynamic")
     set_extents(model, image, (BATCH, *extents))
     return infer_shapes(model)
-
-
-def _resized(
-    model: onnx.ModelProto, weights: Weights, image: str, extents: tuple[int, int, int], feature: str
-) -> onnx.ModelProto:
-    """Cut the head off and infer every shape at another input size."""
-    replace(model.graph.output, [onnx.helper.make_tensor_value_info(feature, onnx.TensorProto.FLOAT, None)])
-    drop_dead(model, weights)
-    set_extents(model, image, (BATCH, *extents))
-    try:
-        return infer_shapes(model)
-    except ModelError as error:
-        raise error.at(f"it cannot run at {extents[1]}x{extents[2]} pixels") from error
 
 
 def _preprocessing(

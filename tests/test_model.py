@@ -141,6 +141,22 @@ def test_another_input_size_cuts_the_head_off() -> None:
     assert [value.name for value in network.proto.graph.output] == ["r1"]
 
 
+def test_a_network_with_baked_extents_refuses_another_size_with_the_first_reason() -> None:
+    net = Builder()
+    value = net.block("image", "r0", 3, 8)
+    value = net.node("Reshape", [value, net.ints("shape", 0, 8, 16, 16)], "baked")
+    value = net.node("Add", [value, net.block("image", "r1", 3, 8)], "sum")
+    value = net.node("GlobalAveragePool", [value], "pooled")
+    value = net.node("Flatten", [value], "flat", axis=1)
+    net.node("Gemm", [value, net.weight("fc", 4, 8)], "scores", transB=1)
+    with pytest.raises(ModelError) as caught:
+        from_proto(net.model("scores", ["batch", 4]), "net", input_size=(20, 20))
+    assert caught.value.message.startswith(
+        "it cannot run at 20x20 pixels: its shapes do not fit together: Add node 'node_sum': "
+    )
+    assert len(caught.value.message) < 250
+
+
 def test_the_parent_in_memory_is_not_modified() -> None:
     model = plain_cnn(opset=9, batch=1)
     before = model.SerializeToString()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from graftonnx.cli import console
 from graftonnx.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _PREPROCESS = re.compile(r"([a-z])=(.+)")
 
 
-class ImageSize(click.ParamType):
+class ImageSize(click.ParamType[tuple[int, int]]):
     """`100` for a square, `48x192` for height x width, in pixels."""
 
     name = "N|HxW"
@@ -62,7 +63,8 @@ def parse_preprocess(text: str) -> Preprocess:
             fields[key] = value.split(":")
         else:
             raise click.BadParameter(
-                f"{part!r} is neither a preset ({', '.join(PRESETS)}) nor rgb, bgr, grey, scale=, mean= or std=."
+                f"{part!r} is neither a preset ({', '.join(PRESETS)}) "
+                "nor rgb, bgr, grey, scale=, mean= or std=."
             )
     try:
         return Preprocess.model_validate(fields)
@@ -97,13 +99,24 @@ def split_parents(arguments: Sequence[str], given: Sequence[str]) -> tuple[list[
 def load_parents(
     paths: Sequence[Path], sizes: Sequence[tuple[int, int] | None], conventions: dict[str, Preprocess]
 ) -> list[Network]:
-    """Load the parents, each with its preprocessing where one is given."""
-    from graftonnx.model import load
+    """Load the parents, each with its preprocessing where one is given, at its size.
 
-    return [
-        load(path, input_size=size, preprocess=conventions.get(letter))
-        for letter, path, size in zip(LETTERS, paths, sizes, strict=False)
-    ]
+    A parent that cannot run at that size keeps its own, with a note: its branch resizes the image.
+    """
+    from graftonnx.errors import ModelError
+    from graftonnx.model import load, resize
+
+    networks = []
+    for letter, path, size in zip(LETTERS, paths, sizes, strict=False):
+        network = load(path, preprocess=conventions.get(letter))
+        if size is not None:
+            try:
+                network = resize(network, size)
+            except ModelError as error:
+                height, width = network.input_shape[1:]
+                console.note(f"note: {letter} ({path.name}) keeps {height}x{width}: {error.message}")
+        networks.append(network)
+    return networks
 
 
 def read_labels(path: Path) -> list[str]:

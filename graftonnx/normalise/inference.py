@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import onnx
 from onnx import shape_inference
 
@@ -20,8 +22,16 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"its shapes do not fit together: {reason}") from error
+        raise ModelError(f"its shapes do not fit together: {_first_reason(str(error))}") from error
+
+
+def _first_reason(text: str) -> str:
+    """Return the first of the errors that onnx lists, as one sentence; the others follow from it."""
+    found = re.search(r"\(op_type:(\w+)(?:, node name: ([^)]*))?\): (?:\[\w+\] )?([^\n]*)", text)
+    if found is None:
+        return " ".join(text.split())
+    op_type, node, reason = found.groups()
+    return f"{op_type} node '{node or '?'}': {reason.strip().rstrip('.')}."
 
 
 def set_extents(model: onnx.ModelProto, name: str, extents: tuple[int | str, ...]) -> None:

@@ -1,0 +1,266 @@
+"""`inspect`, `match` and `fuse` as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from builders import Builder, plain_cnn, residual_cnn, saved
+from click.testing import CliRunner, Result
+
+from graftonnx.cli import graftonnx
+from graftonnx.metadata import read_metadata
+from graftonnx.plan import read_plan
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the parents a.onnx and b.onnx, and the current directory."""
+    saved(residual_cnn(depth=3), tmp_path / "a.onnx")
+    saved(plain_cnn((8, 16, 32), seed=1), tmp_path / "b.onnx")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(graftonnx, list(arguments))
+
+
+def test_inspect_prints_taps_and_feature(work: Path) -> None:
+    result = call("inspect", "a.onnx")
+    assert result.exit_code == 0
+    assert "feature     s2 [N, 8, 16, 16]" in result.stdout
+    assert "s0.inner" in result.stdout
+
+
+def test_inspect_as_json_is_json_and_complete(work: Path) -> None:
+    facts = json.loads(call("inspect", "b.onnx", "--json").stdout)
+    assert facts["input"]["shape"] == ["batch", 3, 16, 16]
+    assert facts["feature"] == {"name": "r2", "shape": ["batch", 32, 4, 4]}
+    assert facts["parameters"] == 3 * 8 * 9 + 8 * 16 * 9 + 16 * 32 * 9 + 32 * 4 + 4
+    assert facts["macs"] == 3 * 8 * 9 * 256 + 8 * 16 * 9 * 64 + 16 * 32 * 9 * 16 + 32 * 4
+    assert [tap["name"] for tap in facts["taps"]] == ["r0", "r1"]
+
+
+def test_inspect_shows_another_input_size(work: Path) -> None:
+    facts = json.loads(call("inspect", "b.onnx", "--input-size", "24x32", "--json").stdout)
+    assert facts["input"]["shape"] == ["batch", 3, 24, 32]
+
+
+def test_match_prints_exchanges_and_reasons_and_writes_the_plan(work: Path) -> None:
+    result = call("match", "a.onnx", "b.onnx", "-o", "plan.yaml", "--max-skips", "1")
+    assert result.exit_code == 0
+    assert "1 exchanges" in result.stdout
+    assert "not among the best 1" in result.stdout
+    assert len(read_plan(work / "plan.yaml").skips) == 2
+
+
+def test_match_as_json_is_the_plan(work: Path) -> None:
+    plan = json.loads(call("match", "a.onnx", "b.onnx", "--json").stdout)
+    assert plan["version"] == 1
+    assert {skip["target"].split("/")[0] for skip in plan["skips"]} == {"a", "b"}
+
+
+def test_fuse_writes_a_valid_file_that_explains_itself(work: Path) -> None:
+    (work / "labels.txt").write_text("cat\ndog\n\nbird\n")
+    result = call(
+        *("fuse", "a.onnx", "b.onnx", "-o", "fused.onnx", "--labels", "labels.txt"),
+        *("--preprocess", "a=imagenet", "b=inception"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "both branches equal their parents bit for bit" in result.stdout
+    model = onnx.load("fused.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    metadata = read_metadata(model)
+    assert metadata.labels == ("cat", "dog", "bird")
+    assert [parent.preprocess.std for parent in metadata.parents] == [(0.229, 0.224, 0.225), (0.5,)]
+
+
+def test_fuse_accepts_explicit_preprocessing_numbers(work: Path) -> None:
+    result = call(
+        *("fuse", "a.onnx", "-o", "f.onnx", "--classes", "3"),
+        *("--preprocess", "a=bgr,scale=255,mean=104:117:123,std=2"),
+    )
+    assert result.exit_code == 0, result.output
+    (parent,) = read_metadata(onnx.load("f.onnx")).parents
+    assert parent.preprocess.mean == (104, 117, 123)
+    assert (parent.preprocess.order, parent.preprocess.scale, parent.preprocess.std) == ("bgr", 255, (2,))
+
+
+def test_guessed_preprocessing_is_said_on_stderr(work: Path) -> None:
+    result = call("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--classes", "3")
+    assert "note: preprocessing of a guessed 'imagenet'" in result.stderr
+    assert "note:" not in result.stdout
+
+
+def test_fuse_with_a_plan_gives_the_same_file_as_without(work: Path) -> None:
+    call("match", "a.onnx", "b.onnx", "-o", "plan.yaml")
+    assert call("fuse", "a.onnx", "b.onnx", "-o", "one.onnx", "--classes", "3").exit_code == 0
+    assert (
+        call("fuse", "a.onnx", "b.onnx", "-o", "two.onnx", "--classes", "3", "--plan", "plan.yaml").exit_code
+        == 0
+    )
+    assert (work / "one.onnx").read_bytes() == (work / "two.onnx").read_bytes()
+
+
+def test_fuse_says_when_a_plan_was_made_for_another_file(work: Path) -> None:
+    call("match", "a.onnx", "b.onnx", "-o", "plan.yaml")
+    saved(residual_cnn(depth=3, seed=5), work / "a.onnx")
+    result = call("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--classes", "3", "--plan", "plan.yaml")
+    assert result.exit_code == 0
+    assert "note: a (a.onnx) is not the file that the plan was made for" in result.stderr
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(work: Path) -> None:
+    before = set(work.iterdir())
+    result = call("fuse", "a.onnx", "b.onnx", "--dry-run", "-o", "fused.onnx")
+    assert result.exit_code == 0
+    assert "exchanges" in result.stdout
+    assert set(work.iterdir()) == before
+
+
+def test_fuse_as_json_reports_cost_and_proofs(work: Path) -> None:
+    facts = json.loads(call("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--classes", "3", "--json").stdout)
+    assert facts["proofs"] == ["structure", "batch 1 and 3", "identity"]
+    assert facts["macs"] > facts["parents_macs"] > 0
+    assert facts["bytes"] == (work / "f.onnx").stat().st_size
+
+
+def test_skip_init_paper_adds_plainly(work: Path) -> None:
+    saved(residual_cnn(depth=3, seed=2), work / "b.onnx")
+    assert call("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--skip-init", "paper").exit_code == 0
+    names = {tensor.name for tensor in onnx.load("f.onnx").graph.initializer}
+    assert not any(name.startswith("skips/") for name in names)
+
+
+def test_max_skips_limits_the_exchanges(work: Path) -> None:
+    plan = json.loads(call("fuse", "a.onnx", "b.onnx", "--dry-run", "--max-skips", "1", "--json").stdout)
+    assert len(plan["skips"]) == 2
+
+
+def test_a_parent_that_cannot_run_at_the_size_keeps_its_own_and_says_so(work: Path) -> None:
+    net = Builder()
+    value = net.block("image", "r0", 3, 8)
+    value = net.node("Reshape", [value, net.ints("shape", 0, 8, 16, 16)], "baked")
+    value = net.node("Add", [value, net.block("image", "r1", 3, 8)], "sum")
+    value = net.node("GlobalAveragePool", [value], "pooled")
+    value = net.node("Flatten", [value], "flat", axis=1)
+    net.node("Gemm", [value, net.weight("fc", 4, 8)], "scores", transB=1)
+    saved(net.model("scores", ["batch", 4]), work / "a.onnx")
+    result = call("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--input-size", "20", "--classes", "3")
+    assert result.exit_code == 0, result.output
+    assert "note: a (a.onnx) keeps 16x16: it cannot run at 20x20 pixels" in result.stderr
+
+
+BAD = [
+    (["fuse", "a.onnx", "b.onnx"], 2, "Missing option '-o' / '--output'."),
+    (["fuse"], 2, "Missing argument 'A [B]'."),
+    (["fuse", "a.onnx", "b.onnx", "a.onnx", "-o", "f.onnx"], 2, "3 parents given; expected one or two"),
+    (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--classes", "0"], 2, "0 is not in the range x>=2."),
+    (["fuse", "a.onnx", "gone.onnx", "-o", "f.onnx"], 1, "cannot read 'gone.onnx': there is no such file."),
+    (["fuse", "a.onnx", "text.onnx", "-o", "f.onnx"], 1, "cannot read 'text.onnx': it is not an ONNX file"),
+    (["fuse", "a.onnx", "cut.onnx", "-o", "f.onnx"], 1, "it is not an ONNX file, or it is truncated"),
+    (["fuse", "a.onnx", "table.onnx", "-o", "f.onnx"], 1, "its input 'image' is float [N, 8]; expected"),
+    (["fuse", "a.onnx", "b.onnx", "-o", "here.onnx"], 1, "cannot write 'here.onnx': it exists. Choose"),
+    (["fuse", "a.onnx", "b.onnx", "-o", "no/such/f.onnx"], 1, "the folder 'no/such' does not exist."),
+    (
+        ["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--labels", "gone.txt"],
+        1,
+        "cannot read labels 'gone.txt'",
+    ),
+    (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--labels", "one.txt"], 1, "1 names; expected two or more"),
+    (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--labels", "twice.txt"], 1, "'cat' stands there twice."),
+    (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--plan", "gone.yaml"], 1, "cannot read plan 'gone.yaml'"),
+    (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--preprocess", "c=raw"], 2, "there is no branch 'c'"),
+    (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--preprocess", "a=vgg"], 2, "'vgg' is neither a preset"),
+    (
+        ["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--preprocess", "raw"],
+        2,
+        "expected <branch>=<convention>",
+    ),
+    (["fuse", "a.onnx", "-o", "f.onnx", "--preprocess", "a=std=1:x"], 2, "(found 'x')."),
+    (["fuse", "a.onnx", "-o", "f.onnx", "--preprocess", "a=std=0"], 2, "greater than 0"),
+    (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--input-size", "big"], 2, "'big' is not a size"),
+    (["match", "a.onnx"], 2, "1 parents given; expected two: graftonnx match A B"),
+    (["inspect", "gone.onnx"], 1, "cannot read 'gone.onnx': there is no such file."),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"), BAD, ids=lambda v: "-".join(v)[-40:] if isinstance(v, list) else ""
+)
+def test_bad_input_gets_one_sentence_and_writes_nothing(
+    work: Path, arguments: list[str], code: int, sentence: str
+) -> None:
+    whole = (work / "b.onnx").read_bytes()
+    (work / "text.onnx").write_text("not a network")
+    (work / "cut.onnx").write_bytes(whole[: len(whole) // 2])
+    (work / "here.onnx").write_text("precious")
+    (work / "one.txt").write_text("cat\n")
+    (work / "twice.txt").write_text("cat\ndog\ncat\n")
+    net = Builder()
+    net.node("Gemm", ["image", net.weight("w", 4, 8)], "scores", transB=1)
+    saved(net.model("scores", ["batch", 4], image=["batch", 8]), work / "table.onnx")
+    before = {path: path.read_bytes() for path in work.iterdir()}
+    result = call(*arguments)
+    assert result.exit_code == code
+    assert sentence in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert {path: path.read_bytes() for path in work.iterdir()} == before
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("refuse_face_detection_pytorch1.2_opset9.onnx", "it is not a classifier: its outputs are 'scores'"),
+        (
+            "refuse_iris_mlp_pytorch1.7_opset11.onnx",
+            "its input 'input' is float [N, 4]; expected a float image",
+        ),
+        ("refuse_mnist_brevitas_quant_opset9.onnx", "is operator 'Quant', which ONNX does not define"),
+        ("refuse_mnist_no_opset_import.onnx", "it has no opset_import for the default domain"),
+        ("refuse_super_resolution_customops_opset11.onnx", "of domain 'ai.onnx.contrib', which is not part"),
+    ],
+)
+def test_real_files_that_cannot_be_fused_are_refused_in_one_sentence(
+    work: Path, shared_models: Path, file: str, sentence: str
+) -> None:
+    result = call("fuse", "a.onnx", str(shared_models / file), "-o", "f.onnx")
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (work / "f.onnx").exists()
+
+
+def test_an_unknown_command_is_answered_with_the_nearest() -> None:
+    result = call("fues")
+    assert result.exit_code == 2
+    assert "No such command 'fues'. Did you mean 'fuse'?" in result.stderr
+
+
+def test_help_imports_neither_torch_nor_onnxruntime_nor_onnx() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from graftonnx.cli import graftonnx; "
+        "result = CliRunner().invoke(graftonnx, ['--help']); assert result.exit_code == 0; "
+        "heavy = {'torch', 'lightning', 'onnxruntime', 'onnx', 'numpy', 'matplotlib', 'pydantic'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["inspect", "match", "fuse", "train", "export", "eval", "predict", "zoo"])
+def test_the_help_of_every_command_imports_neither_torch_nor_onnxruntime(name: str) -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from graftonnx.cli import graftonnx; "
+        f"result = CliRunner().invoke(graftonnx, ['{name}', '--help']); assert result.exit_code == 0; "
+        "print(sorted({'torch', 'lightning', 'onnxruntime'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -23,7 +23,7 @@ from graftonnx.metadata import InputConvention, Metadata, Preprocess, read_metad
 from graftonnx.model import load, read, save
 from graftonnx.normalise.constants import replace
 from graftonnx.normalise.inference import infer_shapes
-from graftonnx.runtime import Session, open_session, with_outputs
+from graftonnx.runtime import Session, exceeds_protobuf, open_session, with_outputs
 from graftonnx.shapes import spelled
 from graftonnx.weights import attach, detach
 
@@ -255,7 +255,7 @@ def _describe(
 
 def _check(model: onnx.ModelProto, path: Path) -> None:
     """Let onnx check the file completely, types and shapes included; it cannot beyond 2 GB."""
-    if model.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF:
+    if exceeds_protobuf(model):
         return
     try:
         onnx.checker.check_model(model, full_check=True)

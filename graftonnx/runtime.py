@@ -235,6 +235,11 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
     return copy
 
 
+def exceeds_protobuf(model: onnx.ModelProto) -> bool:
+    """Return whether a model is too large for one protobuf message; `ByteSize` raises on such a model."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= _PROTOBUF_LIMIT
+
+
 def _create(
     source: str | bytes, options: ort.SessionOptions, names: list[str], name: str
 ) -> ort.InferenceSession:
@@ -285,7 +290,7 @@ def _source(model: Path | onnx.ModelProto) -> Iterator[str | bytes]:
     if isinstance(model, Path):
         yield str(model)
         return
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < _PROTOBUF_LIMIT:
+    if not exceeds_protobuf(model):
         yield model.SerializeToString()
         return
     with tempfile.TemporaryDirectory(prefix="graftonnx-") as folder:

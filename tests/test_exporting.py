@@ -8,14 +8,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from builders import plain_cnn, residual_cnn
 from lookalikes import COLOURS, colour_network, fused_metadata, model, two_branches
 
+import graftonnx
 from graftonnx import exporting
+from graftonnx.blocks import SkipInit
 from graftonnx.classifier import softmax
 from graftonnx.errors import DataError, GraftError, ModelError, ParityError
 from graftonnx.exporting import export, read_labels
 from graftonnx.folding import Folded
+from graftonnx.fusion import fuse
 from graftonnx.metadata import InputConvention, Metadata, Preprocess, read_metadata
+from graftonnx.model import from_proto
 from graftonnx.runtime import open_session
 
 X = np.random.default_rng(5).random((3, 3, 12, 12), dtype=np.float32)
@@ -74,6 +79,25 @@ def test_the_logits_stay_without_softmax(trained: Path, tmp_path: Path) -> None:
     (expected,) = open_session(trained / "model.onnx", provider="cpu").run(X)
     (found,) = open_session(tmp_path / "deploy.onnx", provider="cpu").run(X)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # float32 rounding of folded weights
+
+
+@pytest.mark.parametrize(("skip_init", "skips"), [("zero", 4), ("paper", 0)])
+def test_a_fused_network_loses_exactly_the_skips_that_stayed_zero(
+    tmp_path: Path, skip_init: SkipInit, skips: int
+) -> None:
+    a = from_proto(residual_cnn(depth=3), "a.onnx", preprocess="imagenet")
+    b = from_proto(plain_cnn((8, 16, 32), seed=1), "b.onnx", preprocess="caffe")
+    fused = fuse(a, b, labels=("ant", "bee", "cat"), max_skips=2, skip_init=skip_init)
+    graftonnx.save(fused, tmp_path / "fused.onnx")
+    written = export(tmp_path / "fused.onnx", tmp_path / "deploy.onnx")
+    assert (written.folded.skips, written.labels) == (skips, 3)
+    operators = [node.op_type for node in onnx.load(tmp_path / "deploy.onnx").graph.node]
+    assert not {"BatchNormalization", "Dropout", "Identity"} & set(operators)
+    x = np.random.default_rng(3).random((2, 3, 16, 16), dtype=np.float32)
+    (logits,) = open_session(fused.proto, provider="cpu", optimise=False).run(x)
+    (found,) = open_session(tmp_path / "deploy.onnx", provider="cpu").run(x)
+    # float32 rounding of softmax and of the folded weights
+    np.testing.assert_allclose(found, softmax(logits), rtol=1e-4, atol=1e-6)
 
 
 def test_skips_that_learned_something_stay(tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ def check_runs(model: onnx.ModelProto, names: Mapping[str, str]) -> dict[str, Ar
             raise ParityError(f"with a batch of {batch} the output has shape {list(logits.shape)}.")
         if not np.isfinite(logits).all():
             raise ParityError(
-                f"the output is not finite with a batch of {batch}. Check the parents' weights and "
-                "--preprocess, or use --skip-init zero."
+                f"the output is not finite with a batch of {batch}{_blamed(names, three[1:])}. Check its weights "
+                "and --preprocess."
             )
     worst = float(np.abs(one[0][0] - three[0][0]).max())
     if worst > ROW_TOLERANCE * max(1.0, float(np.abs(three[0]).max())):
@@ -100,6 +100,14 @@ def check_identity(parent: Network, branch: str, image: Array, feature: Array) -
             f"with zero projections, branch '{branch}' differs from its parent '{parent.name}' by up to "
             f"{worst:.3g} in '{wanted}'. Please report this."
         )
+
+
+def _blamed(names: Mapping[str, str], values: list[Array]) -> str:
+    """Name the first value that is not finite."""
+    for name, value in zip(names.values(), values, strict=True):
+        if not np.isfinite(value).all():
+            return f"; branch '{name.split('/')[0]}' is not from '{name}' on"
+    return ""
 
 
 def _images(shape: tuple[int | str | None, ...]) -> Array:

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from graftonnx.errors import GraftError, ModelError, UnsupportedOpError
 from graftonnx.metadata import PRESETS, Preprocess
 from graftonnx.model import from_proto, load, save
+from graftonnx.normalise.opset import OPSET
 from graftonnx.runtime import open_session
 
 
@@ -30,7 +31,7 @@ def test_any_opset_gives_the_same_numbers_inside(opset: int, image: np.ndarray) 
     model = plain_cnn(opset=opset)
     network = from_proto(model, "net")
     assert network.opset == opset
-    assert network.proto.opset_import[0].version == 20
+    assert network.proto.opset_import[0].version == OPSET
     np.testing.assert_array_equal(run(network.proto, image), run(model, image))
 
 
@@ -47,6 +48,23 @@ def test_a_baked_batch_becomes_dynamic(image: np.ndarray) -> None:
     model = net.model("scores", [1, 4], image=[1, 3, 16, 16])
     network = from_proto(model, "net")
     assert "batch made dynamic" in network.notes
+    three = np.concatenate([image, image[:, :, ::-1], 1 - image])
+    rows = np.concatenate([run(model, row[None]) for row in three])
+    np.testing.assert_allclose(run(network.proto, three), rows, rtol=1e-5, atol=1e-6)
+
+
+def test_a_class_token_is_expanded_to_the_batch(image: np.ndarray) -> None:
+    net = Builder()
+    value = net.conv("image", "patches", 3, 8, kernel=3, stride=4)
+    value = net.node("Reshape", [value, net.ints("tokens", 1, 8, 16)], "columns")
+    value = net.node("Transpose", [value], "rows", perm=[0, 2, 1])
+    value = net.node("Concat", [net.weight("class_token", 1, 1, 8), value], "all_tokens", axis=1)
+    value = net.node("MatMul", [value, net.weight("mix", 8, 8)], "mixed")
+    value = net.node("Gather", [value, net.ints("first", 0)], "taken", axis=1)
+    value = net.node("Reshape", [value, net.ints("flat_shape", 1, 8)], "flat")
+    net.node("Gemm", [value, net.weight("fc", 4, 8)], "scores", transB=1)
+    model = net.model("scores", [1, 4], image=[1, 3, 16, 16])
+    network = from_proto(model, "net")
     three = np.concatenate([image, image[:, :, ::-1], 1 - image])
     rows = np.concatenate([run(model, row[None]) for row in three])
     np.testing.assert_allclose(run(network.proto, three), rows, rtol=1e-5, atol=1e-6)

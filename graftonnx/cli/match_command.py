@@ -89,6 +89,8 @@ def print_plan(plan: Plan, *, rejections: bool) -> None:
             "" if score is None else f"{score:.2f}",
         )
     console.print_table(exchanges)
+    if len(plan.parents) > 1 and not plan.exchanges:
+        console.note("note: nothing is exchanged; the branches meet in the head only")
     if not rejections or not plan.rejections:
         return
     table = Table(title=f"{len(plan.rejections)} taps of a not exchanged", title_justify="left")

@@ -7,7 +7,7 @@ from onnx import defs, inliner, version_converter
 
 from graftonnx.errors import ModelError, UnsupportedOpError
 
-OPSET = 20
+OPSET = 18
 """The opset inside: `Resize` has `axes` (18), and ONNX Runtime's fusions know every operator of it."""
 
 OLDEST = 7

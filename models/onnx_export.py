@@ -180,6 +180,8 @@ def _relu(graph: _Graph, path: str, module: nn.ReLU, x: str) -> None:
 
 
 def _max_pool(graph: _Graph, path: str, module: nn.MaxPool2d, x: str) -> None:
+    if _pair(module.dilation) != [1, 1]:
+        raise ValueError(f"cannot write '{path}' as ONNX: its dilation is {module.dilation}, not 1")
     graph.node(
         "MaxPool",
         path,

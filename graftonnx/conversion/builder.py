@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnx import NodeProto
+from onnx import GraphProto, NodeProto
 from torch import fx, nn
 
 from graftonnx.conversion import indexing
@@ -48,6 +48,8 @@ class Builder:
         node: The ONNX node that is being converted.
         opset: The opset of that node's domain.
         settings: Names of weights that an operator needed as a number while converting; they cannot train.
+        consumers: Value name -> the nodes that read it.
+        inline: Converts a graph inside the node, and returns its outputs.
     """
 
     def __init__(self, source: Source, frozen_names: frozenset[str] = frozenset()) -> None:
@@ -60,6 +62,7 @@ class Builder:
         self.consumers: dict[str, list[NodeProto]] = {}
         self.uses = source.uses()
         self.frozen_names = frozen_names
+        self.inline: Callable[[GraphProto], tuple[Value, ...]] = _no_graphs
         self._keys = Keys(self.root)
         self._placed: dict[str, str] = {}
         self._sizes: dict[tuple[fx.Node, int], Size] = {}
@@ -186,6 +189,15 @@ class Builder:
             count *= extent or 0
         listed = self.call(indexing.to_ints, value)
         return [Size(self._element(listed, i), natural=False) for i in range(count)]
+
+    def numbers(self, value: Value) -> Any:
+        """Return a list input that PyTorch takes as numbers: a constant, or code that reads a tensor.
+
+        Reading a tensor waits for the device, and `torch.export` cannot follow it.
+        """
+        if isinstance(value, fx.Node) or is_symbolic(value):
+            return self.call(indexing.to_numbers, self.tensor(value))
+        return self.host(value, "a list").ravel().tolist()
 
     def frozen(self, value: Value) -> Value:
         """Return `value`; a weight becomes a constant, because no gradient could reach it."""
@@ -343,6 +355,10 @@ class Builder:
         if isinstance(result, (tuple, list)):
             return tuple(to_array(item) for item in result)
         return to_array(result) if isinstance(result, torch.Tensor) else result
+
+
+def _no_graphs(graph: GraphProto) -> tuple[Value, ...]:
+    raise UnsupportedOpError(f"it has a graph '{graph.name}' inside, and nothing converts it.")
 
 
 def identifier(name: str) -> str:

@@ -30,6 +30,20 @@ def batch_norm_of_batch(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> 
     return F.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
 
 
+def batch_norm_training(
+    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float, momentum: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalise x: [N, C, ...] by its own statistics; return it and the new running statistics.
+
+    ONNX counts the running variance over the population, PyTorch over a sample.
+    """
+    axes = [0, *range(2, x.ndim)]
+    new_mean = x.mean(axes)
+    new_var = x.var(axes, correction=0)
+    y = F.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
+    return y, mean * momentum + new_mean * (1 - momentum), var * momentum + new_var * (1 - momentum)
+
+
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Normalise each plane of x: [N, C, ...]; planes of one element become `bias`."""
     axes = list(range(2, x.ndim))

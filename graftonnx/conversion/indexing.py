@@ -5,10 +5,12 @@ Extents are plain integers or SymInts and stay so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def sizes_to_tensor(sizes: Sequence[int], shape: Sequence[int]) -> Tensor:
@@ -20,6 +22,66 @@ def to_ints(x: Tensor) -> list[int]:
     """Return the integers in a tensor; this waits for the device."""
     values: list[int] = x.reshape(-1).tolist()
     return values
+
+
+def to_numbers(x: Tensor) -> list[int] | list[float]:
+    """Return the numbers in a tensor; this waits for the device."""
+    values: list[int] | list[float] = x.reshape(-1).tolist()
+    return values
+
+
+def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Give x another shape, in which 0 copies an extent and -1 takes what is left."""
+    return x.reshape([x.shape[i] if extent == 0 else extent for i, extent in enumerate(shape)])
+
+
+def squeeze(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """Drop axes of extent 1."""
+    return x.squeeze(tuple(axes))
+
+
+def unsqueeze(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """Insert axes of extent 1, at their places in the result."""
+    rank = x.ndim + len(axes)
+    for axis in sorted(axis % rank for axis in axes):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def pad(x: Tensor, pads: Sequence[int], axes: Sequence[int] | None, value: float, mode: str) -> Tensor:
+    """Pad x; `pads` has all beginnings, then all ends, for each of `axes`."""
+    along = range(x.ndim) if axes is None else [axis % x.ndim for axis in axes]
+    widths = [0] * 2 * x.ndim
+    for i, axis in enumerate(along):
+        widths[2 * (x.ndim - 1 - axis)] = pads[i]
+        widths[2 * (x.ndim - 1 - axis) + 1] = pads[i + len(along)]
+    return F.pad(x, widths, value=value) if mode == "constant" else pad_by_index(x, widths, mode)
+
+
+def slice_(
+    x: Tensor,
+    starts: Sequence[int],
+    ends: Sequence[int],
+    axes: Sequence[int] | None,
+    steps: Sequence[int] | None,
+) -> Tensor:
+    """Return the part of x between starts and ends, every step-th element."""
+    along = range(len(starts)) if axes is None else axes
+    return slice_backwards(x, starts, ends, along, [1] * len(starts) if steps is None else steps)
+
+
+def trilu(x: Tensor, k: Sequence[int], upper: bool) -> Tensor:
+    """Return a triangle of the last two axes of x, zeros elsewhere."""
+    return torch.triu(x, k[0]) if upper else torch.tril(x, k[0])
+
+
+def arange(
+    start: Sequence[float], limit: Sequence[float], delta: Sequence[float], dtype: torch.dtype
+) -> Tensor:
+    """Return numbers from start to limit, exclusive, in steps of delta."""
+    count = max(0, math.ceil((limit[0] - start[0]) / delta[0]))
+    steps = torch.arange(count, dtype=torch.float64 if dtype.is_floating_point else torch.int64)
+    return (start[0] + steps * delta[0]).to(dtype)
 
 
 def expand(x: Tensor, target: Sequence[int]) -> Tensor:
@@ -66,6 +128,11 @@ def slice_backwards(
 ) -> Tensor:
     """Slice x with steps of which some are negative."""
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step > 0:
+            index = [slice(None)] * x.ndim
+            index[axis] = slice(start, end, step)
+            x = x[tuple(index)]
+            continue
         places = range(x.shape[axis])[_bounds(start, end, step)]
         x = x.index_select(axis, torch.tensor(list(places), dtype=torch.int64, device=x.device))
     return x

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import AttributeProto, ModelProto, NodeProto
+import torch
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from torch import fx, nn
 
 from graftonnx.conversion import registry
@@ -17,10 +20,22 @@ from graftonnx.conversion.ops import FAMILIES as FAMILIES  # importing them regi
 from graftonnx.conversion.source import HasProto, Source, read
 from graftonnx.conversion.values import Value, Weight, is_float, to_array
 from graftonnx.errors import ModelError, UnsupportedOpError
-from graftonnx.graph import reads
+from graftonnx.graph import reads, sort_nodes
 
 SOURCE = "graftonnx_source"
 """Under this key of `module.meta` travels the :class:`Source`, also through `copy.deepcopy`."""
+
+
+_ONLY_STORED = frozenset({"uint16", "uint32", "uint64"})
+"""Element types that PyTorch can store, but not compute with."""
+
+_MOVES = frozenset(
+    {
+        "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Identity",
+        "Reshape", "Shape", "Size", "Slice", "Squeeze", "Transpose", "Unsqueeze",
+    }
+)  # fmt: skip
+"""Operators that move elements without computing."""
 
 
 def to_torch(source: str | Path | ModelProto | HasProto) -> fx.GraphModule:
@@ -44,7 +59,7 @@ def to_torch(source: str | Path | ModelProto | HasProto) -> fx.GraphModule:
     model = read(source)
     settings: frozenset[str] = frozenset()
     while True:
-        walk = _Walk(Source(model), settings)
+        walk = _Walk(Source(model, _bodies()), settings)
         walk.run()
         clash = walk.builder.settings & walk.builder.held
         if not clash:
@@ -55,7 +70,7 @@ def to_torch(source: str | Path | ModelProto | HasProto) -> fx.GraphModule:
 
 def unsupported(source: str | Path | ModelProto | HasProto) -> list[UnsupportedOpError]:
     """Return for every node that cannot be converted the reason; an empty list if there is none."""
-    walk = _Walk(Source(read(source)), frozenset())
+    walk = _Walk(Source(read(source), _bodies()), frozenset())
     walk.run(collect=True)
     return walk.errors
 
@@ -64,8 +79,8 @@ def write_back(module: nn.Module) -> ModelProto:
     """Return the ONNX model that a module was made from, with the module's weights and statistics.
 
     Graph, names and opset are the source's; initializers that did not change are byte-identical. It differs
-    from the source in three ways only: local functions are inlined; running statistics that several nodes
-    shared are separate; a weight that nodes computed from constants is an initializer if it changed.
+    from the source in two ways only: running statistics that several nodes shared are separate; a weight
+    that a node computed from constants is an initializer if it changed.
 
     Raises:
         ModelError: If the module was not made by `to_torch`, or a weight's shape has changed.
@@ -80,6 +95,18 @@ def write_back(module: nn.Module) -> ModelProto:
         raise ModelError(f"cannot write the module back: {error}") from error
 
 
+@functools.cache
+def _bodies() -> frozenset[tuple[str, str]]:
+    """Return the standard operators that have no converter, but a definition in terms of others."""
+    schemas: Sequence[Any] = onnx.defs.get_all_schemas_with_history()
+    return frozenset(
+        (schema.domain, schema.name)
+        for schema in schemas
+        if (schema.has_function or schema.has_context_dependent_function)
+        and not registry.known(schema.domain, schema.name)
+    )
+
+
 class _Walk:
     """Converts the nodes of one model in order."""
 
@@ -89,7 +116,7 @@ class _Walk:
         self.errors: list[UnsupportedOpError] = []
         self._settings = settings
         self._values: dict[str, Value] = {}
-        self._outputs = [value.name for value in source.skeleton.graph.output]
+        self._outputs = [value.name for value in source.graph.output]
         consumers: dict[str, list[NodeProto]] = defaultdict(list)
         for node in source.nodes:
             for name in reads(node):
@@ -97,6 +124,7 @@ class _Walk:
         for name in self._outputs:
             consumers[name].append(NodeProto(op_type="output"))
         self.builder.consumers = consumers
+        self.builder.inline = self._inline
 
     def run(self, *, collect: bool = False) -> None:
         """Convert every node.
@@ -104,9 +132,13 @@ class _Walk:
         Args:
             collect: Whether to gather the errors and go on, instead of raising the first.
         """
-        for value in self.source.skeleton.graph.input:
+        for value in self.source.graph.input:
             if value.name in self.source.initializers:
                 continue
+            if not value.type.HasField("tensor_type"):
+                raise UnsupportedOpError(f"the input '{value.name}' is a sequence, a map or optional.")
+            if value.type.tensor_type.elem_type == TensorProto.STRING:
+                raise UnsupportedOpError(f"the input '{value.name}' holds strings, PyTorch has none.")
             node = self.builder.graph.placeholder(identifier(value.name))
             self._note(node, value.name)
             self._values[value.name] = node
@@ -133,6 +165,21 @@ class _Walk:
         module.meta[SOURCE] = self.source
         return module.eval()
 
+    def _inline(self, graph: GraphProto) -> tuple[Value, ...]:
+        """Convert the nodes of an inner graph here, and return its outputs."""
+        outer = self.builder.node
+        for tensor in graph.initializer:
+            self._values[tensor.name] = numpy_helper.to_array(tensor)
+        for output in graph.output:
+            self.builder.consumers.setdefault(output.name, []).append(outer)
+        for node in graph.node:
+            for name in reads(node):
+                self.builder.consumers.setdefault(name, []).append(node)
+        for node in sort_nodes(graph.node):
+            self._convert(node)
+        self.builder.node = outer
+        return tuple(self._value(output.name) for output in graph.output)
+
     def _convert(self, node: NodeProto) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
         self.builder.node = node
@@ -148,7 +195,7 @@ class _Walk:
                 raise UnsupportedOpError(f"the attribute '{min(unknown)}' has no counterpart.")
             if len(node.input) > entry.inputs:
                 raise UnsupportedOpError(f"it has {len(node.input)} inputs, expected at most {entry.inputs}.")
-            inputs = [self._value(name) if name else None for name in node.input]
+            inputs = [self._operand(node, name) if name else None for name in node.input]
             results = entry.convert(self.builder, *inputs, **attributes)
         except UnsupportedOpError as error:
             raise error.at(where) from error
@@ -159,13 +206,30 @@ class _Walk:
     def _assign(self, node: NodeProto, results: tuple[Value, ...], where: str) -> None:
         for index, name in enumerate(node.output):
             if index < len(results):
-                value = results[index]
+                value = self._narrowed(node, results[index], name)
                 self._values[name] = value
                 if isinstance(value, fx.Node) and VALUE not in value.meta and value.op != "get_attr":
                     value._rename(identifier(self.builder.label if index == 0 else name))
                     self._note(value, name)
             elif name and self.builder.consumers.get(name):
                 raise UnsupportedOpError(f"{where}: its output '{name}' has no counterpart.")
+
+    def _operand(self, node: NodeProto, name: str) -> Value:
+        """Return the value `name` for an operator: widened if PyTorch has no arithmetic for its type."""
+        value = self._value(name)
+        dtype = self.builder.type(value).dtype
+        if dtype not in _ONLY_STORED or node.op_type in _MOVES:
+            return value
+        if dtype == "uint64":
+            raise UnsupportedOpError("PyTorch has no arithmetic for elements of type uint64.")
+        return self.builder.call(torch.Tensor.to, value, torch.int64)
+
+    def _narrowed(self, node: NodeProto, value: Value, name: str) -> Value:
+        """Return a result with the element type that was widened for the arithmetic."""
+        known = self.source.types.get(name)
+        if known is None or known.dtype not in _ONLY_STORED or node.op_type in _MOVES:
+            return value
+        return self.builder.call(torch.Tensor.to, value, getattr(torch, known.dtype))
 
     def _note(self, node: fx.Node, name: str) -> None:
         known = self.source.types.get(name)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 
-def cum_sum(x: Tensor, axis: int, exclusive: bool, reverse: bool) -> Tensor:
-    """Return the running sum of x along `axis`, without the element itself if `exclusive`."""
+def cum_sum(x: Tensor, axes: list[int], exclusive: bool, reverse: bool) -> Tensor:
+    """Return the running sum of x along one axis, without the element itself if `exclusive`."""
+    (axis,) = axes
     y = torch.flip(x, [axis]) if reverse else x
     total = torch.cumsum(y, axis, dtype=x.dtype)
     if exclusive:
@@ -25,9 +26,9 @@ def reduce_l1(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
 def reduce_l2(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
     """Return the Euclidean norm over `axes`."""
     if x.is_floating_point() and axes:
-        return torch.linalg.vector_norm(x, 2, axes, keepdim)
-    norm: Tensor = reduce_sum_square(x, axes, keepdim).double().sqrt().to(x.dtype)
-    return norm
+        norm: Tensor = torch.linalg.vector_norm(x, 2, axes, keepdim)
+        return norm
+    return reduce_sum_square(x, axes, keepdim).double().sqrt().to(x.dtype)
 
 
 def reduce_log_sum(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:

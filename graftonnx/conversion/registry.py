@@ -69,6 +69,11 @@ def entries() -> list[Entry]:
     return [entry for key in sorted(_ENTRIES) for entry in _ENTRIES[key]]
 
 
+def known(domain: str, op_type: str) -> bool:
+    """Return whether an operator has a converter, at some opset."""
+    return (domain, op_type) in _ENTRIES
+
+
 def resolve(domain: str, op_type: str, opset: int) -> Entry:
     """Return the converter whose meaning is in force at `opset`.
 
@@ -76,8 +81,8 @@ def resolve(domain: str, op_type: str, opset: int) -> Entry:
         UnsupportedOpError: If there is none, or if the installed onnx does not know the operator.
     """
     domain = "" if domain == "ai.onnx" else domain
-    known = _ENTRIES.get((domain, op_type))
-    if known is None:
+    versions = _ENTRIES.get((domain, op_type))
+    if versions is None:
         raise UnsupportedOpError("there is no converter for this operator.")
     try:
         schema = onnx.defs.get_schema(op_type, opset, domain)
@@ -87,9 +92,9 @@ def resolve(domain: str, op_type: str, opset: int) -> Entry:
         version = schema.since_version
         if schema.deprecated:
             raise UnsupportedOpError(f"the operator is deprecated since opset {version}.")
-    fitting = [entry for entry in known if entry.since <= version]
+    fitting = [entry for entry in versions if entry.since <= version]
     if not fitting:
-        first = known[0].since
+        first = versions[0].since
         raise UnsupportedOpError(
             f"the meaning of version {version} of this operator has no converter, only {first} and later."
         )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ class Sampling:
         exclude_outside: Whether weights outside the input are dropped, and the others scaled up.
         antialias: Whether the kernel is widened when an axis shrinks.
         outside: The value of outputs outside the region of interest (`tf_crop_and_resize`).
-        roi: Triples (axis, start, end) of the region of interest, relative to the extents.
+        roi: Starts, then ends, of the region of interest along the axes, relative to the extents.
     """
 
     mode: str = "nearest"
@@ -37,18 +38,21 @@ class Sampling:
     exclude_outside: bool = False
     antialias: bool = False
     outside: float = 0.0
-    roi: tuple[tuple[int, float, float], ...] | None = None
+    roi: Sequence[float] | None = None
 
-    def region(self, axis: int) -> tuple[float, float]:
-        """Return start and end of the region of interest along an axis."""
-        for along, start, end in self.roi or ():
-            if along == axis:
-                return start, end
-        return 0.0, 1.0
+    def changed(self) -> dict[str, Any]:
+        """Return the fields that are not as by default."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+    def region(self, index: int) -> tuple[float, float]:
+        """Return start and end of the region of interest along the axis of this index."""
+        if self.roi is None:
+            return 0.0, 1.0
+        return self.roi[index], self.roi[index + len(self.roi) // 2]
 
 
 def resize_to(
-    x: Tensor, axes: Sequence[int], sizes: Sequence[int], scales: Sequence[float] | None, sampling: Sampling
+    x: Tensor, axes: Sequence[int], sizes: Sequence[int], scales: Sequence[float] | None, **how: Any
 ) -> Tensor:
     """Resize axes of x to sizes.
 
@@ -57,13 +61,14 @@ def resize_to(
         axes: Which axes.
         sizes: Their new extents.
         scales: Factors for the placement of samples; by default new extent / old extent.
-        sampling: How outputs are made.
+        how: The fields of :class:`Sampling`.
     """
+    sampling = Sampling(**how)
     inside: list[tuple[int, Tensor]] = []
     for i, (axis, size) in enumerate(zip(axes, sizes, strict=True)):
         extent = x.shape[axis]
         scale = size / extent if scales is None else scales[i]
-        places = _coordinates(size, extent, scale, sampling, axis, x.device)
+        places = _coordinates(size, extent, scale, sampling, i, x.device)
         if sampling.coordinates == "tf_crop_and_resize":
             inside.append((axis, (places >= 0) & (places <= extent - 1)))
         x = _resample(x, axis, places, scale, sampling)
@@ -74,23 +79,22 @@ def resize_to(
     return x
 
 
-def resize_by(x: Tensor, axes: Sequence[int], scales: Sequence[float], sampling: Sampling) -> Tensor:
-    """Resize axes of x by factors."""
+def resize_by(x: Tensor, axes: Sequence[int], scales: Sequence[float], **how: Any) -> Tensor:
+    """Resize axes of x by factors; `how` are the fields of :class:`Sampling`."""
+    sampling = Sampling(**how)
     sizes = []
-    for axis, scale in zip(axes, scales, strict=True):
-        start, end = sampling.region(axis)
+    for i, (axis, scale) in enumerate(zip(axes, scales, strict=True)):
+        start, end = sampling.region(i)
         sizes.append(_scaled(x.shape[axis], scale * (end - start)))
-    return resize_to(x, axes, sizes, scales, sampling)
+    return resize_to(x, axes, sizes, scales, **how)
 
 
-def resize_within(
-    x: Tensor, axes: Sequence[int], sizes: Sequence[int], policy: str, sampling: Sampling
-) -> Tensor:
+def resize_within(x: Tensor, axes: Sequence[int], sizes: Sequence[int], policy: str, **how: Any) -> Tensor:
     """Resize axes of x by one common factor, so that they fit into `sizes` or cover them."""
     factors = [size / x.shape[axis] for axis, size in zip(axes, sizes, strict=True)]
     scale = min(factors) if policy == "not_larger" else max(factors)
     extents = [math.floor(scale * x.shape[axis] + 0.5) for axis in axes]
-    return resize_to(x, axes, extents, [scale] * len(extents), sampling)
+    return resize_to(x, axes, extents, [scale] * len(extents), **how)
 
 
 def _scaled(extent: int, scale: float) -> int:
@@ -103,7 +107,7 @@ def _scaled(extent: int, scale: float) -> int:
 
 
 def _coordinates(
-    size: int, extent: int, scale: float, sampling: Sampling, axis: int, device: torch.device
+    size: int, extent: int, scale: float, sampling: Sampling, index: int, device: torch.device
 ) -> Tensor:
     """Return where each of `size` outputs lies on the input axis: [size]."""
     i = torch.arange(size, dtype=torch.float64, device=device)
@@ -118,7 +122,7 @@ def _coordinates(
     if kind == "tf_half_pixel_for_nn":
         return (i + 0.5) / scale
     if kind == "tf_crop_and_resize":
-        start, end = sampling.region(axis)
+        start, end = sampling.region(index)
         if size == 1:
             return i * 0 + 0.5 * (start + end) * (extent - 1)
         return start * (extent - 1) + i * (end - start) * (extent - 1) / (size - 1)
@@ -135,8 +139,9 @@ def _resample(x: Tensor, axis: int, places: Tensor, scale: float, sampling: Samp
     if sampling.mode == "nearest":
         return x.index_select(axis, _nearest(places, sampling.nearest).clamp(0, extent - 1))
     taps, weights = _taps(places, scale, sampling)
-    if sampling.exclude_outside or sampling.antialias:
+    if sampling.exclude_outside:
         weights = weights * ((taps >= 0) & (taps < extent))
+    if sampling.exclude_outside or sampling.antialias:
         weights = weights / weights.sum(0)
     shape = [1] * x.ndim
     shape[axis] = -1
@@ -145,7 +150,7 @@ def _resample(x: Tensor, axis: int, places: Tensor, scale: float, sampling: Samp
         wide.index_select(axis, tap) * weight.reshape(shape)
         for tap, weight in zip(taps.clamp(0, extent - 1), weights.to(wide.dtype), strict=True)
     )
-    total = sum(others, start=first)
+    total: Tensor = sum(others, start=first)
     return total.to(x.dtype) if x.is_floating_point() else total.round().to(x.dtype)
 
 

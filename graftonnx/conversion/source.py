@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
-from onnx.inliner import inline_local_functions
+from onnx.inliner import inline_local_functions, inline_selected_functions
 
 from graftonnx.conversion.values import FLOATS, Array, Type
 from graftonnx.errors import ModelError
@@ -24,6 +24,9 @@ from graftonnx.graph import reads, sort_nodes
 from graftonnx.metadata import read_metadata
 
 OLDEST_OPSET = 7
+_DEEPEST_BODY = 8
+"""How often a body may contain an operator with a body."""
+
 _SMALL = 256
 """Elements; float tensors up to this size stay in the skeleton, where shape inference may need them."""
 
@@ -44,23 +47,30 @@ class Source:
     Attributes:
         skeleton: The model; tensors that the module holds have no data.
         opsets: Domain -> version.
-        nodes: The nodes that the outputs depend on, in topological order.
+        graph: What is converted: the skeleton's graph, with functions expanded.
+        nodes: Its nodes that the outputs depend on, in topological order.
         types: Value name -> element type and shape, as far as ONNX infers them.
         fused: Whether `fuse` made the file.
     """
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, expand: Iterable[tuple[str, str]] = ()) -> None:
+        """Read a model.
+
+        Args:
+            model: It is not changed.
+            expand: Domain and name of standard operators that their definition's body replaces.
+        """
         self.opsets = _opsets(model)
-        if model.functions:
-            model = inline_local_functions(model)
         self.fused = bool(read_metadata(model).parents)
         self._tensors: dict[str, TensorProto] = {t.name: t for t in model.graph.initializer}
         self.skeleton = _without_data(model)
         for sparse in self.skeleton.graph.sparse_initializer:
             raise ModelError(f"the initializer '{sparse.values.name}' is sparse. Store it as a dense tensor.")
         self._separate_statistics()
-        self.nodes = _alive(self.skeleton)
-        self._inferred = self.skeleton
+        expanded = _expanded(self.skeleton, set(expand))
+        self.graph = expanded.graph
+        self.nodes = _alive(expanded)
+        self._inferred = expanded
         self.types: dict[str, Type] = {}
         self.learn({})
         self._stubs: dict[str, str] = {}
@@ -68,6 +78,10 @@ class Source:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the same object: a source does not change once its module exists."""
         return self
+
+    def can_write(self, name: str) -> bool:
+        """Return whether write back finds the node that holds or computes the constant `name`."""
+        return any(name in node.output for node in self.skeleton.graph.node)
 
     @property
     def initializers(self) -> Iterable[str]:
@@ -84,7 +98,7 @@ class Source:
     def uses(self) -> Counter[str]:
         """Count for each value how many inputs of living nodes, and graph outputs, read it."""
         count = Counter(name for node in self.nodes for name in reads(node))
-        count.update(value.name for value in self.skeleton.graph.output)
+        count.update(value.name for value in self.graph.output)
         for node in reversed(self.nodes):
             if node.op_type == "Identity":
                 count[node.input[0]] += count[node.output[0]] - 1
@@ -293,6 +307,25 @@ def dtype_name(data_type: int) -> str | None:
         return onnx.helper.tensor_dtype_to_np_dtype(data_type).name
     except KeyError:
         return None
+
+
+def _expanded(skeleton: ModelProto, operators: set[tuple[str, str]]) -> ModelProto:
+    """Return the model with local functions, and these standard operators, replaced by their bodies."""
+    if skeleton.functions:
+        skeleton = inline_local_functions(skeleton)
+    for _ in range(_DEEPEST_BODY):
+        found = {(n.domain, n.op_type) for n in skeleton.graph.node} & operators
+        if not found:
+            break
+        for operator in sorted(found):
+            try:
+                skeleton = inline_selected_functions(
+                    skeleton, [operator], False, inline_schema_functions=True
+                )
+            except RuntimeError:
+                # onnx cannot expand a body without the type of every input; the walker names the node.
+                operators = operators - {operator}
+    return skeleton
 
 
 def _alive(model: ModelProto) -> list[NodeProto]:

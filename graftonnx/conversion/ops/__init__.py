@@ -5,6 +5,7 @@ from __future__ import annotations
 from graftonnx.conversion.ops import (
     activation,
     constant,
+    control,
     conv,
     linear,
     logic,
@@ -17,5 +18,19 @@ from graftonnx.conversion.ops import (
     tensor,
 )
 
-FAMILIES = (activation, constant, conv, linear, logic, math, norm, pool, reduce, resize, shape, tensor)
+FAMILIES = (
+    activation,
+    constant,
+    control,
+    conv,
+    linear,
+    logic,
+    math,
+    norm,
+    pool,
+    reduce,
+    resize,
+    shape,
+    tensor,
+)
 """Every family, listed by name."""

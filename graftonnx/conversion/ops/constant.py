@@ -111,7 +111,8 @@ def torch_type(name: str | None) -> torch.dtype:
 
 def _weight_or_number(g: Builder, array: Any) -> Value:
     name = g.node.output[0]
-    if array.dtype.name in FLOATS and array.size > 1 and name not in g.frozen_names:
+    weight = array.dtype.name in FLOATS and array.size > 1 and name not in g.frozen_names
+    if weight and g.source.can_write(name):
         return Weight(name, array, g.uses[name], g.trainable(name))
     return np.asarray(array)
 

@@ -9,15 +9,17 @@ import torch
 
 from graftonnx.conversion.builder import Builder
 from graftonnx.conversion.registry import op
-from graftonnx.conversion.values import Array, Result, Size, Value, is_natural, is_symbolic
-from graftonnx.errors import UnsupportedOpError
+from graftonnx.conversion.values import Array, Result, Size, Value, is_symbolic
 
 
 @op("Equal", since=7)
 def equal(g: Builder, a: Value, b: Value) -> Result:
     """A == b."""
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and (is_symbolic(a) or is_symbolic(b)):
-        return _equal_sizes(a, b)
+        known = _equal_sizes(a, b)
+        if known is None:
+            return g.call(torch.eq, g.tensor(a), g.tensor(b))
+        return known
     return g.call(torch.eq, g.frozen(a), g.frozen(b))
 
 
@@ -84,20 +86,26 @@ def where(g: Builder, condition: Value, x: Value, y: Value) -> Result:
     return g.call(torch.where, g.tensor(condition) if not constant else condition, x, y)
 
 
-def _equal_sizes(a: Array, b: Array) -> Array:
-    """Compare integers of which some are known when the module runs: an extent is never negative."""
+def _equal_sizes(a: Array, b: Array) -> Array | None:
+    """Compare integers of which some are known when the module runs: an extent is never negative.
+
+    Returns:
+        Booleans; None if that does not decide all of them.
+    """
     result = [_same(x, y) for x, y in np.broadcast(a, b)]
+    if None in result:
+        return None
     return np.array(result, dtype=bool).reshape(np.broadcast(a, b).shape)
 
 
-def _same(x: Any, y: Any) -> bool:
+def _same(x: Any, y: Any) -> bool | None:
     if x is y:
         return True
     if not isinstance(x, Size) and not isinstance(y, Size):
         return bool(x == y)
-    if (is_natural(x) and is_natural(y)) or not (is_natural(x) or is_natural(y)):
-        raise UnsupportedOpError("it compares an extent that is only known when the model runs.")
-    return False
+    plain = [item for item in (x, y) if not isinstance(item, Size)]
+    natural = any(isinstance(item, Size) and item.natural for item in (x, y))
+    return False if natural and any(item < 0 for item in plain) else None
 
 
 def _choose(condition: Value, x: Value, y: Value) -> Array:

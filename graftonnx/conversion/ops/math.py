@@ -47,7 +47,7 @@ def div(g: Builder, a: Value, b: Value) -> Result:
     if _shapes(a, b):
         if all(is_natural(item) for v in (a, b) if isinstance(v, np.ndarray) for item in v.flat):
             return _on_sizes(operator.floordiv, a, b)
-        a, b = g.tensor(a), g.tensor(b)
+        return g.call(torch.div, g.tensor(a), g.tensor(b), rounding_mode="trunc")
     if not g.is_float(a):
         return g.call(torch.div, a, b, rounding_mode="trunc")
     return _arithmetic(g, operator.truediv, a, b)
@@ -151,8 +151,7 @@ for _op_type, _since, _function in (
 @op("CumSum", since=11)
 def cum_sum(g: Builder, x: Value, axis: Value, *, exclusive: int = 0, reverse: int = 0) -> Result:
     """Running sum along an axis."""
-    along = int(g.host(axis, "axis").item())
-    return g.call(reductions.cum_sum, g.tensor(x), along, bool(exclusive), bool(reverse))
+    return g.call(reductions.cum_sum, g.tensor(x), g.numbers(axis), bool(exclusive), bool(reverse))
 
 
 def _arithmetic(g: Builder, function: Callable[..., Any], a: Value, b: Value) -> Value:

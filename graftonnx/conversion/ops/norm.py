@@ -70,13 +70,16 @@ def batch_normalization(
     the share of the old statistics, PyTorch's that of the new ones.
     """
     if g.wanted > 1:
-        raise UnsupportedOpError(
-            "its running statistics are outputs that something reads, and PyTorch defines them otherwise."
-        )
+        if not training_mode:
+            raise UnsupportedOpError("its running statistics are outputs, but training_mode is 0.")
+        many = g.call(formulas.batch_norm_training, g.tensor(x), scale, b, mean, var, epsilon, momentum)
+        return tuple(g.item(many, i) for i in range(3))
     if training_mode and not (isinstance(mean, Weight) and isinstance(var, Weight)):
         return g.call(formulas.batch_norm_of_batch, g.tensor(x), scale, b, epsilon)
     if not (isinstance(mean, Weight) and isinstance(var, Weight)):
         return g.call(F.batch_norm, g.tensor(x), mean, var, scale, b, False, 1 - momentum, epsilon)
+    if mean.uses > 1 or var.uses > 1:
+        raise UnsupportedOpError("its running statistics belong to several nodes.")
     own = own_weights(scale, b, mean, var)
     share = round(1 - momentum, 9)
     shape = g.shape(x)

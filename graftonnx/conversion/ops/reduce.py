@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import fx
 
 from graftonnx.conversion import reductions
 from graftonnx.conversion.builder import Builder
 from graftonnx.conversion.registry import op
 from graftonnx.conversion.values import Result, Value, is_symbolic
+from graftonnx.errors import UnsupportedOpError
 
 _REDUCTIONS: dict[str, tuple[Callable[..., Any], int]] = {
     "ReduceL1": (reductions.reduce_l1, 18),
@@ -37,7 +39,12 @@ def _register(op_type: str, function: Callable[..., Any], axes_since: int) -> No
     def by_input(
         g: Builder, x: Value, axes: Value = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
     ) -> Result:
-        chosen = [] if axes is None else [int(axis) for axis in g.host(axes, "axes")]
+        chosen = [] if axes is None else g.numbers(axes)
+        if isinstance(chosen, fx.Node):
+            shape = g.shape(axes)
+            if shape is None or None in shape:
+                raise UnsupportedOpError("axes has an unknown number of elements, expected a known one.")
+            chosen = chosen if 0 not in shape else []
         everything = not chosen and not noop_with_empty_axes
         return _reduce(g, function, x, None if everything else chosen, keepdims)
 
@@ -47,13 +54,13 @@ def _register(op_type: str, function: Callable[..., Any], axes_since: int) -> No
         op(op_type, since=since)(convert)
 
 
-def _reduce(
-    g: Builder, function: Callable[..., Any], x: Value, axes: Sequence[int] | None, keepdims: int
-) -> Result:
+def _reduce(g: Builder, function: Callable[..., Any], x: Value, axes: Any, keepdims: int) -> Result:
     if is_symbolic(x) and function is reductions.reduce_prod:
         assert isinstance(x, np.ndarray)
         return np.asarray(np.multiply.reduce(x.ravel()), dtype=object).reshape([1] * bool(keepdims))
-    dims = list(range(g.rank(x))) if axes is None else list(axes)
+    dims = list(range(g.rank(x))) if axes is None else axes
+    if isinstance(dims, tuple):
+        dims = list(dims)
     return g.call(function, x, dims, bool(keepdims))
 
 

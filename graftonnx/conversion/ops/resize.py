@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from torch import fx
 from torch.nn import functional as F
 
 from graftonnx.conversion import resampling
@@ -39,13 +40,13 @@ def upsample_7(g: Builder, x: Value, *, mode: str = "nearest", scales: Sequence[
 @op("Upsample", since=9)
 def upsample(g: Builder, x: Value, scales: Value, *, mode: str = "nearest") -> Result:
     """X enlarged by factors."""
-    return _by_scales(g, x, g.host(scales, "scales").tolist(), _old(mode))
+    return _by_scales(g, x, g.numbers(scales), _old(mode))
 
 
 @op("Resize", since=10)
 def resize_10(g: Builder, x: Value, scales: Value, *, mode: str = "nearest") -> Result:
     """X resized by factors."""
-    return _by_scales(g, x, g.host(scales, "scales").tolist(), _old(mode))
+    return _by_scales(g, x, g.numbers(scales), _old(mode))
 
 
 @op("Resize", since=11)
@@ -110,20 +111,18 @@ def resize(
     _check(sampling)
     along = list(range(g.rank(x))) if axes is None else [axis % g.rank(x) for axis in axes]
     if sampling.coordinates == "tf_crop_and_resize":
-        box = g.host(roi, "roi").astype(float).tolist()
-        half = len(box) // 2
-        sampling = replace(sampling, roi=tuple(zip(along, box[:half], box[half:], strict=True)))
+        sampling = replace(sampling, roi=g.numbers(roi))
     if sizes is not None and (not isinstance(sizes, np.ndarray) or sizes.size):
         wanted = g.ints(sizes, "sizes")
         return _by_sizes(g, x, along, wanted, sampling, keep_aspect_ratio_policy)
-    return _by_scales(g, x, g.host(scales, "scales").tolist(), sampling, along)
+    return _by_scales(g, x, g.numbers(scales), sampling, along)
 
 
 def _by_sizes(
     g: Builder, x: Value, axes: Sequence[int], sizes: list[Any], sampling: Sampling, policy: str
 ) -> Result:
     if policy != "stretch":
-        return g.call(resampling.resize_within, g.tensor(x), axes, sizes, policy, sampling)
+        return g.call(resampling.resize_within, g.tensor(x), axes, sizes, policy, **sampling.changed())
     shape = g.shape(x) or ()
     pairs = [(a, s) for a, s in zip(axes, sizes, strict=True) if not _keeps(g, x, a, s, shape)]
     if not pairs:
@@ -132,14 +131,21 @@ def _by_sizes(
     if fast is not None:
         return g.call(F.interpolate, x, size=[size for _, size in pairs], **fast)
     return g.call(
-        resampling.resize_to, g.tensor(x), [a for a, _ in pairs], [s for _, s in pairs], None, sampling
+        resampling.resize_to,
+        g.tensor(x),
+        [a for a, _ in pairs],
+        [s for _, s in pairs],
+        None,
+        **sampling.changed(),
     )
 
 
 def _by_scales(
-    g: Builder, x: Value, scales: list[float], sampling: Sampling, axes: Sequence[int] | None = None
+    g: Builder, x: Value, scales: Any, sampling: Sampling, axes: Sequence[int] | None = None
 ) -> Result:
-    along = list(range(len(scales))) if axes is None else list(axes)
+    along = list(range(g.rank(x))) if axes is None else list(axes)
+    if isinstance(scales, fx.Node):
+        return g.call(resampling.resize_by, g.tensor(x), along, scales, **sampling.changed())
     crops = sampling.roi is not None
     pairs = [(a, float(s)) for a, s in zip(along, scales, strict=True) if s != 1 or crops]
     if not pairs:
@@ -147,7 +153,9 @@ def _by_scales(
     fast = _interpolation(g.rank(x), [axis for axis, _ in pairs], sampling)
     if fast is not None and all(scale == int(scale) for _, scale in pairs):
         return g.call(F.interpolate, x, scale_factor=[float(int(s)) for _, s in pairs], **fast)
-    return g.call(resampling.resize_by, g.tensor(x), [a for a, _ in pairs], [s for _, s in pairs], sampling)
+    return g.call(
+        resampling.resize_by, g.tensor(x), [a for a, _ in pairs], [s for _, s in pairs], **sampling.changed()
+    )
 
 
 def _keeps(g: Builder, x: Value, axis: int, size: Any, shape: tuple[int | None, ...]) -> bool:

@@ -51,7 +51,8 @@ def reshape(g: Builder, x: Value, shape: Value, *, allowzero: int = 0) -> Result
         target = [g.size(x, i) if _is_zero(extent) else extent for i, extent in enumerate(target)]
     if isinstance(x, np.ndarray):
         return x.reshape([_known(extent) for extent in target])
-    return _shaped(g.call(torch.reshape, x, target), g, x, target)
+    surprising = not allowzero and any(isinstance(e, Size) and not e.natural for e in target)
+    return _shaped(g.call(indexing.reshape if surprising else torch.reshape, x, target), g, x, target)
 
 
 @op("Flatten", since=1)
@@ -75,7 +76,9 @@ def squeeze_1(g: Builder, x: Value, *, axes: Sequence[int] | None = None) -> Res
 @op("Squeeze", since=13)
 def squeeze(g: Builder, x: Value, axes: Value = None) -> Result:
     """Drop axes of extent 1."""
-    return _squeeze(g, x, None if axes is None else [int(a) for a in g.host(axes, "axes")])
+    if isinstance(axes, fx.Node):
+        return g.call(indexing.squeeze, g.tensor(x), g.numbers(axes))
+    return _squeeze(g, x, None if axes is None else g.numbers(axes))
 
 
 @op("Unsqueeze", since=1)
@@ -87,7 +90,9 @@ def unsqueeze_1(g: Builder, x: Value, *, axes: Sequence[int]) -> Result:
 @op("Unsqueeze", since=13)
 def unsqueeze(g: Builder, x: Value, axes: Value) -> Result:
     """Insert axes of extent 1."""
-    return _unsqueeze(g, x, [int(a) for a in g.host(axes, "axes").ravel()])
+    if isinstance(axes, fx.Node):
+        return g.call(indexing.unsqueeze, g.tensor(x), g.numbers(axes))
+    return _unsqueeze(g, x, g.numbers(axes))
 
 
 @op("Transpose", since=1)

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import fx
 from torch.nn import functional as F
 
 from graftonnx.conversion import indexing
 from graftonnx.conversion.builder import Builder
+from graftonnx.conversion.ops.constant import torch_type
 from graftonnx.conversion.ops.conv import pad_widths
 from graftonnx.conversion.registry import op
 from graftonnx.conversion.values import Array, Result, Size, Value, is_symbolic
@@ -62,6 +64,9 @@ def slice_(
 ) -> Result:
     """The part of `data` between starts and ends, every step-th element."""
     first, last = g.ints(starts, "starts"), g.ints(ends, "ends")
+    if isinstance(axes, fx.Node) or isinstance(steps, fx.Node):
+        lists = [None if v is None else g.numbers(v) for v in (starts, ends, axes, steps)]
+        return g.call(indexing.slice_, g.tensor(data), *lists)
     along = None if axes is None else [int(a) for a in g.host(axes, "axes")]
     step = [1] * len(first) if steps is None else [int(s) for s in g.host(steps, "steps")]
     return _slice(g, data, first, last, along, step)
@@ -105,9 +110,13 @@ def pad(
     g: Builder, x: Value, pads: Value, value: Value = None, axes: Value = None, *, mode: str = "constant"
 ) -> Result:
     """X with elements added (or, for negative pads, removed) at the ends of its axes."""
+    if isinstance(axes, fx.Node) or isinstance(value, fx.Node):
+        number = 0.0 if value is None else g.item(g.numbers(value), 0)
+        along = None if axes is None else g.numbers(axes)
+        return g.call(indexing.pad, g.tensor(x), g.numbers(pads), along, number, mode)
     widths = g.ints(pads, "pads")
     if axes is not None:
-        rank, along = g.rank(x), [int(a) for a in g.host(axes, "axes")]
+        rank, along = g.rank(x), g.numbers(axes)
         whole: list[Any] = [0] * 2 * rank
         for i, axis in enumerate(along):
             whole[axis % rank], whole[axis % rank + rank] = widths[i], widths[i + len(along)]
@@ -123,14 +132,17 @@ def range_(g: Builder, start: Value, limit: Value, delta: Value) -> Result:
     if all(isinstance(b, np.ndarray) and not is_symbolic(b) for b in bounds):
         first, last, step = (b for b in bounds if isinstance(b, np.ndarray))
         return np.arange(first.item(), last.item(), step.item()).astype(first.dtype)
-    if any(isinstance(b, np.ndarray) and b.dtype.kind == "f" for b in bounds):
-        raise UnsupportedOpError("its float bounds are only known when the model runs.")
-    return g.call(torch.arange, *(g.ints(b, "a bound")[0] for b in bounds))
+    kind = g.type(start).dtype
+    if kind == "int64" and all(isinstance(b, np.ndarray) for b in bounds):
+        return g.call(torch.arange, *(g.ints(b, "a bound")[0] for b in bounds))
+    return g.call(indexing.arange, *(g.numbers(b) for b in bounds), torch_type(kind))
 
 
 @op("Trilu", since=14)
 def trilu(g: Builder, x: Value, k: Value = None, *, upper: int = 1) -> Result:
     """The upper or lower triangle of the last two axes, zeros elsewhere."""
+    if isinstance(k, fx.Node):
+        return g.call(indexing.trilu, g.tensor(x), g.numbers(k), bool(upper))
     diagonal = 0 if k is None else int(g.host(k, "k").item())
     return g.call(torch.triu if upper else torch.tril, x, diagonal)
 

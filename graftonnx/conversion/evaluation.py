@@ -1,0 +1,55 @@
+"""Run a module on NumPy arrays, and look at the values in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from graftonnx.conversion.builder import VALUE
+from graftonnx.conversion.values import Array, to_array, to_tensor
+
+
+def run_module(module: nn.Module, *inputs: Array) -> list[Array]:
+    """Return the outputs of a module in evaluation mode, without gradients; its mode is restored."""
+    results = _evaluated(module, module, inputs)
+    return [to_array(r) for r in (results if isinstance(results, tuple) else (results,))]
+
+
+def intermediate_values(module: fx.GraphModule, *inputs: Array) -> dict[str, Array]:
+    """Return every ONNX value that a converted module computes, in the order of computation.
+
+    Returns:
+        Value name -> array.
+    """
+    recorder = _Recorder(module)
+    _evaluated(module, recorder.run, inputs)
+    return recorder.values
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph node by node and copies the tensors that are ONNX values."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.values: dict[str, Array] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node; keep a copy, because a later node may write into the tensor."""
+        result = super().run_node(n)
+        if VALUE in n.meta and isinstance(result, torch.Tensor):
+            self.values[n.meta[VALUE]] = to_array(result.clone())
+        return result
+
+
+def _evaluated(module: nn.Module, call: Callable[..., Any], inputs: tuple[Array, ...]) -> Any:
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            return call(*(to_tensor(array).to(device) for array in inputs))
+    finally:
+        module.train(training)

@@ -116,7 +116,8 @@ def read_metadata(model: onnx.ModelProto) -> Metadata:
     found = props.pop("format", str(FORMAT))
     if not found.isdecimal() or int(found) > FORMAT:
         raise ModelError(
-            f"its graftonnx metadata has format '{found}', this version reads up to {FORMAT}. Upgrade graftonnx."
+            f"its graftonnx metadata has format '{found}', this version reads up to {FORMAT}. "
+            "Upgrade graftonnx."
         )
     fields = {}
     for key, text in props.items():

@@ -66,8 +66,8 @@ def check_runs(model: onnx.ModelProto, names: Mapping[str, str]) -> dict[str, Ar
             raise ParityError(f"with a batch of {batch} the output has shape {list(logits.shape)}.")
         if not np.isfinite(logits).all():
             raise ParityError(
-                f"the output is not finite with a batch of {batch}{_blamed(names, three[1:])}. Check its weights "
-                "and --preprocess."
+                f"the output is not finite with a batch of {batch}{_blamed(names, three[1:])}. "
+                "Check its weights and --preprocess."
             )
     worst = float(np.abs(one[0][0] - three[0][0]).max())
     if worst > ROW_TOLERANCE * max(1.0, float(np.abs(three[0]).max())):

@@ -2,8 +2,8 @@
 
 The batch is followed through the graph as an axis: it starts as axis 0 of the input, moves with `Transpose`,
 and merges with its neighbour in a `Reshape`, where it stays the outer one. A constant target then gets -1 at
-that axis, and a constant that is concatenated to a batch (a class token) is expanded to it. Whether the result
-is right is proven later, by running it with batch 1 and batch 3.
+that axis, and a constant that is concatenated to a batch (a class token) is expanded to it. Whether the
+result is right is proven later, by running it with batch 1 and batch 3.
 """
 
 from __future__ import annotations

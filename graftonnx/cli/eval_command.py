@@ -71,6 +71,8 @@ def command(
     classifier = open_classifier(model, provider=provider, preprocess=preprocess)
     note_fallback(classifier.session, quiet=quiet)
     selection = select(data, part, source=model, split_file=split_file)
+    if part is None and selection.part == "all" and not quiet:
+        console.note("Note: nothing says which images validated; these are all, with those that trained.")
     with progress("Evaluating", len(selection.samples), quiet=quiet) as advance:
         result = evaluate(classifier, selection, batch_size=batch_size, workers=workers, on_image=advance)
     if as_json:

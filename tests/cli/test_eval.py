@@ -71,6 +71,16 @@ def test_the_exported_file_gives_the_same_with_the_split_of_the_run() -> None:
 
 
 @pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(("quiet", "notes"), [((), 1), (("-q",), 0)])
+def test_accuracy_on_training_images_is_not_reported_unsaid(quiet: tuple[str, ...], notes: int) -> None:
+    onnx.save(colour_network(), "alone.onnx")
+    result = CliRunner().invoke(graftonnx, ["eval", "alone.onnx", "--data", "data", *quiet])
+    assert "(12 images of data, on cpu)" in result.stdout
+    note = "Note: nothing says which images validated; these are all, with those that trained.\n"
+    assert result.stderr == note * notes
+
+
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("size", ["1", "5", "100"])
 def test_the_batch_size_changes_nothing(size: str) -> None:
     record = json.loads(call("run", "--data", "data", "--split", "all", "--batch-size", size, "--json"))
@@ -92,7 +102,7 @@ def test_many_classes_show_the_most_confused_pairs(tmp_path: Path) -> None:
     for k, name in enumerate(names):
         for i in range(1 + (k == 7)):
             write_image(tmp_path / "data" / name / f"{i}.png", RGB["red"])
-    output = call(str(tmp_path / "m.onnx"), "--data", str(tmp_path / "data"))
+    output = call(str(tmp_path / "m.onnx"), "--data", str(tmp_path / "data"), "--split", "all")
     assert "top-1 3.23%, top-5 16.13%" in output
     lines = [[cell.strip() for cell in row.split("│")[1:-1]] for row in output.splitlines()]
     assert ["class[7]", "class[0]", "2"] in lines

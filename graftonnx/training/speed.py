@@ -17,9 +17,12 @@ from graftonnx.training.config import Device, Layout, Precision, TrainConfig
 BATCH = 16
 """Images per measured step; enough to rank the modes, small enough to take seconds."""
 
-STEPS = 5
-BUDGET = 1.5
-"""Seconds of measured steps per mode, and their number at most."""
+ROUNDS = 5
+BUDGET = 6.0
+"""Turns after the first, and the seconds after which no other begins; every mode runs at least twice."""
+
+HOPELESS = 2.0
+"""A mode that takes this many times as long as the best is not measured again."""
 
 
 @dataclass(frozen=True)
@@ -82,44 +85,50 @@ def choose_mode(
     modes = [Mode(precision, layout) for precision in precisions for layout in layouts]
     if len(modes) == 1:
         return modes[0], {}
-    images = torch.rand(min(config.batch_size, BATCH), 3, *size, device=device)
-    seconds: dict[Mode, float] = {}
     with _unchanged(network), forked_random(device):
-        for mode in modes:
-            step = _step(network, images, mode, device)
-            seconds[mode] = _time(step, device, give_up=2 * min(seconds.values(), default=float("inf")))
+        images = torch.rand(min(config.batch_size, BATCH), 3, *size, device=device)
+        seconds = _measure({mode: _step(network, images, mode, device) for mode in modes})
     best = min(modes, key=seconds.__getitem__)
     return best, {str(mode): value / len(images) for mode, value in seconds.items()}
 
 
-def _step(network: nn.Module, images: Tensor, mode: Mode, device: str) -> Callable[[], None]:
-    """Return a function that runs one forward and backward pass in `mode`."""
-    network.to(memory_format=mode.memory_format)  # type: ignore[call-overload]
+def _step(network: nn.Module, images: Tensor, mode: Mode, device: Device) -> Callable[[], float]:
+    """Return a function that runs one forward and backward pass in `mode` and returns its seconds."""
     images = images.contiguous(memory_format=mode.memory_format)
     labels = torch.zeros(len(images), dtype=torch.long, device=device)
 
-    def step() -> None:
+    def step() -> float:
+        network.to(memory_format=mode.memory_format)  # type: ignore[call-overload]
+        start = time.perf_counter()
         with mode.autocast(device):
             logits = network(images)
-        loss = F.cross_entropy(logits.float(), labels)
-        torch.autograd.backward(loss)
+        torch.autograd.backward(F.cross_entropy(logits.float(), labels))
+        if device == "cuda":
+            torch.cuda.synchronize()
+        elapsed = time.perf_counter() - start
         network.zero_grad(set_to_none=True)
+        return elapsed
 
     return step
 
 
-def _time(step: Callable[[], None], device: str, give_up: float) -> float:
-    """Return the shortest time of a step, in seconds; after the first, slower than `give_up` is enough."""
-    times: list[float] = []
-    while len(times) <= STEPS and sum(times[1:]) < BUDGET:
-        start = time.perf_counter()
+def _measure(steps: dict[Mode, Callable[[], float]]) -> dict[Mode, float]:
+    """Return the shortest time of each mode's step, in seconds.
+
+    The modes take turns, so that another program's burst of work does not fall on one of them alone.
+    """
+    for step in steps.values():
         step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-        if len(times) > 1 and times[-1] > give_up:
+    start = time.perf_counter()
+    seconds = {mode: step() for mode, step in steps.items()}
+    for turn in range(ROUNDS):
+        best = min(seconds.values())
+        for mode, step in steps.items():
+            if turn == 0 or seconds[mode] < HOPELESS * best:
+                seconds[mode] = min(seconds[mode], step())
+        if time.perf_counter() - start > BUDGET:
             break
-    return min(times[1:])
+    return seconds
 
 
 def forked_random(device: Device) -> contextlib.AbstractContextManager[None]:

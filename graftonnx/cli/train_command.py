@@ -125,18 +125,17 @@ def _check_alone(ctx: click.Context) -> None:
 
 
 def _print(result: TrainResult) -> None:
-    """Print the result as a table."""
+    """Print the result as a table of names and values."""
     from rich.table import Table
 
-    table = Table("model", "epochs", "best", "val accuracy", "in PyTorch", "time", "images/s", "mode")
-    table.add_row(
-        str(result.model),
-        str(result.epochs),
-        str(result.best_epoch),
-        f"{result.val_accuracy:.2%}",
-        f"{result.val_accuracy_torch:.2%}",
-        f"{result.seconds:.0f} s",
-        f"{result.images_per_second:.0f}",
-        f"{result.device} {result.precision} {result.layout}",
-    )
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in (
+        ("model", str(result.model)),
+        ("validation accuracy", f"{result.val_accuracy:.2%} of {result.val_images} images (ONNX Runtime)"),
+        ("", f"{result.val_accuracy_torch:.2%} (PyTorch)"),
+        ("best epoch", f"{result.best_epoch} of {result.epochs}"),
+        ("time", f"{result.seconds:.0f} s, {result.images_per_second:.0f} training images/s"),
+        ("trained on", f"{result.device}, {result.precision}, {result.layout}"),
+    ):
+        table.add_row(name, value)
     console.print_table(table)

@@ -217,12 +217,14 @@ def _fit(
                 ckpt_path=start,
                 weights_only=True,
             )
-        except Stopped as stop:
+        except SystemExit as exit:
+            raise KeyboardInterrupt from exit  # Lightning's answer to a second Ctrl-C
+        except Stopped:
             epoch = trainer.current_epoch + 1
             if keeper.epochs:
                 write_curves(run.curves, keeper.epochs)
             assert request.signal is not None
-            raise Interrupted(run.path, epoch, request.signal) from stop
+            raise Interrupted(run.path, epoch, request.signal) from None
     write_metrics(run.metrics, keeper.epochs)
     return keeper.epochs
 

@@ -50,8 +50,10 @@ def run(*arguments: object) -> Result:
 def test_prints_a_table_on_stdout_and_remarks_on_stderr(source: Path, data: Path, tmp_path: Path) -> None:
     result = run(source, "--data", data, "-o", tmp_path / "run", *FAST, *RATES)
     assert result.exit_code == 0, result.output
-    assert "val accuracy" in result.stdout
-    assert "100.00%" in result.stdout
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[1][:5] == ["validation", "accuracy", "100.00%", "of", "8"]
+    assert lines[2] == ["100.00%", "(PyTorch)"]
+    assert lines[3] in (["best", "epoch", "1", "of", "2"], ["best", "epoch", "2", "of", "2"])
     assert "32 images to train, 8 to validate, 2 classes; cpu, fp32" in result.stderr
     assert "epoch 2: train loss" in result.stderr
     assert (tmp_path / "run" / "model.onnx").is_file()

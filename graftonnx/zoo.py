@@ -77,7 +77,7 @@ def export_network(
         force: Whether an existing target may be replaced.
 
     Raises:
-        ValueError: If there is no such network, or it cannot have these classes, this width or this size.
+        ChoiceError: If there is no such network, or it cannot have these classes, this width or this size.
         ModelError: If the checkpoint cannot be read or does not fit.
         ParityError: If ONNX Runtime's logits are not PyTorch's.
         GraftError: If the target cannot be written.
@@ -85,7 +85,7 @@ def export_network(
     entry = registry.find(name)
     size = entry.input_size if input_size is None else input_size
     if size < entry.smallest_input:
-        raise ValueError(
+        raise registry.ChoiceError(
             f"cannot build {entry.name} for {size}x{size} images: the smallest it can run at is "
             f"{entry.smallest_input}x{entry.smallest_input}"
         )

@@ -111,15 +111,15 @@ def _check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], classifi
         )
     problems = []
     if missing:
-        problems.append(f"{len(missing)} of {len(expected)} keys are missing ({_some(missing)})")
+        problems.append(f"missing keys: {len(missing)} of {len(expected)} ({_some(missing)})")
     if left_over:
-        problems.append(f"{len(left_over)} keys are unknown to it ({_some(left_over)})")
+        problems.append(f"unknown keys: {len(left_over)} ({_some(left_over)})")
     if shapes:
         named = [
             f"'{key}' is {list(state[key].shape)}, expected {list(expected[key].shape)}" for key in shapes
         ]
         more = f", and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-        problems.append(f"{len(shapes)} shapes differ ({'; '.join(named[:_SHOWN])}{more})")
+        problems.append(f"other shapes: {len(shapes)} ({'; '.join(named[:_SHOWN])}{more})")
     raise CheckpointError(f"the checkpoint does not fit the network: {'; '.join(problems)}.")
 
 

@@ -84,18 +84,7 @@ def to_onnx(module: nn.Module, input_shape: tuple[int, int, int], *, name: str) 
             logits = module(torch.zeros(1, *input_shape))
     finally:
         module.train(training)
-    graph = _Graph()
-    values: dict[fx.Node, str] = {}
-    for node in traced.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = "input"
-        elif node.op == "call_module":
-            values[node] = _write_module(
-                graph, node.target, traced.get_submodule(node.target), values[node.args[0]]
-            )
-        elif node.op == "call_function":
-            values[node] = _write_function(graph, node, values)
-    graph.nodes[-1].output[0] = "logits"
+    graph = _write_graph(traced)
     return helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -108,6 +97,26 @@ def to_onnx(module: nn.Module, input_shape: tuple[int, int, int], *, name: str) 
         ir_version=IR_VERSION,
         producer_name="graftonnx",
     )
+
+
+def _write_graph(traced: fx.GraphModule) -> _Graph:
+    """Write a traced network, node by node; its input becomes `input`, its output `logits`."""
+    graph = _Graph()
+    values: dict[object, str] = {}
+    for node in traced.graph.nodes:
+        match node.op:
+            case "placeholder" if not values:
+                values[node] = "input"
+            case "call_module":
+                module = traced.get_submodule(node.target)
+                values[node] = _write_module(graph, node.target, module, values[node.args[0]])
+            case "call_function":
+                values[node] = _write_function(graph, node, values)
+            case "output" if values.get(node.args[0]) == graph.nodes[-1].name:
+                graph.nodes[-1].output[0] = "logits"
+            case _:
+                raise ValueError(f"cannot write '{node.name}' as ONNX: this {node.op} has no form here")
+    return graph
 
 
 def run(module: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -133,18 +142,18 @@ def _write_module(graph: _Graph, path: str, module: nn.Module, x: str) -> str:
     return path
 
 
-def _write_function(graph: _Graph, node: fx.Node, values: dict[fx.Node, str]) -> str:
+def _write_function(graph: _Graph, node: fx.Node, values: dict[object, str]) -> str:
     """Append the node of a function call and return its value."""
     function: Any = node.target
     name = graph.free_name([*list(node.meta.get("nn_module_stack", {}))[-1:], function.__name__])
     match function:
         case torch.cat:
-            parts = [values[part] for part in node.args[0]]  # type: ignore[union-attr, index]
+            parts = [values[part] for part in node.args[0]]
             graph.node("Concat", name, parts, axis=node.kwargs["dim"])
         case torch.flatten if node.args[1:] == (1,):
-            graph.node("Flatten", name, [values[node.args[0]]], axis=1)  # type: ignore[index]
+            graph.node("Flatten", name, [values[node.args[0]]], axis=1)
         case operator.add:
-            graph.node("Add", name, [values[term] for term in node.args])  # type: ignore[index]
+            graph.node("Add", name, [values[term] for term in node.args])
         case _:
             raise ValueError(f"cannot write '{name}' as ONNX: {node.target} has no form here")
     return name
@@ -166,12 +175,14 @@ def _conv(graph: _Graph, path: str, module: nn.Conv2d, x: str) -> None:
 
 
 def _batch_norm(graph: _Graph, path: str, module: nn.BatchNorm2d, x: str) -> None:
+    if not (module.affine and module.track_running_stats and module.momentum is not None):
+        raise ValueError(f"cannot write '{path}' as ONNX: it lacks weights, running statistics or momentum")
     graph.node(
         "BatchNormalization",
         path,
         [x, *graph.weights(path, module, "weight", "bias", "running_mean", "running_var")],
         epsilon=module.eps,
-        momentum=1 - (module.momentum or 0.0),
+        momentum=1 - module.momentum,
     )
 
 

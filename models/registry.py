@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+class ChoiceError(ValueError):
+    """There is no such network, or it cannot be built as asked."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A network that can be built.
@@ -127,7 +131,7 @@ def find(name: str) -> Entry:
     """Return the network called `name`; dots and dashes are read as underscores, case does not matter.
 
     Raises:
-        ValueError: If there is none; the message names the nearest.
+        ChoiceError: If there is none; the message names the nearest.
     """
     names = [entry.name for entry in ENTRIES]
     spelled = name.lower().replace(".", "_").replace("-", "_")
@@ -137,7 +141,7 @@ def find(name: str) -> Entry:
     hint = (
         f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Choose from {', '.join(names)}."
     )
-    raise ValueError(f"there is no network '{name}'. {hint}")
+    raise ChoiceError(f"there is no network '{name}'. {hint}")
 
 
 def build(name: str, *, classes: int | None = None, width: float = 1.0, seed: int = 0) -> nn.Module:
@@ -150,7 +154,7 @@ def build(name: str, *, classes: int | None = None, width: float = 1.0, seed: in
         seed: Of the random weights. The global random state is left as it was.
 
     Raises:
-        ValueError: If there is no such network, or it cannot have these classes or this width.
+        ChoiceError: If there is no such network, or it cannot have these classes or this width.
     """
     import torch
 
@@ -158,11 +162,11 @@ def build(name: str, *, classes: int | None = None, width: float = 1.0, seed: in
 
     entry = find(name)
     if classes is not None and classes < 1:
-        raise ValueError(f"cannot build {entry.name}: classes (={classes}) must be at least 1")
+        raise ChoiceError(f"cannot build {entry.name}: classes (={classes}) must be at least 1")
     if not (math.isfinite(width) and width > 0):
-        raise ValueError(f"cannot build {entry.name}: width (={width:g}) must be a positive number")
+        raise ChoiceError(f"cannot build {entry.name}: width (={width:g}) must be a positive number")
     if width != 1.0 and not entry.scalable:
-        raise ValueError(
+        raise ChoiceError(
             f"cannot build {entry.name}: it has no width multiplier, width (={width:g}) must be 1"
         )
     with torch.random.fork_rng(devices=[]):

@@ -56,11 +56,11 @@ def list_networks(as_json: bool) -> None:
 
 def _known(ctx: click.Context, param: click.Parameter, name: str) -> str:
     """Answer an unknown network with the nearest names."""
-    from graftonnx.models.registry import find
+    from graftonnx.models.registry import ChoiceError, find
 
     try:
         known: str = find(name).name
-    except ValueError as error:
+    except ChoiceError as error:
         raise click.BadParameter(str(error), ctx, param) from error
     return known
 
@@ -121,6 +121,7 @@ def export(
     and the weights keep their PyTorch names, so that the file can be fine-tuned. ONNX Runtime's logits are
     compared with PyTorch's before anything is written.
     """
+    from graftonnx.models.registry import ChoiceError
     from graftonnx.zoo import export_network
 
     try:
@@ -134,7 +135,7 @@ def export(
             seed=seed,
             force=force,
         )
-    except ValueError as error:
+    except ChoiceError as error:
         raise click.UsageError(f"{error}.") from error
     for remark in exported.notes:
         note(f"Note: {remark}.")

@@ -124,6 +124,19 @@ class Calls(nn.Module):
         return torch.sin(x) if self.times == 0 else torch.flatten(x, 1)
 
 
+class Unusual(nn.Module):
+    """A network of two outputs, or one whose output comes from a method."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.ReLU()
+        self.outputs = outputs
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        y: Tensor = torch.flatten(self.layer(x), 1)
+        return (y, y) if self.outputs == 2 else y.abs()
+
+
 @pytest.mark.parametrize(
     ("module", "sentence"),
     [
@@ -139,6 +152,12 @@ class Calls(nn.Module):
             Calls(nn.MaxPool2d(3, 1, dilation=2)),
             "cannot write 'layer' as ONNX: its dilation is 2, not 1",
         ),
+        (
+            Calls(nn.BatchNorm2d(3, affine=False)),
+            "cannot write 'layer' as ONNX: it lacks weights, running statistics or momentum",
+        ),
+        (Unusual(outputs=1), "cannot write 'abs_1' as ONNX: this call_method has no form here"),
+        (Unusual(outputs=2), "cannot write 'output' as ONNX: this output has no form here"),
     ],
 )
 def test_what_has_no_form_is_refused(module: nn.Module, sentence: str) -> None:

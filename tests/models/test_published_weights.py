@@ -104,27 +104,27 @@ def test_missing_keys_are_counted_and_the_first_named(network: SqueezeNet, state
     with pytest.raises(CheckpointError) as caught:
         load_state_dict(network, kept, classifier=CLASSIFIER)
     assert str(caught.value) == (
-        "the checkpoint does not fit the network: 5 of 52 keys are missing ('features.0.weight', "
+        "the checkpoint does not fit the network: missing keys: 5 of 52 ('features.0.weight', "
         "'features.0.bias', 'features.3.squeeze.weight' and 2 more)."
     )
     assert caught.value.classes is None
 
 
 def test_unknown_keys_are_counted_and_named(network: SqueezeNet, state: State) -> None:
-    with pytest.raises(CheckpointError, match=r": 1 keys are unknown to it \('extra'\)\.$"):
+    with pytest.raises(CheckpointError, match=r": unknown keys: 1 \('extra'\)\.$"):
         load_state_dict(network, state | {"extra": torch.ones(1)}, classifier=CLASSIFIER)
 
 
 def test_other_shapes_are_shown_found_against_expected(network: SqueezeNet, state: State) -> None:
     state["features.0.weight"] = torch.ones(16, 1, 3, 3)
-    sentence = r"1 shapes differ \('features.0.weight' is \[16, 1, 3, 3\], expected \[16, 3, 3, 3\]\)"
+    sentence = r"other shapes: 1 \('features.0.weight' is \[16, 1, 3, 3\], expected \[16, 3, 3, 3\]\)"
     with pytest.raises(CheckpointError, match=sentence):
         load_state_dict(network, state, classifier=CLASSIFIER)
 
 
 def test_many_other_shapes_are_counted(network: SqueezeNet) -> None:
     wide = SqueezeNet("1.1", classes=4, width=0.5).state_dict()
-    with pytest.raises(CheckpointError, match=r"49 shapes differ \(.*; .*; .*, and 46 more\)\.$"):
+    with pytest.raises(CheckpointError, match=r"other shapes: 49 \(.*; .*; .*, and 46 more\)\.$"):
         load_state_dict(network, wide, classifier=CLASSIFIER)
 
 

@@ -174,7 +174,7 @@ def open_classifier(
     proto = network.proto
     proto.graph.name = path.name
     session = open_session(proto, provider=provider)
-    has_softmax = final_softmax(network.view, network.classifier.output) is not None
+    has_softmax = final_softmax(network.view, network.head.output) is not None
     return Classifier(session, convention, softmax=has_softmax)
 
 

@@ -23,9 +23,9 @@ from graftonnx.metadata import InputConvention, Metadata, Preprocess, read_metad
 from graftonnx.model import load, read, save
 from graftonnx.normalise.constants import replace
 from graftonnx.normalise.inference import infer_shapes
-from graftonnx.runtime import Session, exceeds_protobuf, open_session, with_outputs
+from graftonnx.runtime import Session, open_session, with_outputs
 from graftonnx.shapes import spelled
-from graftonnx.weights import attach, detach
+from graftonnx.weights import attach, detach, exceeds_protobuf
 
 PROBABILITIES, LOGITS = "probabilities", "logits"
 

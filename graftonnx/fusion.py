@@ -15,7 +15,7 @@ from graftonnx.matching import DEFAULT_SKIPS, fused_size, match, planned
 from graftonnx.metadata import PRESETS, InputConvention, Metadata, Parent, write_metadata
 from graftonnx.model import Network
 from graftonnx.plan import Plan
-from graftonnx.spine import Classifier, find_spine
+from graftonnx.spine import Head, find_spine
 from graftonnx.splice import INPUT, OUTPUT, HeadDesign, feature_extent, splice
 from graftonnx.taps import trunk
 
@@ -81,7 +81,7 @@ def fuse(
         weights=weights,
         input=INPUT,
         input_shape=(3, *plan.input_size),
-        classifier=Classifier(OUTPUT, classes, "head/features"),
+        head=Head(OUTPUT, classes, "head/features"),
         spine=find_spine(view, INPUT, OUTPUT),
         preprocess=PRESETS["unit"],
         preprocess_reason="fused networks take RGB in 0..1",
@@ -128,7 +128,7 @@ def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> No
 
 def _classes(classes: int | None, labels: Sequence[str], first: Network) -> int:
     if classes is None:
-        classes = len(labels) or first.classifier.classes
+        classes = len(labels) or first.head.classes
     if labels and len(labels) != classes:
         raise ValueError(f"classes (={classes}) differs from the number of labels (={len(labels)})")
     if classes < 2:
@@ -180,7 +180,7 @@ def _described(letter: str, network: Network) -> Parent:
         parameters=parameters(network.view, trunk(network)),
         input_size=network.input_shape[1:],
         input_value=f"{letter}/{network.input}",
-        feature=f"{letter}/{network.classifier.feature}",
+        feature=f"{letter}/{network.head.feature}",
         features=feature_extent(network)[1],
         preprocess=network.preprocess,
     )

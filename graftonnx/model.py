@@ -22,15 +22,12 @@ from graftonnx.normalise.inference import infer_shapes, set_extents
 from graftonnx.normalise.layout import to_channels_first
 from graftonnx.normalise.opset import check_operators, convert_opset, declared_opset, inline_functions
 from graftonnx.shapes import spelled
-from graftonnx.spine import Classifier, Spine, find_classifier
-from graftonnx.weights import Weights, attach, detach
+from graftonnx.spine import Head, Spine, find_head
+from graftonnx.weights import Weights, attach, detach, exceeds_protobuf
 
 BATCH = "batch"
 DEFAULT_SIZE = (224, 224)
 """Height and width at which a network runs whose file leaves both open."""
-
-MAX_INLINE = 2_000_000_000
-"""Bytes beyond which a file's weights go into a second file; protobuf ends at 2 GiB."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Network:
         weights: The data of the stubs.
         input: The image input.
         input_shape: C, H, W.
-        classifier: Its output, classes and feature tensor.
+        head: Its own head: output, classes, and the feature tensor in front.
         spine: The values on every path from the input to the output.
         preprocess: What the input expects, as far as we know.
         preprocess_reason: How we know.
@@ -64,7 +61,7 @@ class Network:
     weights: Weights = field(repr=False)
     input: str
     input_shape: tuple[int, int, int]
-    classifier: Classifier
+    head: Head
     spine: Spine = field(repr=False)
     preprocess: Preprocess
     preprocess_reason: str
@@ -175,7 +172,7 @@ def resize(network: Network, size: tuple[int, int]) -> Network:
         return network
     model, weights = onnx.ModelProto(), dict(network.weights)
     model.CopyFrom(network.skeleton)
-    feature = network.classifier.feature
+    feature = network.head.feature
     replace(model.graph.output, [onnx.helper.make_tensor_value_info(feature, onnx.TensorProto.FLOAT, None)])
     drop_dead(model, weights)
     shape = (network.input_shape[0], *size)
@@ -196,7 +193,7 @@ def save(model: Network | onnx.ModelProto, path: str | Path, *, force: bool = Fa
     path = Path(path)
     files.check_writable(path, force=force)
     proto = model.proto if isinstance(model, Network) else model
-    if proto.ByteSize() <= MAX_INLINE:
+    if not exceeds_protobuf(proto):
         files.write_bytes(path, proto.SerializeToString(deterministic=True))
         return
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -233,10 +230,10 @@ def _normalised(
         notes.append("channels-last input brought to [N, C, H, W]")
     channels, size = _input_extents(model, image)
     model = _infer(model, weights, image, (channels, *size), notes)
-    classifier, spine, auxiliary = find_classifier(GraphView(model.graph), image)
+    head, spine, auxiliary = find_head(GraphView(model.graph), image)
     if auxiliary:
         notes.append(f"other outputs dropped: {', '.join(auxiliary)}")
-    replace(model.graph.output, [o for o in model.graph.output if o.name == classifier.output])
+    replace(model.graph.output, [o for o in model.graph.output if o.name == head.output])
     drop_dead(model, weights)
     known, reason = _preprocessing(preprocess, metadata, producer, channels)
     return Network(
@@ -245,7 +242,7 @@ def _normalised(
         weights=weights,
         input=image,
         input_shape=(channels, *size),
-        classifier=classifier,
+        head=head,
         spine=spine,
         preprocess=known,
         preprocess_reason=reason,
@@ -259,7 +256,7 @@ def _normalised(
 
 
 def _check(model: onnx.ModelProto) -> None:
-    if model.ByteSize() > MAX_INLINE:
+    if exceeds_protobuf(model):
         return
     try:
         onnx.checker.check_model(model)

@@ -15,9 +15,10 @@ import onnx
 from numpy.typing import NDArray
 
 from graftonnx.errors import ModelError, ParityError
-from graftonnx.model import MAX_INLINE, Network
+from graftonnx.model import Network
 from graftonnx.normalise.constants import replace
 from graftonnx.runtime import open_session, with_outputs
+from graftonnx.weights import exceeds_protobuf
 
 BATCHES = (1, 3)
 ROW_TOLERANCE = 1e-3
@@ -32,7 +33,7 @@ def check_structure(model: onnx.ModelProto) -> None:
     Raises:
         ModelError: If the model is not valid; that would be a fault of ours.
     """
-    if model.ByteSize() > MAX_INLINE:
+    if exceeds_protobuf(model):
         return
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -91,7 +92,7 @@ def check_identity(parent: Network, branch: str, image: Array, feature: Array) -
         ParityError: If a single number differs.
     """
     model = parent.proto
-    wanted = parent.classifier.feature
+    wanted = parent.head.feature
     replace(model.graph.output, [onnx.helper.make_tensor_value_info(wanted, onnx.TensorProto.FLOAT, None)])
     alone = open_session(model, provider="cpu", threads=1, optimise=False).run(image)[0]
     if not np.array_equal(alone, feature, equal_nan=True):

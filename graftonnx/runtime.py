@@ -25,11 +25,9 @@ from graftonnx import providers
 from graftonnx.errors import ModelError, RuntimeProviderError
 from graftonnx.metadata import Metadata, read_metadata
 from graftonnx.providers import PROVIDERS, Provider
+from graftonnx.weights import exceeds_protobuf
 
 _FATAL, _WARNING = 4, 2
-_PROTOBUF_LIMIT = 2**31 - 2**20
-"""Bytes; protobuf refuses messages of 2 GiB, the margin is for structure."""
-
 _EXTERNAL_THRESHOLD = 1024
 """Bytes; smaller tensors stay inside the file when the others go to external data."""
 
@@ -233,11 +231,6 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
             raise ModelError(f"cannot output {name!r}: the graph computes no such value.{hint}")
         copy.graph.output.append(known.get(name, onnx.ValueInfoProto(name=name)))
     return copy
-
-
-def exceeds_protobuf(model: onnx.ModelProto) -> bool:
-    """Return whether a model is too large for one protobuf message; `ByteSize` raises on such a model."""
-    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= _PROTOBUF_LIMIT
 
 
 def _create(

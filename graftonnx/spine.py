@@ -48,7 +48,7 @@ class Spine:
 
 
 @dataclass(frozen=True)
-class Classifier:
+class Head:
     """Where a network stops seeing and starts deciding.
 
     Attributes:
@@ -105,7 +105,7 @@ def _carrier(node: NodeProto, last_read: dict[str, int], target: str) -> str | N
     return read[0] if len(read) == 1 else None
 
 
-def find_classifier(view: GraphView, source: str) -> tuple[Classifier, Spine, tuple[str, ...]]:
+def find_head(view: GraphView, source: str) -> tuple[Head, Spine, tuple[str, ...]]:
     """Find the output that holds the classes, and the feature tensor in front of its head.
 
     Returns:
@@ -131,7 +131,7 @@ def find_classifier(view: GraphView, source: str) -> tuple[Classifier, Spine, tu
             f"nothing but a head stands between its input '{source}' and its output '{output}'. "
             "Only networks with convolutions or attention in front of the classifier can be fused."
         )
-    return Classifier(output, classes, spine.values[position]), spine, others
+    return Head(output, classes, spine.values[position]), spine, others
 
 
 def _classes(shape: Shape | None) -> int | None:

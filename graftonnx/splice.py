@@ -68,7 +68,7 @@ class Branch:
     @property
     def feature(self) -> str:
         """The value that holds the branch's last feature tensor."""
-        return f"{self.letter}/{self.network.classifier.feature}"
+        return f"{self.letter}/{self.network.head.feature}"
 
 
 def splice(
@@ -135,7 +135,7 @@ def cut(letter: str, network: Network) -> Branch:
     """Return the trunk of a parent, up to its feature tensor, with `<letter>/` before every name."""
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(network.skeleton)
-    feature = onnx.helper.make_tensor_value_info(network.classifier.feature, onnx.TensorProto.FLOAT, None)
+    feature = onnx.helper.make_tensor_value_info(network.head.feature, onnx.TensorProto.FLOAT, None)
     replace(skeleton.graph.output, [feature])
     weights = dict(network.weights)
     drop_dead(skeleton, weights)
@@ -246,7 +246,7 @@ def _head(
 
 def feature_extent(network: Network) -> tuple[int, int]:
     """Return the rank of a network's feature tensor and its number of channels."""
-    shape = network.view.shapes[network.classifier.feature]
+    shape = network.view.shapes[network.head.feature]
     channels = shape[2] if len(shape) == 3 else shape[1]
     return len(shape), channels or 0
 

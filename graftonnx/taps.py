@@ -61,7 +61,7 @@ class Tap:
 
 def trunk(network: Network) -> list[NodeProto]:
     """Return the nodes up to the feature tensor, in topological order."""
-    return network.view.ancestors(network.classifier.feature)
+    return network.view.ancestors(network.head.feature)
 
 
 def find_taps(network: Network) -> list[Tap]:
@@ -70,19 +70,19 @@ def find_taps(network: Network) -> list[Tap]:
     What is added to the feature would reach the head only, where both features meet anyway.
     """
     view = network.view
-    nodes = view.ancestors(network.classifier.feature)
+    nodes = view.ancestors(network.head.feature)
     depths = _longest(nodes, WEIGHTED)
-    deepest = max(depths.get(network.classifier.feature, 0), 1)
+    deepest = max(depths.get(network.head.feature, 0), 1)
     spine = frozenset(network.spine.values)
     inside = {id(node) for node in nodes}
     _, height, width = network.input_shape
-    smallest = _image_shape(view.shapes.get(network.classifier.feature)) or (0, 1, 1)
+    smallest = _image_shape(view.shapes.get(network.head.feature)) or (0, 1, 1)
     taps = []
     levels = _longest(nodes, frozenset())
     for node in nodes:
         name = node.output[0]
         shape = _image_shape(view.shapes.get(name))
-        if shape is None or name not in network.spine.data or name == network.classifier.feature:
+        if shape is None or name not in network.spine.data or name == network.head.feature:
             continue
         if shape[1] < smallest[1] or shape[2] < smallest[2]:
             continue

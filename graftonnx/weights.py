@@ -13,8 +13,16 @@ INLINE_BYTES = 1024
 """Initializers up to this size stay in the skeleton: shapes, axes, scales, which analysis has to read."""
 
 
+PROTOBUF_LIMIT = 2**31 - 2**20
+"""Bytes; protobuf refuses messages of 2 GiB, the margin is for structure."""
+
 Weights: TypeAlias = dict[str, TensorProto]
 """The tensors of a model, by initializer name, apart from its graph."""
+
+
+def exceeds_protobuf(model: onnx.ModelProto) -> bool:
+    """Return whether a model is too large for one protobuf message; `ByteSize` raises on such a model."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= PROTOBUF_LIMIT
 
 
 def stub(tensor: TensorProto) -> TensorProto:

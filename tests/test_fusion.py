@@ -78,9 +78,7 @@ def test_zero_projections_leave_both_branches_exactly_their_parents(
     fused = fuse(a, b, classes=5, prove=False)
     for parent, network in zip(fused.metadata.parents, (a, b), strict=True):
         preprocessed, feature = run(fused.proto, image, parent.input_value, parent.feature)
-        np.testing.assert_array_equal(
-            feature, run(network.proto, preprocessed, network.classifier.feature)[0]
-        )
+        np.testing.assert_array_equal(feature, run(network.proto, preprocessed, network.head.feature)[0])
 
 
 def test_the_papers_plain_addition_adds_the_partners_block_output(image: np.ndarray) -> None:
@@ -133,7 +131,7 @@ def test_the_parents_are_not_modified(a: Network, b: Network) -> None:
 
 def test_one_parent_alone_gets_a_new_head(a: Network) -> None:
     fused = fuse(a, classes=7)
-    assert fused.classifier.classes == 7
+    assert fused.head.classes == 7
     assert [parent.branch for parent in fused.metadata.parents] == ["a"]
     assert not any(name.startswith("skips/") for name in fused.view.initializers)
 

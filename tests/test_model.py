@@ -206,8 +206,8 @@ def test_the_feature_is_the_last_map_before_the_head(head: str, feature: str) ->
         if head == "softmax":
             net.node("Softmax", [value], "scores", axis=1)
     network = from_proto(net.model("scores", ["batch", 4]), "net")
-    assert network.classifier.feature in (feature, "kept")
-    assert network.classifier.classes == 4
+    assert network.head.feature in (feature, "kept")
+    assert network.head.classes == 4
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def two_outputs() -> onnx.ModelProto:
 
 def test_auxiliary_outputs_are_dropped_and_said_so() -> None:
     network = from_proto(two_outputs(), "net")
-    assert network.classifier.output == "scores"
+    assert network.head.output == "scores"
     assert "other outputs dropped: flat" in network.notes
 
 
@@ -364,13 +364,13 @@ def test_an_existing_file_is_kept_unless_forced(tmp_path: Path) -> None:
         save(network, path)
     assert path.read_text() == "precious"
     save(network, path, force=True)
-    assert load(path).classifier.classes == 4
+    assert load(path).head.classes == 4
 
 
 def test_weights_beyond_the_limit_go_beside_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: np.ndarray
 ) -> None:
-    monkeypatch.setattr("graftonnx.model.MAX_INLINE", 10_000)
+    monkeypatch.setattr("graftonnx.weights.PROTOBUF_LIMIT", 10_000)
     network = from_proto(plain_cnn((16, 32)), "net")
     save(network, tmp_path / "big.onnx")
     assert {path.name for path in tmp_path.iterdir()} == {"big.onnx", "big.onnx.data"}

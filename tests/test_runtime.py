@@ -124,7 +124,7 @@ def test_a_model_above_protobufs_limit_runs_through_a_temporary_file(
     write_metadata(model, Metadata(labels=("a",)))
     before = model.SerializeToString()
     x = np.eye(4, dtype=np.float32)
-    monkeypatch.setattr(runtime, "_PROTOBUF_LIMIT", 100)
+    monkeypatch.setattr("graftonnx.weights.PROTOBUF_LIMIT", 100)
     session = open_session(model, provider="cpu")
     np.testing.assert_array_equal(session.run(x)[0], weight + np.float32(3))
     assert session.metadata.labels == ("a",)

@@ -85,6 +85,6 @@ def test_real_networks_have_their_taps_and_feature(
     shared_models: Path, file: str, taps: int, feature: str, channels: int
 ) -> None:
     network = load(shared_models / file)
-    assert network.classifier.feature == feature
+    assert network.head.feature == feature
     assert network.view.shapes[feature][1] == channels
     assert len(find_taps(network)) == taps

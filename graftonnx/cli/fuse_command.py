@@ -168,7 +168,7 @@ def _report(
         "output": str(output),
         "bytes": output.stat().st_size,
         "input": ["batch", *fused.input_shape],
-        "classes": fused.classifier.classes,
+        "classes": fused.head.classes,
         "parameters": parameters(view, view.nodes),
         "macs": macs(view, view.nodes),
         "parents_macs": alone,

@@ -40,7 +40,7 @@ def describe(network: Network) -> dict[str, Any]:
     from graftonnx.taps import find_taps
 
     view = network.view
-    feature = view.shapes[network.classifier.feature]
+    feature = view.shapes[network.head.feature]
     return {
         "name": network.name,
         "sha256": network.sha256,
@@ -53,11 +53,11 @@ def describe(network: Network) -> dict[str, Any]:
             "preprocess": network.preprocess.model_dump(mode="json"),
             "preprocess_reason": network.preprocess_reason,
         },
-        "output": {"name": network.classifier.output, "classes": network.classifier.classes},
+        "output": {"name": network.head.output, "classes": network.head.classes},
         "nodes": len(view.nodes),
         "parameters": parameters(view, view.nodes),
         "macs": macs(view, view.nodes),
-        "feature": {"name": network.classifier.feature, "shape": ["batch", *feature[1:]]},
+        "feature": {"name": network.head.feature, "shape": ["batch", *feature[1:]]},
         "taps": [
             {
                 "name": tap.name,

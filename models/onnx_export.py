@@ -145,15 +145,16 @@ def _write_module(graph: _Graph, path: str, module: nn.Module, x: str) -> str:
 def _write_function(graph: _Graph, node: fx.Node, values: dict[object, str]) -> str:
     """Append the node of a function call and return its value."""
     function: Any = node.target
+    args: tuple[Any, ...] = node.args
     name = graph.free_name([*list(node.meta.get("nn_module_stack", {}))[-1:], function.__name__])
     match function:
-        case torch.cat:
-            parts = [values[part] for part in node.args[0]]
+        case torch.cat if "dim" in node.kwargs:
+            parts = [values[part] for part in args[0]]
             graph.node("Concat", name, parts, axis=node.kwargs["dim"])
-        case torch.flatten if node.args[1:] == (1,):
-            graph.node("Flatten", name, [values[node.args[0]]], axis=1)
+        case torch.flatten if args[1:] == (1,):
+            graph.node("Flatten", name, [values[args[0]]], axis=1)
         case operator.add:
-            graph.node("Add", name, [values[term] for term in node.args])
+            graph.node("Add", name, [values[term] for term in args])
         case _:
             raise ValueError(f"cannot write '{name}' as ONNX: {node.target} has no form here")
     return name

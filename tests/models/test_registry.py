@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from graftonnx.models.registry import ENTRIES, Entry, build, find
 
 from graftonnx.metadata import PRESETS
+
+FOLDER = Path(__file__).parents[2] / "models"
 
 each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 
@@ -105,3 +109,17 @@ def test_looking_a_network_up_does_not_import_pytorch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.name)
+def test_the_networks_import_nothing_of_graftonnx(file: Path) -> None:
+    imports = [
+        node
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    absolute = [a.name for node in imports if isinstance(node, ast.Import) for a in node.names] + [
+        node.module or "" for node in imports if isinstance(node, ast.ImportFrom) and node.level == 0
+    ]
+    assert [name for name in absolute if name.split(".")[0] in ("graftonnx", "models", "torchvision")] == []
+    assert all(node.level <= 1 for node in imports if isinstance(node, ast.ImportFrom))

@@ -15,7 +15,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
-from graftonnx import providers, runtime
+from graftonnx import providers
 from graftonnx.errors import ModelError, RuntimeProviderError
 from graftonnx.metadata import Metadata, write_metadata
 from graftonnx.providers import Provider

@@ -16,6 +16,8 @@ from onnx import GraphProto, NodeProto
 from torch import fx, nn
 
 from graftonnx.conversion import indexing
+from graftonnx.conversion.arguments import identifier, is_constant, with_tensors
+from graftonnx.conversion.converted import ConvertedModule
 from graftonnx.conversion.layers import Constant
 from graftonnx.conversion.names import ROLES, Keys
 from graftonnx.conversion.source import Source
@@ -53,7 +55,7 @@ class Builder:
     """
 
     def __init__(self, source: Source, frozen_names: frozenset[str] = frozenset()) -> None:
-        self.root = fx.GraphModule(nn.Module(), fx.Graph(), class_name="ConvertedModule")
+        self.root = ConvertedModule(nn.Module(), fx.Graph(), class_name="ConvertedModule")
         self.graph = fx.Graph()
         self.source = source
         self.node = NodeProto()
@@ -78,7 +80,7 @@ class Builder:
 
         Values in the arguments, also inside lists, become what the code needs: nodes, parameters, tensors.
         """
-        if _is_constant((args, kwargs)):
+        if is_constant((args, kwargs)):
             folded: Value = self._fold(function, args, kwargs)
             return folded
         return self.graph.create_node(
@@ -351,7 +353,7 @@ class Builder:
         return argument
 
     def _fold(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        result = function(*_tensors(args), **_tensors(kwargs))
+        result = function(*with_tensors(args), **with_tensors(kwargs))
         if isinstance(result, (tuple, list)):
             return tuple(to_array(item) for item in result)
         return to_array(result) if isinstance(result, torch.Tensor) else result
@@ -359,46 +361,3 @@ class Builder:
 
 def _no_graphs(graph: GraphProto) -> tuple[Value, ...]:
     raise UnsupportedOpError(f"it has a graph '{graph.name}' inside, and nothing converts it.")
-
-
-def identifier(name: str) -> str:
-    """Return a Python name that resembles an ONNX name.
-
-    >>> identifier("/layer1/layer1.0/conv1/Conv")
-    'layer1_layer1_0_conv1_Conv'
-    """
-    text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
-    return f"v{text}" if not text or text[0].isdigit() else text
-
-
-def _is_constant(argument: Any) -> bool:
-    """Return whether an argument holds an array, and nothing that is known only when the module runs."""
-    leaves = list(_leaves(argument))
-    if any(isinstance(leaf, (fx.Node, Weight, Size)) or _symbolic(leaf) for leaf in leaves):
-        return False
-    return any(isinstance(leaf, np.ndarray) for leaf in leaves)
-
-
-def _symbolic(leaf: Any) -> bool:
-    return isinstance(leaf, np.ndarray) and is_symbolic(leaf)
-
-
-def _leaves(argument: Any) -> list[Any]:
-    if isinstance(argument, (list, tuple)):
-        return [leaf for item in argument for leaf in _leaves(item)]
-    if isinstance(argument, dict):
-        return _leaves(list(argument.values()))
-    return [argument]
-
-
-def _tensors(argument: Any) -> Any:
-    """Replace the arrays inside an argument by tensors."""
-    if isinstance(argument, np.ndarray):
-        return to_tensor(argument.astype(np.int64) if argument.dtype == object else argument)
-    if isinstance(argument, np.generic):
-        return argument.item()
-    if isinstance(argument, (list, tuple)):
-        return type(argument)(_tensors(item) for item in argument)
-    if isinstance(argument, dict):
-        return {key: _tensors(item) for key, item in argument.items()}
-    return argument

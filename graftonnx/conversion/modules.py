@@ -14,16 +14,19 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from torch import fx, nn
 
 from graftonnx.conversion import registry
-from graftonnx.conversion.builder import TYPE, VALUE, Builder, identifier
+from graftonnx.conversion.arguments import identifier
+from graftonnx.conversion.builder import TYPE, VALUE, Builder
+from graftonnx.conversion.memory import activate_in_place
 from graftonnx.conversion.names import onnx_name
 from graftonnx.conversion.ops import FAMILIES as FAMILIES  # importing them registers every operator
+from graftonnx.conversion.origin import Origin
 from graftonnx.conversion.source import HasProto, Source, read
 from graftonnx.conversion.values import Value, Weight, is_float, to_array
 from graftonnx.errors import ModelError, UnsupportedOpError
 from graftonnx.graph import reads, sort_nodes
 
-SOURCE = "graftonnx_source"
-"""Under this key of `module.meta` travels the :class:`Source`, also through `copy.deepcopy`."""
+ORIGIN = "graftonnx_origin"
+"""Under this key of `module.meta` travels the :class:`Origin`, also through `copy.deepcopy` and pickling."""
 
 
 _ONLY_STORED = frozenset({"uint16", "uint32", "uint64"})
@@ -85,14 +88,14 @@ def write_back(module: nn.Module) -> ModelProto:
     Raises:
         ModelError: If the module was not made by `to_torch`, or a weight's shape has changed.
     """
-    source = getattr(module, "meta", {}).get(SOURCE)
-    if not isinstance(source, Source):
+    origin = getattr(module, "meta", {}).get(ORIGIN)
+    if not isinstance(origin, Origin):
         raise ModelError("cannot write the module back: to_torch did not make it, or its `meta` was lost.")
     arrays = {onnx_name(key): to_array(tensor) for key, tensor in module.state_dict().items()}
     try:
-        return source.restore(arrays)
-    except (KeyError, ValueError) as error:
-        raise ModelError(f"cannot write the module back: {error}") from error
+        return origin.restore(arrays)
+    except ModelError as error:
+        raise error.at("cannot write the module back") from error
 
 
 @functools.cache
@@ -160,9 +163,9 @@ class _Walk:
         for node in reversed(graph.nodes):
             if not node.users and node.op not in ("placeholder", "output"):
                 graph.erase_node(node)
-        self.source.release(self.builder.held & set(self.source.initializers))
+        activate_in_place(graph, module)
         module.graph = graph
-        module.meta[SOURCE] = self.source
+        module.meta[ORIGIN] = self.source.release(self.builder.held)
         return module.eval()
 
     def _inline(self, graph: GraphProto) -> tuple[Value, ...]:
@@ -193,6 +196,9 @@ class _Walk:
             unknown = attributes.keys() - entry.attributes
             if unknown:
                 raise UnsupportedOpError(f"the attribute '{min(unknown)}' has no counterpart.")
+            missing = entry.required - attributes.keys()
+            if missing:
+                raise UnsupportedOpError(f"its attribute '{min(missing)}' is missing.")
             if len(node.input) > entry.inputs:
                 raise UnsupportedOpError(f"it has {len(node.input)} inputs, expected at most {entry.inputs}.")
             inputs = [self._operand(node, name) if name else None for name in node.input]

@@ -1,12 +1,13 @@
 """Keys of a converted module and names of the ONNX file: each gives the other back.
 
-A key is a path of attributes, `features.0.weight`; an ONNX name may hold anything. Three rules connect them:
+A key is a path of attributes, `features.0.weight`; an ONNX name may hold anything. Four rules connect them:
 
 | ONNX initializers | keys |
 |---|---|
 | `conv1.weight`, `conv1.bias` (the role is the last part) | the same |
 | `w_0`, `b_0`, of one layer that wants `weight` and `bias` | `{w_0,b_0}.weight`, `{w_0,b_0}.bias` |
-| anything that is no valid path (`a..b`, `forward`, `100%`) | percent-encoded: `a%2E%2Eb` |
+| what is no valid path: `a..b`, `100%` | percent-encoded: `a%2E%2Eb`, `100%25` |
+| what is taken: `forward` | followed by braces: `forward{}` |
 
 In the second rule what the names have in common stands before the brace: `conv_{w,b}.weight` is `conv_w`.
 """
@@ -24,6 +25,9 @@ ROLES = ("weight", "bias", "running_mean", "running_var")
 """What a layer calls its tensors, in the order in which a brace lists their ONNX names."""
 
 _UNSAFE = frozenset('%{},"\\')
+_NOTHING = "{}"
+"""Decodes to nothing: it makes a key differ from one that is taken."""
+
 _EMPTY = nn.Module()
 
 
@@ -38,9 +42,9 @@ def onnx_name(key: str) -> str:
     path, _, role = key.rpartition(".")
     stem, brace, rest = path.rpartition("{")
     if not brace or not rest.endswith("}") or role not in ROLES:
-        return unquote(key)
+        return unquote(key.replace(_NOTHING, ""))
     endings = rest[:-1].split(",")
-    return unquote(stem + endings[ROLES.index(role)])
+    return unquote(stem.replace(_NOTHING, "") + endings[ROLES.index(role)])
 
 
 def escape(text: str, *, also: str = "") -> str:
@@ -97,11 +101,10 @@ class Keys:
 def _spellings(name: str) -> Iterator[str]:
     """Yield keys that all decode to `name`, the most readable first."""
     yield escape(name)
-    yield escape(name, also=".")
-    for end in range(1, len(name) + 1):
-        yield "".join(map(_percent, name[:end])) + escape(name[end:], also=".")
-    if not name:
-        yield ""
+    flat = escape(name, also=".")
+    while True:
+        yield flat
+        flat += _NOTHING
 
 
 def _common_start(names: Sequence[str]) -> str:

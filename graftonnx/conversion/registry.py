@@ -32,6 +32,14 @@ class Entry:
         return frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
 
     @cached_property
+    def required(self) -> frozenset[str]:
+        """The names of the attributes that have no default."""
+        parameters = inspect.signature(self.convert).parameters.values()
+        return frozenset(
+            p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is inspect.Parameter.empty
+        )
+
+    @cached_property
     def inputs(self) -> float:
         """The largest number of inputs that the function takes; infinite if the last one is variadic."""
         parameters = list(inspect.signature(self.convert).parameters.values())[1:]

@@ -1,8 +1,4 @@
-"""The ONNX file that a module comes from: what conversion reads, and what write back returns to.
-
-The weights are not kept twice: a :class:`Source` is a skeleton in which the tensors that the module holds are
-stubs, and writing back fills them in again.
-"""
+"""The ONNX model that is converted: its nodes, types and tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -18,6 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions, inline_selected_functions
 
+from graftonnx.conversion.origin import Origin, data_field
 from graftonnx.conversion.values import FLOATS, Array, Type
 from graftonnx.errors import ModelError
 from graftonnx.graph import reads, sort_nodes
@@ -30,8 +27,6 @@ _DEEPEST_BODY = 8
 _SMALL = 256
 """Elements; float tensors up to this size stay in the skeleton, where shape inference may need them."""
 
-_DATA_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
-
 
 class HasProto(Protocol):
     """A network: anything that holds an ONNX model as `proto`."""
@@ -42,10 +37,10 @@ class HasProto(Protocol):
 
 
 class Source:
-    """An ONNX model without the weights that its module holds.
+    """An ONNX model, its weights apart from its graph.
 
     Attributes:
-        skeleton: The model; tensors that the module holds have no data.
+        skeleton: The model; its large float initializers have no data.
         opsets: Domain -> version.
         graph: What is converted: the skeleton's graph, with functions expanded.
         nodes: Its nodes that the outputs depend on, in topological order.
@@ -73,11 +68,6 @@ class Source:
         self._inferred = expanded
         self.types: dict[str, Type] = {}
         self.learn({})
-        self._stubs: dict[str, str] = {}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return the same object: a source does not change once its module exists."""
-        return self
 
     def can_write(self, name: str) -> bool:
         """Return whether write back finds the node that holds or computes the constant `name`."""
@@ -127,40 +117,19 @@ class Source:
                     dim.dim_value = extent
         self._inferred, self.types = _infer(self._inferred)
 
-    def release(self, held: set[str]) -> None:
-        """Forget the data of the initializers that the module holds; keep all other data.
+    def release(self, held: set[str]) -> Origin:
+        """Return what write back needs: the skeleton, whose stubs are the initializers in `held`.
 
-        Args:
-            held: Their names.
+        The source must not be used afterwards.
         """
+        encodings = {}
         for stub in self.skeleton.graph.initializer:
             whole = self._tensors[stub.name]
             if stub.name in held:
-                self._stubs[stub.name] = data_field(whole)
+                encodings[stub.name] = data_field(whole)
             else:
                 stub.CopyFrom(whole)
-        self._tensors = {}
-        self._inferred = self.skeleton
-
-    def restore(self, arrays: dict[str, Array]) -> ModelProto:
-        """Return the model with these arrays in the place of its weights.
-
-        An initializer keeps its encoding, so unchanged numbers give unchanged bytes. A weight that a
-        `Constant` node holds is written into the node; one that other nodes compute from constants becomes
-        an initializer, if it changed.
-
-        Args:
-            arrays: Name -> numbers, of every tensor that the module holds.
-        """
-        model = ModelProto()
-        model.CopyFrom(self.skeleton)
-        for tensor in model.graph.initializer:
-            if tensor.name in self._stubs:
-                fill(tensor, arrays[tensor.name], self._stubs[tensor.name])
-        nodes = {node.output[0]: node for node in model.graph.node if len(node.output) == 1}
-        for name in arrays.keys() - self._stubs.keys():
-            _write_constant(model, nodes[name], arrays[name])
-        return model
+        return Origin(self.skeleton, encodings)
 
     def _separate_statistics(self) -> None:
         """Give every BatchNormalization running statistics of its own.
@@ -220,34 +189,6 @@ def read(source: str | Path | ModelProto | HasProto) -> ModelProto:
     if not model.HasField("graph"):
         raise ModelError(f"cannot read '{path}': it holds no graph. Give the path of an ONNX file.")
     return model
-
-
-def constant_tensor(node: NodeProto) -> TensorProto | None:
-    """Return the tensor that a `Constant` node holds, if it holds one."""
-    held: TensorProto | None = None
-    for item in node.attribute:
-        if node.op_type == "Constant" and item.name == "value":
-            held = item.t
-    return held
-
-
-def data_field(tensor: TensorProto) -> str:
-    """Return the name of the field in which a tensor keeps its numbers."""
-    for field in _DATA_FIELDS:
-        if len(getattr(tensor, field)):
-            return field
-    return "raw_data"
-
-
-def fill(tensor: TensorProto, array: Array, field: str) -> None:
-    """Write numbers into a tensor, in the encoding that `field` names."""
-    array = np.ascontiguousarray(array)
-    if field == "raw_data":
-        tensor.raw_data = array.tobytes()
-        return
-    tensor.ClearField(field)
-    flat = array.view(np.uint16) if array.itemsize == 2 else array
-    getattr(tensor, field).extend(flat.ravel().tolist())
 
 
 def _opsets(model: ModelProto) -> dict[str, int]:
@@ -356,32 +297,3 @@ def _infer(model: ModelProto) -> tuple[ModelProto, dict[str, Type]]:
     for tensor in inferred.graph.initializer:
         types[tensor.name] = Type(dtype_name(tensor.data_type), tuple(tensor.dims))
     return inferred, types
-
-
-def _write_constant(model: ModelProto, node: NodeProto, array: Array) -> None:
-    """Write a weight that nodes hold or compute, if it changed."""
-    held = constant_tensor(node)
-    if held is not None:
-        if numpy_helper.to_array(held).tobytes() != array.tobytes():
-            fill(held, array, data_field(held))
-        return
-    initial = computed_constant(node, array)
-    if initial is not None and initial.tobytes() == array.tobytes():
-        return
-    name = node.output[0]
-    model.graph.node.remove(node)
-    model.graph.initializer.append(numpy_helper.from_array(array, name))
-    if model.ir_version < 4:
-        model.graph.input.append(
-            onnx.helper.make_tensor_value_info(
-                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-            )
-        )
-
-
-def computed_constant(node: NodeProto, like: Array) -> Array | None:
-    """Return what a `ConstantOfShape` node gives, with the shape and element type of `like`."""
-    if node.op_type != "ConstantOfShape":
-        return None
-    value = next((numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"), np.zeros(1))
-    return np.full(like.shape, value.item(), like.dtype)

@@ -61,6 +61,8 @@ def constant(
         return np.array(value_float if value_float is not None else value_floats, dtype=np.float32)
     if value_int is not None or value_ints is not None:
         return np.array(value_int if value_int is not None else value_ints, dtype=np.int64)
+    if value_string is None and value_strings is None:
+        raise UnsupportedOpError("it has no value.")
     return np.array(value_string if value_string is not None else value_strings, dtype=object)
 
 
@@ -92,9 +94,27 @@ def cast_19(g: Builder, x: Value, *, saturate: int = 1, to: int) -> Result:
     return _cast(g, x, to)
 
 
+@op("Cast", since=24)
+def cast(g: Builder, x: Value, *, round_mode: str = "up", saturate: int = 1, to: int) -> Result:
+    """X with another element type; the other attributes matter for 8-bit floats only, which are refused."""
+    return _cast(g, x, to)
+
+
 @op("CastLike", since=15)
 def cast_like_15(g: Builder, x: Value, target: Value) -> Result:
     """X with the element type of `target`."""
+    return _cast_like(g, x, target)
+
+
+@op("CastLike", since=19)
+def cast_like_19(g: Builder, x: Value, target: Value, *, saturate: int = 1) -> Result:
+    """X with the element type of `target`; `saturate` matters for 8-bit floats only, which are refused."""
+    return _cast_like(g, x, target)
+
+
+@op("CastLike", since=24)
+def cast_like(g: Builder, x: Value, target: Value, *, round_mode: str = "up", saturate: int = 1) -> Result:
+    """X with the element type of `target`; the attributes matter for 8-bit floats only, which are refused."""
     return _cast_like(g, x, target)
 
 
@@ -120,8 +140,10 @@ def _weight_or_number(g: Builder, array: Any) -> Value:
 def _cast(g: Builder, x: Value, to: int) -> Result:
     name = dtype_name(to)
     if isinstance(x, np.ndarray) and x.dtype == object:
-        if not is_symbolic(x):
+        if any(isinstance(item, (str, bytes)) for item in x.flat):
             raise UnsupportedOpError("PyTorch has no strings.")
+        if not is_symbolic(x):
+            x = x.astype(np.int64)
         if name in ("int64", "int32"):
             return x
     target = torch_type(name)

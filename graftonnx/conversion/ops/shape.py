@@ -152,6 +152,16 @@ def space_to_depth_1(g: Builder, x: Value, *, blocksize: int) -> Result:
     return g.call(indexing.space_to_depth, g.tensor(x), blocksize)
 
 
+@op("SpaceToDepth", since=28)
+def space_to_depth(g: Builder, x: Value, *, blocksize: int, mode: str = "DCR") -> Result:
+    """Pixels of a block become channels. x: [N, C, H, W] -> [N, C b², H/b, W/b]."""
+    if mode == "CRD":
+        return g.call(torch.pixel_unshuffle, x, blocksize)
+    if mode != "DCR":
+        raise UnsupportedOpError(f"mode is '{mode}', expected DCR or CRD.")
+    return g.call(indexing.space_to_depth, g.tensor(x), blocksize)
+
+
 def integers(items: Sequence[Any]) -> Array:
     """Return integers as an int64 array, or as an array of objects if one is a :class:`Size`.
 

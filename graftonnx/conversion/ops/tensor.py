@@ -126,8 +126,14 @@ def pad(
 
 
 @op("Range", since=11)
-def range_(g: Builder, start: Value, limit: Value, delta: Value) -> Result:
+def range_11(g: Builder, start: Value, limit: Value, delta: Value) -> Result:
     """Numbers from start to limit, exclusive, in steps of delta."""
+    return range_(g, start, limit, delta)
+
+
+@op("Range", since=27)
+def range_(g: Builder, start: Value, limit: Value, delta: Value, *, stash_type: int = 1) -> Result:
+    """Numbers from start to limit, exclusive, in steps of delta; computed in float64 or int64."""
     bounds = [start, limit, delta]
     if all(isinstance(b, np.ndarray) and not is_symbolic(b) for b in bounds):
         first, last, step = (b for b in bounds if isinstance(b, np.ndarray))

@@ -1,0 +1,125 @@
+"""Where a module comes from: the ONNX model without its weights, into which write back puts them again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from graftonnx.conversion.values import Array
+from graftonnx.errors import ModelError
+
+_DATA_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """An ONNX model whose weights are elsewhere, in a module.
+
+    Attributes:
+        skeleton: The model; the initializers that the module holds have no data.
+        encodings: Name of each such initializer -> the field in which the file keeps its numbers.
+    """
+
+    skeleton: ModelProto
+    encodings: dict[str, str]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return the same object: an origin never changes."""
+        return self
+
+    def restore(self, arrays: dict[str, Array]) -> ModelProto:
+        """Return the model with these arrays in the place of its weights.
+
+        An initializer keeps its encoding, so unchanged numbers give unchanged bytes. A weight that a
+        `Constant` node holds is written into the node; one that other nodes compute from constants becomes
+        an initializer, if it changed.
+
+        Args:
+            arrays: Name -> numbers, of every tensor that the module holds; converted to the file's types.
+
+        Raises:
+            ModelError: If a weight is gone, or has another shape.
+        """
+        model = ModelProto()
+        model.CopyFrom(self.skeleton)
+        for tensor in model.graph.initializer:
+            if tensor.name in self.encodings:
+                _check_shape(tensor, arrays)
+                fill(tensor, arrays[tensor.name], self.encodings[tensor.name])
+        nodes = {node.output[0]: node for node in model.graph.node if len(node.output) == 1}
+        for name in arrays.keys() - self.encodings.keys():
+            if name not in nodes:
+                raise ModelError(f"the file has no '{name}' to write to.")
+            _write_constant(model, nodes[name], arrays[name])
+        return model
+
+
+def constant_tensor(node: NodeProto) -> TensorProto | None:
+    """Return the tensor that a `Constant` node holds, if it holds one."""
+    held: TensorProto | None = None
+    for item in node.attribute:
+        if node.op_type == "Constant" and item.name == "value":
+            held = item.t
+    return held
+
+
+def data_field(tensor: TensorProto) -> str:
+    """Return the name of the field in which a tensor keeps its numbers."""
+    for field in _DATA_FIELDS:
+        if len(getattr(tensor, field)):
+            return field
+    return "raw_data"
+
+
+def fill(tensor: TensorProto, array: Array, field: str) -> None:
+    """Write numbers into a tensor, in the encoding that `field` names."""
+    wanted = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    array = np.ascontiguousarray(array, dtype=wanted)
+    if field == "raw_data":
+        tensor.raw_data = array.tobytes()
+        return
+    tensor.ClearField(field)
+    flat = array.view(np.uint16) if array.itemsize == 2 else array
+    getattr(tensor, field).extend(flat.ravel().tolist())
+
+
+def _check_shape(tensor: TensorProto, arrays: dict[str, Array]) -> None:
+    """Refuse a weight that is gone, or has another shape than the file's."""
+    found = arrays.get(tensor.name)
+    if found is None:
+        raise ModelError(f"'{tensor.name}' is not in the module any more.")
+    if found.shape != tuple(tensor.dims):
+        raise ModelError(f"'{tensor.name}' has shape {list(found.shape)}, expected {list(tensor.dims)}.")
+
+
+def _write_constant(model: ModelProto, node: NodeProto, array: Array) -> None:
+    """Write a weight that nodes hold or compute, if it changed."""
+    held = constant_tensor(node)
+    if held is not None:
+        if numpy_helper.to_array(held).tobytes() != array.tobytes():
+            fill(held, array, data_field(held))
+        return
+    initial = computed_constant(node, array)
+    if initial is not None and initial.tobytes() == array.tobytes():
+        return
+    name = node.output[0]
+    model.graph.node.remove(node)
+    model.graph.initializer.append(numpy_helper.from_array(array, name))
+    if model.ir_version < 4:
+        model.graph.input.append(
+            onnx.helper.make_tensor_value_info(
+                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
+        )
+
+
+def computed_constant(node: NodeProto, like: Array) -> Array | None:
+    """Return what a `ConstantOfShape` node gives, with the shape and element type of `like`."""
+    if node.op_type != "ConstantOfShape":
+        return None
+    value = next((numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"), np.zeros(1))
+    return np.full(like.shape, value.item(), like.dtype)

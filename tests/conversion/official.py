@@ -1,0 +1,92 @@
+"""The test cases that the ONNX standard ships, and how to run one through a converted module."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx.backend.test.case.node import collect_testcases
+from onnx.backend.test.case.test_case import TestCase
+
+from graftonnx.conversion import to_torch
+from graftonnx.conversion.registry import known
+from graftonnx.conversion.values import to_array, to_tensor
+from graftonnx.graph import subgraphs
+
+TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2}
+"""Two units in the last place: kernels round at other steps than the reference. Others: the case's own."""
+
+
+@functools.cache
+def cases() -> dict[str, TestCase]:
+    """Every node case, by name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the generators overflow and divide by zero on purpose
+        return {case.name: case for case in collect_testcases(None)}
+
+
+def is_covered(case: TestCase) -> bool:
+    """Whether every operator of a case has a converter, or a definition in terms of others."""
+    opsets = {item.domain: item.version for item in case.model.opset_import}
+    return all(
+        known(node.domain, node.op_type) or _has_body(node, opsets.get(node.domain, 1))
+        for node in _nodes(case.model.graph)
+    )
+
+
+def _has_body(node: onnx.NodeProto, opset: int) -> bool:
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+def failure(case: TestCase) -> str | None:
+    """Convert a case, run it, and say how the result is wrong; None if it is right.
+
+    Raises:
+        GraftError: If the conversion is refused.
+    """
+    module = to_torch(case.model)
+    for inputs, outputs in case.data_sets:
+        with torch.no_grad():
+            results = module(*(to_tensor(_array(value)) for value in inputs))
+        found = results if isinstance(results, tuple) else (results,)
+        if len(found) != len(outputs):
+            return f"{len(found)} outputs, expected {len(outputs)}"
+        for result, expected in zip(found, outputs, strict=True):
+            wrong = _difference(to_array(result), _array(expected), case)
+            if wrong is not None:
+                return wrong
+    return None
+
+
+def _difference(found: NDArray[Any], expected: NDArray[Any], case: TestCase) -> str | None:
+    if (found.dtype, found.shape) != (expected.dtype, expected.shape):
+        return f"{found.dtype}{found.shape}, expected {expected.dtype}{expected.shape}"
+    if found.dtype.kind in "biu":
+        return None if np.array_equal(found, expected) else f"{found}, expected {expected}"
+    rtol = TOLERANCE.get(expected.dtype.name, case.rtol)
+    wide = np.complex128 if found.dtype.kind == "c" else np.float64
+    a, b = found.astype(wide), expected.astype(wide)
+    atol = rtol if expected.dtype.name in TOLERANCE else case.atol
+    close = np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True)
+    return None if close else f"{found.ravel()[:4]}, expected {expected.ravel()[:4]}"
+
+
+def _array(value: Any) -> NDArray[Any]:
+    return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for inner in subgraphs(node):
+            yield from _nodes(inner)

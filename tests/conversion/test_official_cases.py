@@ -1,0 +1,72 @@
+"""Every official ONNX case whose operators have converters is right, or a gap with a reason."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+
+import pytest
+from conversion.official import cases, failure, is_covered
+
+from graftonnx.errors import GraftError
+
+GAPS = {
+    "*FLOAT8*": "PyTorch has no arithmetic for 8-bit floats",
+    "*FLOAT4*": "PyTorch has no arithmetic for 4-bit floats",
+    "*INT4*": "PyTorch has no 4-bit integers",
+    "*INT2*": "PyTorch has no 2-bit integers",
+    "*_uint64*": "PyTorch has no arithmetic for uint64",
+    "test_*_string*": "PyTorch has no strings",
+    "test_*_opt": "an input is optional",
+    "test_identity_sequence": "an input is a sequence",
+    "test_if": "the condition is an input",
+    "test_affine_grid_*": "the definition has an If that depends on the input's shape",
+    "test_dropout_default*ratio": "the ratio is an input, a layer wants a number",
+    "test_training_dropout*": "the ratio is an input, a layer wants a number",
+    "test_not_?d": "opset 1",
+    "test_attention_*nonpad*[!d]": "onnx cannot expand the definition when optional inputs are left out",
+    "test_attention_4d_diff_heads_mask4d_padded_kv": "onnx cannot expand the definition",
+    "test_attention_*_padded_kv_bf16": "onnx cannot expand the definition when optional inputs are left out",
+    "test_attention_4d_gqa_causal_nonpad_decode": "onnx cannot expand the definition",
+    "test_attention_4d_causal_with_past_and_present": "onnx cannot expand the definition",
+    "test_attention_local_window_ext_*mask": "onnx cannot expand the definition",
+    "test_attention_local_window_with_past": "onnx cannot expand the definition",
+    "test_causal_conv_with_state_silu_with_past_state": "onnx cannot expand the definition",
+    "test_causal_conv_with_state_with_past_state": "onnx cannot expand the definition",
+    "test_linear_attention_*": "the definition is a Scan",
+    "test_bernoulli*": "random numbers of another generator",
+    "test_dynamicquantizelinear*": "there is no QuantizeLinear",
+    "test_h*window": "onnx leaves an attribute of the definition without its default",
+    "test_h*window_symmetric": "onnx leaves an attribute of the definition without its default",
+    "test_blackmanwindow": "onnx leaves an attribute of the definition without its default",
+    "test_blackmanwindow_symmetric": "onnx leaves an attribute of the definition without its default",
+    "test_sequence_map_*": "an input is a sequence",
+    "test_rotary_embedding*": "the definition's shapes depend on values, ranks stay unknown",
+}
+"""Pattern of case names -> why they are refused. A case that matches and passes fails the suite."""
+
+COVERED = sorted(name for name, case in cases().items() if is_covered(case))
+
+
+def reason(name: str) -> str | None:
+    return next((why for pattern, why in GAPS.items() if fnmatch(name, pattern)), None)
+
+
+@pytest.mark.parametrize("name", [name for name in COVERED if reason(name) is None])
+def test_an_official_case_gives_the_numbers_of_the_standard(name: str) -> None:
+    assert failure(cases()[name]) is None
+
+
+@pytest.mark.parametrize("name", [name for name in COVERED if reason(name) is not None])
+def test_a_gap_is_refused_with_a_sentence(name: str) -> None:
+    with pytest.raises(GraftError, match=r"^(cannot convert '|the )"):
+        failure(cases()[name])
+
+
+@pytest.mark.parametrize("pattern", GAPS)
+def test_a_gap_matches_a_case(pattern: str) -> None:
+    assert any(fnmatch(name, pattern) for name in COVERED)
+
+
+def test_most_official_cases_are_covered() -> None:
+    right = [name for name in COVERED if reason(name) is None]
+    assert len(right) >= 1000

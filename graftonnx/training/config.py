@@ -38,7 +38,7 @@ class TrainConfig(Record):
         seed: Of the split, the order of the images, augmentation and dropout.
     """
 
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=8, ge=1)
     batch_size: int = Field(default=32, ge=1)
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     lr_branches: float = Field(default=1e-4, ge=0)

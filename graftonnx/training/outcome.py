@@ -23,15 +23,15 @@ from graftonnx.training.config import Device
 from graftonnx.training.data import Images
 from graftonnx.training.finetuner import planes
 
-TOLERANCE = 2e-3
+TOLERANCE: dict[Device, float] = {"cpu": 1e-3, "cuda": 1e-2}
 """Largest difference of a logit between PyTorch and ONNX Runtime, relative to the largest logit of all.
 
-Both compute in float32, in different orders: networks of a hundred layers differ by some 1e-5. TF32 on a GPU
-gives 1e-3.
+Both compute in float32, in different orders: networks of a hundred layers differ by some 1e-5. On a GPU both
+multiply in TF32, which has 10 bits: 1e-3 and more.
 """
 
 ACCURACY = 1e-3
-"""Largest difference of the two validation accuracies."""
+"""Largest difference of the two validation accuracies; one image that lies on the border may always differ."""
 
 Logits = npt.NDArray[np.float32]
 
@@ -80,7 +80,7 @@ def export(
     theirs = _logits(lambda pixels: session.run(to_input(pixels))[0], val, batch_size)
     accuracy_torch = float((ours.argmax(1) == val.labels).mean())
     accuracy = float((theirs.argmax(1) == val.labels).mean())
-    _compare(ours, theirs, accuracy_torch, accuracy)
+    _compare(ours, theirs, accuracy_torch, accuracy, TOLERANCE[device])
     return Outcome(model, accuracy, accuracy_torch)
 
 
@@ -90,13 +90,14 @@ def _logits(run: Callable[[npt.NDArray[np.uint8]], Logits], images: Images, batc
     return np.concatenate([run(images.pixels[start : start + batch_size]) for start in starts])
 
 
-def _compare(ours: Logits, theirs: Logits, accuracy_torch: float, accuracy: float) -> None:
+def _compare(ours: Logits, theirs: Logits, accuracy_torch: float, accuracy: float, tolerance: float) -> None:
     """Raise if the two sides differ by more than rounding."""
     scale = float(np.abs(ours).max()) or 1.0
     difference = float(np.abs(ours - theirs).max()) / scale
-    if not difference <= TOLERANCE or abs(accuracy - accuracy_torch) > ACCURACY:
+    allowed = max(ACCURACY, 1.5 / len(ours))
+    if not difference <= tolerance or abs(accuracy - accuracy_torch) > allowed:
         raise ParityError(
             "cannot write the trained model: ONNX Runtime and PyTorch differ on the validation images: "
             f"accuracy {accuracy:.4f} against {accuracy_torch:.4f}, logits by {difference:.1e} of the "
-            f"largest (allowed: {TOLERANCE:.0e}). The best weights are kept in the run's checkpoints."
+            f"largest (allowed: {tolerance:.0e}). The best weights are kept in the run's checkpoints."
         )

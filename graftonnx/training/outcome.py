@@ -31,7 +31,7 @@ multiply in TF32, which has 10 bits: 1e-3 and more.
 """
 
 ACCURACY = 1e-3
-"""Largest difference of the two validation accuracies; one image that lies on the border may always differ."""
+"""Largest difference of the two validation accuracies; one image on the border may always differ."""
 
 Logits = npt.NDArray[np.float32]
 

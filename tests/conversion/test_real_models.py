@@ -40,16 +40,15 @@ BATCH_OF_ONE = [
     "squeezenet1.1_caffe2_opset7",
     "vit_cifar10_pytorch1.12_opset9",
 ]
-LIGHT_ONES = [
-    "light_densenet121",
-    "light_inception_v1",
+LIGHT_ONES = ["light_densenet121", "light_inception_v1", "light_shufflenet", "light_squeezenet"]
+HEAVY_LIGHT_ONES = [
+    "light_bvlc_alexnet",
     "light_inception_v2",
     "light_resnet50",
-    "light_shufflenet",
-    "light_squeezenet",
+    "light_vgg19",
+    "light_zfnet512",
 ]
-HEAVY_LIGHT_ONES = ["light_bvlc_alexnet", "light_zfnet512", "light_vgg19"]
-"""Small files that unfold to 244, 349 and 575 MB of weights."""
+"""Small files that unfold to up to 575 MB of weights, or take seconds to train."""
 
 REFUSED = {
     "refuse_mnist_brevitas_quant_opset9": r"'Quant_13' \(Quant, opset 9\): there is no converter",

@@ -70,7 +70,8 @@ def test_the_first_versions(op_type: str, opset: int, mode: str) -> None:
 
 def test_a_size_that_is_known_when_the_model_runs() -> None:
     proto = model(
-        "h = Shape(x) i = Slice(h, zero, two) j = Slice(h, two, four) k = Add(j, five) s = Concat<axis=0>(i, k)"
+        "h = Shape(x) i = Slice(h, zero, two) j = Slice(h, two, four) k = Add(j, five)"
+        " s = Concat<axis=0>(i, k)"
         ' y = Resize<mode="linear">(x, , , s)',
         {
             name: np.array([number], np.int64)

@@ -41,6 +41,8 @@ def gather(g: Builder, data: Value, indices: Value, *, axis: int = 0) -> Result:
             return np.asarray(np.take(data, indices.astype(np.int64), axis))
         if indices.ndim == 0:
             return g.call(torch.select, data, axis, int(indices))
+        if indices.ndim == 1 and indices.size and indices.min() >= 0:
+            return g.call(torch.index_select, data, axis, indices.astype(np.int64))
     return g.call(indexing.gather, g.tensor(data), indices, axis)
 
 

@@ -37,13 +37,15 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Yield a request that SIGINT or SIGTERM fills in; the second signal acts as if nobody had listened.
 
-    Outside of the main thread, where Python handles no signals, the request stays empty.
+    A signal that is ignored stays ignored. Outside of the main thread, where Python handles no signals, the
+    request stays empty.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
 
     def remember(number: int, frame: FrameType | None) -> None:
         request.signal = number

@@ -1,0 +1,71 @@
+"""The README's commands and code do what it prints."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from graftonnx.cli import graftonnx
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def console(command: str) -> tuple[list[str], str]:
+    """Return the arguments and the printed output of the first `$ graftonnx <command>` in the README."""
+    found = re.search(
+        rf"^\$ graftonnx ({command} (?:.*\\\n)*.*)\n((?:(?!\$ |```).*\n)*)", README, re.MULTILINE
+    )
+    assert found is not None
+    return shlex.split(found[1].replace("\\\n", " ")), found[2]
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks like a clone, as the current directory, with the digits in `digits/`."""
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    script = ROOT / "tools" / "write_digits"
+    subprocess.run([sys.executable, script, tmp_path / "digits"], check=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+def test_the_first_two_commands_print_what_the_readme_shows(clone: Path) -> None:
+    arguments, printed = console("fuse")
+    fused = CliRunner().invoke(graftonnx, arguments)
+    assert fused.exit_code == 0, fused.output
+    assert words(fused.stdout) == words(printed)
+
+    arguments, printed = console("train")
+    arguments[arguments.index("--data") + 1] = "digits"
+    trained = CliRunner().invoke(graftonnx, [*arguments, "--epochs", "1", "--precision", "fp32"])
+    assert trained.exit_code == 0, trained.output
+    names = [line.split()[0] for line in printed.splitlines() if line.strip()]
+    assert [line.split()[0] for line in trained.stdout.splitlines() if line.strip()] == names
+
+
+def test_the_python_example_runs(clone: Path) -> None:
+    found = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    exec(compile(found[1], "README.md", "exec"), {})
+    assert (clone / "fused.onnx").stat().st_size > 100_000
+
+
+def test_no_placeholder_is_left() -> None:
+    assert re.findall(r"<!-- (?:fuse|train|demo|natural) -->", README) == []
+
+
+@pytest.mark.parametrize("name", ["tools/demo", "tools/test", "tools/check", "tools/fix", "tools/setup"])
+def test_every_script_that_the_readme_names_is_there(name: str) -> None:
+    assert name in README
+    assert (ROOT / name).stat().st_mode & 0o111

@@ -25,11 +25,15 @@ if TYPE_CHECKING:
         RuntimeProviderError,
         UnsupportedOpError,
     )
+    from graftonnx.evaluation import evaluate
+    from graftonnx.exporting import export
     from graftonnx.fusion import fuse
     from graftonnx.matching import match
     from graftonnx.model import Network, load, save
+    from graftonnx.parity import compare_module
     from graftonnx.plan import Plan, Rejection, Skip
     from graftonnx.taps import Tap
+    from graftonnx.training import TrainConfig, resume, train
 
 _HOME = {
     "DataError": "errors",
@@ -43,12 +47,18 @@ _HOME = {
     "RuntimeProviderError": "errors",
     "Skip": "plan",
     "Tap": "taps",
+    "TrainConfig": "training",
     "UnsupportedOpError": "errors",
+    "compare_module": "parity",
+    "evaluate": "evaluation",
+    "export": "exporting",
     "fuse": "fusion",
     "load": "model",
     "match": "matching",
+    "resume": "training",
     "save": "model",
     "to_torch": "conversion",
+    "train": "training",
     "write_back": "conversion",
 }
 
@@ -64,12 +74,18 @@ __all__ = [
     "RuntimeProviderError",
     "Skip",
     "Tap",
+    "TrainConfig",
     "UnsupportedOpError",
+    "compare_module",
+    "evaluate",
+    "export",
     "fuse",
     "load",
     "match",
+    "resume",
     "save",
     "to_torch",
+    "train",
     "write_back",
 ]
 

@@ -133,36 +133,6 @@ def export(
     )
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Read class names, one on each line; empty lines at the end do not count.
-
-    Raises:
-        DataError: If the file cannot be read as UTF-8 text, or a name is empty or occurs twice.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read labels from '{path}': {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"cannot read labels from '{path}': it is not UTF-8 text.") from error
-    names = tuple(line.strip() for line in lines)
-    seen: dict[str, int] = {}
-    for number, name in enumerate(names, 1):
-        if not name:
-            raise DataError(
-                f"cannot read labels from '{path}': line {number} is empty. Give one name a line."
-            )
-        if name in seen:
-            raise DataError(
-                f"cannot read labels from '{path}': '{name}' stands in lines {seen[name]} and {number}. "
-                "Give each class a name of its own."
-            )
-        seen[name] = number
-    if not names:
-        raise DataError(f"cannot read labels from '{path}': it is empty. Give one name a line.")
-    return names
-
-
 def _single_output(model: onnx.ModelProto, *, with_softmax: bool) -> tuple[str, bool]:
     """Leave one output [N, K] in place: probabilities or logits.
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from graftonnx.errors import GraftError
+from graftonnx.errors import DataError, GraftError
 
 
 def check_writable(path: Path, *, force: bool) -> None:
@@ -74,3 +74,33 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Read class names, one on each line; empty lines at the end do not count.
+
+    Raises:
+        DataError: If the file cannot be read as UTF-8 text, or a name is empty or occurs twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read labels from '{path}': {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read labels from '{path}': it is not UTF-8 text.") from error
+    names = tuple(line.strip() for line in lines)
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise DataError(
+                f"cannot read labels from '{path}': line {number} is empty. Give one name a line."
+            )
+        if name in seen:
+            raise DataError(
+                f"cannot read labels from '{path}': '{name}' stands in lines {seen[name]} and {number}. "
+                "Give each class a name of its own."
+            )
+        seen[name] = number
+    if not names:
+        raise DataError(f"cannot read labels from '{path}': it is empty. Give one name a line.")
+    return names

@@ -16,7 +16,8 @@ from graftonnx import exporting
 from graftonnx.blocks import SkipInit
 from graftonnx.classifier import softmax
 from graftonnx.errors import DataError, GraftError, ModelError, ParityError
-from graftonnx.exporting import export, read_labels
+from graftonnx.exporting import export
+from graftonnx.files import read_labels
 from graftonnx.folding import Folded
 from graftonnx.fusion import fuse
 from graftonnx.metadata import InputConvention, Metadata, Preprocess, read_metadata

@@ -60,7 +60,8 @@ def command(
     class names and input convention go inside. ONNX Runtime compares the new file with the old one before
     anything is written.
     """
-    from graftonnx.exporting import export, read_labels
+    from graftonnx.exporting import export
+    from graftonnx.files import read_labels
 
     written = export(
         source,

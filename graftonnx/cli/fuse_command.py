@@ -16,9 +16,9 @@ from graftonnx.cli.parameters import (
     load_parents,
     max_skips_option,
     preprocess_option,
-    read_labels,
     split_parents,
 )
+from graftonnx.errors import DataError
 
 if TYPE_CHECKING:
     from graftonnx.metadata import Preprocess
@@ -96,7 +96,9 @@ def command(
         raise click.UsageError("Missing option '-o' / '--output'.")
     if output is not None and not dry_run:
         files.check_writable(output, force=force)
-    names = read_labels(labels) if labels else []
+    names = files.read_labels(labels) if labels else ()
+    if len(names) == 1:
+        raise DataError(f"cannot use labels '{labels}': one name; expected two or more, one each line.")
     if names and classes not in (None, len(names)):
         raise click.UsageError(f"--classes {classes}, but '{labels}' names {len(names)} classes.")
     networks, plan = _planned(paths, conventions, plan_file, input_size, max_skips)

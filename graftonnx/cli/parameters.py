@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from graftonnx.cli import console
-from graftonnx.errors import DataError
 
 if TYPE_CHECKING:
     from graftonnx.metadata import Preprocess
@@ -117,28 +116,6 @@ def load_parents(
                 console.note(f"note: {letter} ({path.name}) keeps {height}x{width}: {error.message}")
         networks.append(network)
     return networks
-
-
-def read_labels(path: Path) -> list[str]:
-    """Read class names, one each line.
-
-    Raises:
-        DataError: If the file cannot be read, or names fewer than two classes, or one twice.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a UTF-8 text file"
-        raise DataError(f"cannot read labels '{path}': {reason}.") from error
-    labels = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(labels) < 2:
-        raise DataError(
-            f"cannot use labels '{path}': {len(labels)} names; expected two or more, one each line."
-        )
-    double = next((label for label in labels if labels.count(label) > 1), None)
-    if double is not None:
-        raise DataError(f"cannot use labels '{path}': '{double}' stands there twice.")
-    return labels
 
 
 def _is_preprocess(text: str) -> bool:

@@ -66,7 +66,7 @@ def test_match_as_json_is_the_plan(work: Path) -> None:
 
 
 def test_fuse_writes_a_valid_file_that_explains_itself(work: Path) -> None:
-    (work / "labels.txt").write_text("cat\ndog\n\nbird\n")
+    (work / "labels.txt").write_text("cat\ndog\nbird\n\n")
     result = call(
         *("fuse", "a.onnx", "b.onnx", "-o", "fused.onnx", "--labels", "labels.txt"),
         *("--preprocess", "a=imagenet", "b=inception"),
@@ -170,10 +170,18 @@ BAD = [
     (
         ["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--labels", "gone.txt"],
         1,
-        "cannot read labels 'gone.txt'",
+        "cannot read labels from 'gone.txt'",
     ),
-    (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--labels", "one.txt"], 1, "1 names; expected two or more"),
-    (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--labels", "twice.txt"], 1, "'cat' stands there twice."),
+    (
+        ["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--labels", "one.txt"],
+        1,
+        "one name; expected two or more",
+    ),
+    (
+        ["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--labels", "twice.txt"],
+        1,
+        "'cat' stands in lines 1 and 3",
+    ),
     (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--plan", "gone.yaml"], 1, "cannot read plan 'gone.yaml'"),
     (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--preprocess", "c=raw"], 2, "there is no branch 'c'"),
     (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--preprocess", "a=vgg"], 2, "'vgg' is neither a preset"),

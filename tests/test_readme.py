@@ -40,6 +40,11 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
+def facts(text: str) -> list[str]:
+    """Return what a table of names and values tells, without the values."""
+    return [line[:20].strip() for line in text.splitlines() if line[:1].strip()]
+
+
 def test_the_first_two_commands_print_what_the_readme_shows(clone: Path) -> None:
     arguments, printed = console("fuse")
     fused = CliRunner().invoke(graftonnx, arguments)
@@ -50,8 +55,7 @@ def test_the_first_two_commands_print_what_the_readme_shows(clone: Path) -> None
     arguments[arguments.index("--data") + 1] = "digits"
     trained = CliRunner().invoke(graftonnx, [*arguments, "--epochs", "1", "--precision", "fp32"])
     assert trained.exit_code == 0, trained.output
-    names = [line.split()[0] for line in printed.splitlines() if line.strip()]
-    assert [line.split()[0] for line in trained.stdout.splitlines() if line.strip()] == names
+    assert facts(trained.stdout) == facts(printed)
 
 
 def test_the_python_example_runs(clone: Path) -> None:

@@ -11,11 +11,11 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from graftonnx.models.inception_v3 import InceptionV3
-from graftonnx.models.registry import build
 
 from graftonnx.cli import graftonnx
 from graftonnx.metadata import PRESETS, read_metadata
+from graftonnx.models.inception_v3 import InceptionV3
+from graftonnx.models.registry import build
 
 
 def zoo(*arguments: str | Path) -> Result:

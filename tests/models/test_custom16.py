@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from graftonnx.models.custom16 import Custom16
 from torch import nn
+
+from graftonnx.models.custom16 import Custom16
 
 
 def test_it_has_sixteen_weight_layers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from graftonnx.models.inception_v3 import InceptionOutputs, InceptionV3
 
 A = {

@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from graftonnx.models.onnx_export import to_onnx
-from graftonnx.models.registry import ENTRIES, Entry, build
 from torch import Tensor, nn
 
 from graftonnx import runtime, zoo
 from graftonnx.errors import GraftError, ModelError, ParityError
 from graftonnx.metadata import PRESETS, read_metadata
+from graftonnx.models.onnx_export import to_onnx
+from graftonnx.models.registry import ENTRIES, Entry, build
 
 SIZES = {"squeezenet1_0": 64, "squeezenet1_1": 64, "inception_v3": 96, "custom16": 32}
 

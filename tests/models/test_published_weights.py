@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor, nn
+
 from graftonnx.models.checkpoint import CheckpointError, load_state_dict, read_state_dict
 from graftonnx.models.custom16 import Custom16
 from graftonnx.models.inception_v3 import InceptionV3
 from graftonnx.models.squeezenet import SqueezeNet
-from torch import Tensor, nn
 
 State = dict[str, Tensor]
 CLASSIFIER = "classifier.1"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from graftonnx.models.registry import ENTRIES, Entry, build, find
 
 from graftonnx.metadata import PRESETS
+from graftonnx.models.registry import ENTRIES, Entry, build, find
 
 FOLDER = Path(__file__).parents[2] / "models"
 

@@ -9,11 +9,11 @@ from types import ModuleType
 import numpy as np
 import onnx
 import pytest
-from graftonnx.models.custom16 import Custom16
-from graftonnx.models.squeezenet import SqueezeNet
 
 from graftonnx import runtime
 from graftonnx.metadata import read_metadata
+from graftonnx.models.custom16 import Custom16
+from graftonnx.models.squeezenet import SqueezeNet
 
 FOLDER = Path(__file__).parents[2] / "models"
 FILES = ("custom16-mnist.onnx", "squeezenet-cifar100.onnx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from graftonnx.models.squeezenet import SqueezeNet, Version
 
 PUBLISHED: dict[Version, dict[int, tuple[int, int, int]]] = {

@@ -8,12 +8,12 @@ from types import ModuleType
 import onnx
 import pytest
 import torch
-from graftonnx.models.initialisation import initialise
-from graftonnx.models.squeezenet import SqueezeNet
 from torch import Tensor, nn
 
 from graftonnx.errors import GraftError
 from graftonnx.metadata import Preprocess
+from graftonnx.models.initialisation import initialise
+from graftonnx.models.squeezenet import SqueezeNet
 
 
 @pytest.fixture

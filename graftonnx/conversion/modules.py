@@ -13,13 +13,14 @@ import torch
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from torch import fx, nn
 
-from graftonnx.conversion import registry
+from graftonnx.conversion import bitwise, registry
 from graftonnx.conversion.arguments import identifier
 from graftonnx.conversion.builder import TYPE, VALUE, Builder
 from graftonnx.conversion.memory import activate_in_place
 from graftonnx.conversion.names import onnx_name
 from graftonnx.conversion.ops import FAMILIES as FAMILIES  # importing them registers every operator
 from graftonnx.conversion.origin import Origin
+from graftonnx.conversion.patterns import erase_dead, recognise
 from graftonnx.conversion.source import HasProto, Source, read
 from graftonnx.conversion.values import Value, Weight, is_float, to_array
 from graftonnx.errors import ModelError, UnsupportedOpError
@@ -34,11 +35,19 @@ _ONLY_STORED = frozenset({"uint16", "uint32", "uint64"})
 
 _MOVES = frozenset(
     {
-        "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Identity",
-        "Reshape", "Shape", "Size", "Slice", "Squeeze", "Transpose", "Unsqueeze",
+        "BitCast", "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten",
+        "Identity", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
 """Operators that move elements without computing."""
+
+_WRAPS = frozenset(
+    {"Add", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Equal", "Mul", "Sub"}
+)
+"""Operators whose result has the same bits for signed and unsigned integers."""
+
+_ORDERS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "TopK"})
+"""Operators that depend on the order of integers alone."""
 
 
 def to_torch(source: str | Path | ModelProto | HasProto) -> fx.GraphModule:
@@ -160,12 +169,11 @@ class _Walk:
         graph, module = self.builder.graph, self.builder.root
         results = [self._result(name) for name in self._outputs]
         graph.output(results[0] if len(results) == 1 else tuple(results))
-        for node in reversed(graph.nodes):
-            if not node.users and node.op not in ("placeholder", "output"):
-                graph.erase_node(node)
+        erase_dead(graph)
+        dropped = {onnx_name(key) for key in recognise(graph, module)}
         activate_in_place(graph, module)
         module.graph = graph
-        module.meta[ORIGIN] = self.source.release(self.builder.held)
+        module.meta[ORIGIN] = self.source.release(self.builder.held - dropped)
         return module.eval()
 
     def _inline(self, graph: GraphProto) -> tuple[Value, ...]:
@@ -227,7 +235,11 @@ class _Walk:
         if dtype not in _ONLY_STORED or node.op_type in _MOVES:
             return value
         if dtype == "uint64":
-            raise UnsupportedOpError("PyTorch has no arithmetic for elements of type uint64.")
+            if node.op_type in _ORDERS:
+                return self.builder.call(bitwise.to_signed_order, value)
+            if node.op_type not in _WRAPS:
+                raise UnsupportedOpError("PyTorch has no arithmetic for elements of type uint64.")
+            return self.builder.call(torch.Tensor.view, value, torch.int64)
         return self.builder.call(torch.Tensor.to, value, torch.int64)
 
     def _narrowed(self, node: NodeProto, value: Value, name: str) -> Value:
@@ -235,6 +247,9 @@ class _Walk:
         known = self.source.types.get(name)
         if known is None or known.dtype not in _ONLY_STORED or node.op_type in _MOVES:
             return value
+        if known.dtype == "uint64":
+            back = bitwise.from_signed_order if node.op_type in _ORDERS else bitwise.to_unsigned
+            return self.builder.call(back, value)
         return self.builder.call(torch.Tensor.to, value, getattr(torch, known.dtype))
 
     def _note(self, node: fx.Node, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graftonnx.conversion.ops import (
     activation,
+    bits,
     constant,
     control,
     conv,
@@ -12,14 +13,19 @@ from graftonnx.conversion.ops import (
     math,
     norm,
     pool,
+    quantize,
+    recurrent,
     reduce,
     resize,
+    scatter,
     shape,
+    sort,
     tensor,
 )
 
 FAMILIES = (
     activation,
+    bits,
     constant,
     control,
     conv,
@@ -28,9 +34,13 @@ FAMILIES = (
     math,
     norm,
     pool,
+    quantize,
+    recurrent,
     reduce,
     resize,
+    scatter,
     shape,
+    sort,
     tensor,
 )
 """Every family, listed by name."""

@@ -20,18 +20,13 @@ from onnx import NodeProto
 
 from graftonnx.blocks import GREY
 from graftonnx.errors import DataError, ModelError
+from graftonnx.files import MODEL_FILE
 from graftonnx.graph import GraphView
 from graftonnx.images import Pixels, decode, to_input
 from graftonnx.metadata import PRESETS, Metadata, Preprocess
 from graftonnx.model import load
 from graftonnx.providers import Provider
 from graftonnx.runtime import Session, open_session
-
-MODEL_FILE = "model.onnx"
-"""The network in a run folder."""
-
-SPLIT_FILE = "split.json"
-"""The images that trained and validated it, likewise."""
 
 AHEAD = 3
 """Batches that are decoded, or being decoded, while one is classified."""

@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from graftonnx.classifier import SPLIT_FILE, Classifier, model_file
+from graftonnx.classifier import Classifier, model_file
 from graftonnx.errors import DataError
+from graftonnx.files import SPLIT_FILE
 from graftonnx.images import Sample, read_split, scan
 
 Part = Literal["train", "val", "test", "all"]

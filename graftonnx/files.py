@@ -11,6 +11,12 @@ from pathlib import Path
 
 from graftonnx.errors import DataError, GraftError
 
+MODEL_FILE = "model.onnx"
+"""The trained network in a run folder."""
+
+SPLIT_FILE = "split.json"
+"""The images that trained and validated it, likewise."""
+
 
 def check_writable(path: Path, *, force: bool) -> None:
     """Refuse a target that cannot or should not be written, before any work is done.

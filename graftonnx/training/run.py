@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from graftonnx.errors import GraftError
-from graftonnx.files import check_writable, write_text
+from graftonnx.files import MODEL_FILE, SPLIT_FILE, check_writable, write_text
 from graftonnx.metadata import Record
 from graftonnx.training.config import Device, Layout, Precision, TrainConfig
 
@@ -57,10 +57,10 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
-        self.split = path / "split.json"
+        self.split = path / SPLIT_FILE
         self.metrics = path / "metrics.csv"
         self.curves = path / "curves.png"
-        self.model = path / "model.onnx"
+        self.model = path / MODEL_FILE
         self.last = path / "checkpoints" / "last.ckpt"
         self.best = path / "checkpoints" / "best.ckpt"
 

@@ -51,6 +51,8 @@ def test_attributes_have_the_names_and_defaults_of_the_standard(entry: Entry, sc
         else:
             expected = onnx.helper.get_attribute_value(attribute.default_value)
             expected = expected.decode() if isinstance(expected, bytes) else expected
+            if isinstance(expected, list):
+                expected = [part.decode() if isinstance(part, bytes) else part for part in expected]
             same = pytest.approx(expected, rel=1e-6) if isinstance(expected, float) else expected
             assert default == same or tuple(default) == tuple(expected)
 

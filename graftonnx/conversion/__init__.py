@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from graftonnx.conversion.layers import freeze_bn
 from graftonnx.conversion.modules import to_torch, unsupported, write_back
 from graftonnx.conversion.names import onnx_name
 
-__all__ = ["onnx_name", "to_torch", "unsupported", "write_back"]
+__all__ = ["freeze_bn", "onnx_name", "to_torch", "unsupported", "write_back"]

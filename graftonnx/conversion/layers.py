@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -63,3 +65,47 @@ class DropoutWithMask(nn.Module):
             return x, torch.ones_like(x, dtype=torch.bool)
         mask = torch.rand_like(x, dtype=torch.float32) >= self.p
         return torch.where(mask, x / (1 - self.p), torch.zeros_like(x)), mask
+
+
+class _Frozen(nn.Module):
+    """A layer that stays in inference mode."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Leave the layer in inference mode, whatever `mode` says."""
+        return super().train(False)
+
+
+class FrozenBatchNorm(_Frozen, BatchNorm):
+    """`BatchNorm` that keeps to its running statistics."""
+
+
+class FrozenBatchNorm1d(_Frozen, nn.BatchNorm1d):
+    """`nn.BatchNorm1d` that keeps to its running statistics."""
+
+
+class FrozenBatchNorm2d(_Frozen, nn.BatchNorm2d):
+    """`nn.BatchNorm2d` that keeps to its running statistics."""
+
+
+class FrozenBatchNorm3d(_Frozen, nn.BatchNorm3d):
+    """`nn.BatchNorm3d` that keeps to its running statistics."""
+
+
+_FROZEN: dict[type[nn.Module], type[nn.Module]] = {
+    BatchNorm: FrozenBatchNorm,
+    nn.BatchNorm1d: FrozenBatchNorm1d,
+    nn.BatchNorm2d: FrozenBatchNorm2d,
+    nn.BatchNorm3d: FrozenBatchNorm3d,
+}
+
+
+def freeze_bn(module: nn.Module) -> None:
+    """Keep every batch norm of a module in inference mode, also after `module.train()`.
+
+    The layers normalise by their running statistics and leave them as they are; scale and bias still train.
+    Small batches want this, and networks whose head alone is trained.
+    """
+    for layer in module.modules():
+        if type(layer) in _FROZEN:
+            layer.__class__ = _FROZEN[type(layer)]
+            layer.eval()

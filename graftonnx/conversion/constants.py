@@ -1,0 +1,159 @@
+"""Numbers inside the formulas of a graph: those written in the code, held by the module, or computed."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from graftonnx.conversion import formulas, indexing
+from graftonnx.conversion.builder import TYPE
+from graftonnx.conversion.layers import Constant
+from graftonnx.conversion.values import Type
+
+_ARITHMETIC: dict[Any, Callable[..., float]] = {
+    operator.add: operator.add,
+    operator.sub: operator.sub,
+    operator.mul: operator.mul,
+    operator.truediv: operator.truediv,
+    torch.sqrt: math.sqrt,
+    torch.pow: math.pow,
+    torch.reciprocal: lambda x: 1 / x,
+}
+
+_RELATIVE = 1e-6
+"""Exporters write float32 numbers, some with seven digits."""
+
+
+def is_close(found: float, wanted: float) -> bool:
+    """Return whether a number of a file is the one of a formula."""
+    return math.isclose(found, wanted, rel_tol=5 * _RELATIVE)
+
+
+@dataclass
+class Product:
+    """A product with its factors apart.
+
+    Attributes:
+        factor: The product of its numbers.
+        nodes: What is multiplied besides; a power of an integer counts as often.
+        inner: The nodes that multiply, without the root.
+    """
+
+    factor: float = 1.0
+    nodes: list[fx.Node] = field(default_factory=list)
+    inner: set[fx.Node] = field(default_factory=set)
+
+
+class Numbers:
+    """Reads the numbers of a graph.
+
+    Args:
+        root: The module that holds the graph's tensors.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        self._root = root
+
+    def value(self, item: Any, assumed: dict[tuple[fx.Node, int], float] | None = None) -> float | None:
+        """Return the number that an argument is, or computes from known extents; None if it is a tensor.
+
+        Args:
+            item: A number or a node.
+            assumed: (node, axis) -> extent, for extents that are not known.
+        """
+        if isinstance(item, (int, float)):
+            return float(item)
+        if not isinstance(item, fx.Node):
+            return None
+        if item.op in ("get_attr", "call_module"):
+            return self._held(item)
+        if item.op == "call_method" and item.target == "size":
+            return _extent(item, {} if assumed is None else assumed)
+        if item.target is indexing.sizes_to_tensor:
+            listed: Any = item.args[0]
+            alone = isinstance(listed, (list, tuple)) and len(listed) == 1
+            return self.value(listed[0], assumed) if alone else None
+        if item.target is formulas.cast:
+            return self.value(item.args[0], assumed)
+        function = _ARITHMETIC.get(item.target)
+        operands = [self.value(a, assumed) for a in item.args]
+        if function is None or any(o is None for o in operands):
+            return None
+        try:
+            return float(function(*operands))
+        except (ArithmeticError, ValueError):
+            return None
+
+    def plus(self, node: Any, number: float) -> Any:
+        """Return x if `node` is `x + number`; else None."""
+        if isinstance(node, fx.Node) and node.target is operator.add:
+            for x, added in (node.args, node.args[::-1]):
+                found = self.value(added)
+                if found is not None and is_close(found, number):
+                    return x
+        return None
+
+    def product(self, node: fx.Node, *, root: bool = True) -> Product:
+        """Take a product apart, as far as its inner products are read once.
+
+        Args:
+            node: The last multiplication.
+            root: Whether `node` is the formula's last node, which others may read.
+        """
+        found = Product()
+        self._multiply(node, found, first=root)
+        return found
+
+    def _multiply(self, item: Any, found: Product, *, first: bool = False) -> None:
+        number = self.value(item)
+        if number is not None:
+            found.factor *= number
+            return
+        if first or len(item.users) == 1:
+            if not first:
+                found.inner.add(item)
+            if item.target is operator.mul:
+                for part in item.args:
+                    self._multiply(part, found)
+                return
+            divisor = self.value(item.args[1]) if item.target is operator.truediv else None
+            if divisor:
+                found.factor /= divisor
+                self._multiply(item.args[0], found)
+                return
+            power = self.value(item.args[1]) if item.target is torch.pow else None
+            if power in (2.0, 3.0):
+                found.nodes.extend([item.args[0]] * int(power or 0))
+                return
+            found.inner.discard(item)
+        found.nodes.append(item)
+
+    def tensor(self, node: fx.Node) -> torch.Tensor | None:
+        """Return the tensor that the module holds for a node; None if the node computes."""
+        if node.op == "call_module":
+            holder = self._root.get_submodule(str(node.target))
+            return holder.value if isinstance(holder, Constant) else None
+        if node.op != "get_attr":
+            return None
+        owner, _, leaf = str(node.target).rpartition(".")
+        held = getattr(self._root.get_submodule(owner), leaf)
+        return held if isinstance(held, torch.Tensor) else None
+
+    def _held(self, node: fx.Node) -> float | None:
+        tensor = self.tensor(node)
+        if tensor is None or tensor.numel() != 1 or tensor.is_complex():
+            return None
+        return float(tensor.item())
+
+
+def _extent(node: fx.Node, assumed: dict[tuple[fx.Node, int], float]) -> float | None:
+    source, axis = node.args
+    known = source.meta.get(TYPE) if isinstance(source, fx.Node) else None
+    extent = known.shape[axis] if isinstance(known, Type) and known.shape and isinstance(axis, int) else None
+    return float(extent) if extent is not None else assumed.get((source, axis))  # type: ignore[arg-type]

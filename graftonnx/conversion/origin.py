@@ -7,9 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 import onnx
+import torch
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from graftonnx.conversion.values import Array
+from graftonnx.conversion import quantization
+from graftonnx.conversion.values import Array, to_array, to_tensor
 from graftonnx.errors import ModelError
 
 _DATA_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
@@ -103,7 +105,7 @@ def _write_constant(model: ModelProto, node: NodeProto, array: Array) -> None:
         if numpy_helper.to_array(held).tobytes() != array.tobytes():
             fill(held, array, data_field(held))
         return
-    initial = computed_constant(node, array)
+    initial = computed_constant(model, node, array)
     if initial is not None and initial.tobytes() == array.tobytes():
         return
     name = node.output[0]
@@ -117,9 +119,44 @@ def _write_constant(model: ModelProto, node: NodeProto, array: Array) -> None:
         )
 
 
-def computed_constant(node: NodeProto, like: Array) -> Array | None:
-    """Return what a `ConstantOfShape` node gives, with the shape and element type of `like`."""
+def computed_constant(model: ModelProto, node: NodeProto, like: Array) -> Array | None:
+    """Return what a `ConstantOfShape` or `DequantizeLinear` node gives, with the shape and type of `like`."""
+    if node.op_type == "DequantizeLinear":
+        return _dequantized(model, node, like)
     if node.op_type != "ConstantOfShape":
         return None
     value = next((numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"), np.zeros(1))
     return np.full(like.shape, value.item(), like.dtype)
+
+
+def _dequantized(model: ModelProto, node: NodeProto, like: Array) -> Array | None:
+    """Return the numbers that stored integers stand for; None if the integers or their grid are computed."""
+    parts = [_stored(model, name) if name else None for name in node.input]
+    if any(part is None and name for part, name in zip(parts, node.input, strict=True)):
+        return None
+    integers, scale, *rest = (None if part is None else to_tensor(part) for part in parts)
+    if integers is None or scale is None:
+        return None
+    settings = {item.name: item.i for item in node.attribute}
+    axis, block = settings.get("axis", 1), settings.get("block_size", 0)
+    block = block if scale.ndim > 1 else 0
+    grid = [
+        quantization.align(t, integers.ndim, axis, block, integers.shape[axis] if block else None)
+        for t in (scale, *rest)
+        if t is not None
+    ]
+    zero = grid[1].to(torch.int64) if len(grid) > 1 and not integers.is_floating_point() else 0
+    wanted: torch.dtype = getattr(torch, like.dtype.name)
+    return to_array(quantization.dequantize(integers, grid[0], zero, wanted))
+
+
+def _stored(model: ModelProto, name: str) -> Array | None:
+    """Return the numbers of an initializer or of a `Constant` node; None if there is neither."""
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            return numpy_helper.to_array(tensor)
+    for node in model.graph.node:
+        if name in node.output:
+            held = constant_tensor(node)
+            return None if held is None else numpy_helper.to_array(held)
+    return None

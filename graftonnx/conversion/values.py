@@ -27,6 +27,19 @@ Array: TypeAlias = NDArray[Any]
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
 """Names of the element types that calculus can train."""
 
+STAND_INS = {"int2": "int8", "int4": "int8", "uint2": "uint8", "uint4": "uint8", "float4_e2m1fn": "float32"}
+"""Element types without tensors -> the type of the tensors that hold their elements, decoded."""
+
+_VIEWED = frozenset(
+    {
+        "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
+    }
+)  # fmt: skip
+"""Element types that NumPy and PyTorch both have, but do not exchange."""
+
+NARROW = _VIEWED - FLOATS | STAND_INS.keys()
+"""Element types of 8 bits or less that are stored only: PyTorch has no arithmetic for them."""
+
 
 @dataclass(frozen=True)
 class Type:
@@ -142,17 +155,26 @@ def is_float(value: Array) -> bool:
 def to_tensor(array: Array) -> torch.Tensor:
     """Return a tensor that owns a copy of the numbers.
 
+    Elements narrower than a byte are held in whole ones, as `STAND_INS` says.
+
     Raises:
         TypeError: If PyTorch has no such element type.
     """
-    if array.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(np.array(array.view(np.int16))).view(torch.bfloat16)
+    name = array.dtype.name
+    if name in STAND_INS:
+        return torch.from_numpy(array.astype(STAND_INS[name]))
+    if name in _VIEWED:
+        bits = np.array(array.view(f"int{8 * array.itemsize}"))
+        viewed: torch.dtype = getattr(torch, name)
+        return torch.from_numpy(bits).view(viewed)
     return torch.from_numpy(np.array(array))
 
 
 def to_array(tensor: torch.Tensor) -> Array:
     """Return the numbers of a tensor, without a copy where the tensor is on the CPU."""
     tensor = tensor.detach().cpu().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name in _VIEWED:
+        bits = torch.int8 if tensor.itemsize == 1 else torch.int16
+        return tensor.view(bits).numpy().view(getattr(ml_dtypes, name))
     return tensor.numpy()

@@ -10,10 +10,6 @@ from conversion.official import cases, failure, is_covered
 from graftonnx.errors import GraftError
 
 GAPS = {
-    "*FLOAT8*": "PyTorch has no arithmetic for 8-bit floats",
-    "*FLOAT4*": "PyTorch has no arithmetic for 4-bit floats",
-    "*INT4*": "PyTorch has no 4-bit integers",
-    "*INT2*": "PyTorch has no 2-bit integers",
     "test_div_uint64": "PyTorch has no division of uint64",
     "test_mod_uint64": "PyTorch has no division of uint64",
     "test_pow_types_float32_uint64": "PyTorch has no arithmetic for uint64",
@@ -36,7 +32,6 @@ GAPS = {
     "test_causal_conv_with_state_with_past_state": "onnx cannot expand the definition",
     "test_linear_attention_*": "the definition is a Scan",
     "test_bernoulli*": "random numbers of another generator",
-    "test_dynamicquantizelinear*": "there is no QuantizeLinear",
     "test_h*window": "onnx leaves an attribute of the definition without its default",
     "test_h*window_symmetric": "onnx leaves an attribute of the definition without its default",
     "test_blackmanwindow": "onnx leaves an attribute of the definition without its default",

@@ -12,9 +12,10 @@ from onnx import TensorProto, numpy_helper
 
 from graftonnx.conversion import formulas
 from graftonnx.conversion.builder import Builder
+from graftonnx.conversion.grids import narrowed
 from graftonnx.conversion.registry import op
 from graftonnx.conversion.source import dtype_name
-from graftonnx.conversion.values import FLOATS, Result, Value, Weight, is_symbolic
+from graftonnx.conversion.values import FLOATS, NARROW, Result, Value, Weight, is_symbolic
 from graftonnx.errors import UnsupportedOpError
 
 _TORCH_TYPES = {
@@ -90,14 +91,14 @@ def cast_6(g: Builder, x: Value, *, to: int) -> Result:
 
 @op("Cast", since=19)
 def cast_19(g: Builder, x: Value, *, saturate: int = 1, to: int) -> Result:
-    """X with another element type; `saturate` matters for 8-bit floats only, which are refused."""
-    return _cast(g, x, to)
+    """X with another element type."""
+    return _cast(g, x, to, bool(saturate))
 
 
 @op("Cast", since=24)
 def cast(g: Builder, x: Value, *, round_mode: str = "up", saturate: int = 1, to: int) -> Result:
-    """X with another element type; the other attributes matter for 8-bit floats only, which are refused."""
-    return _cast(g, x, to)
+    """X with another element type; elements narrower than a byte are held in whole ones."""
+    return _cast(g, x, to, bool(saturate), round_mode)
 
 
 @op("CastLike", since=15)
@@ -108,14 +109,14 @@ def cast_like_15(g: Builder, x: Value, target: Value) -> Result:
 
 @op("CastLike", since=19)
 def cast_like_19(g: Builder, x: Value, target: Value, *, saturate: int = 1) -> Result:
-    """X with the element type of `target`; `saturate` matters for 8-bit floats only, which are refused."""
-    return _cast_like(g, x, target)
+    """X with the element type of `target`."""
+    return _cast_like(g, x, target, bool(saturate))
 
 
 @op("CastLike", since=24)
 def cast_like(g: Builder, x: Value, target: Value, *, round_mode: str = "up", saturate: int = 1) -> Result:
-    """X with the element type of `target`; the attributes matter for 8-bit floats only, which are refused."""
-    return _cast_like(g, x, target)
+    """X with the element type of `target`; elements narrower than a byte are held in whole ones."""
+    return _cast_like(g, x, target, bool(saturate), round_mode)
 
 
 def torch_type(name: str | None) -> torch.dtype:
@@ -137,7 +138,7 @@ def _weight_or_number(g: Builder, array: Any) -> Value:
     return np.asarray(array)
 
 
-def _cast(g: Builder, x: Value, to: int) -> Result:
+def _cast(g: Builder, x: Value, to: int, saturate: bool = True, round_mode: str = "up") -> Result:
     name = dtype_name(to)
     if isinstance(x, np.ndarray) and x.dtype == object:
         if any(isinstance(item, (str, bytes)) for item in x.flat):
@@ -146,17 +147,18 @@ def _cast(g: Builder, x: Value, to: int) -> Result:
             x = x.astype(np.int64)
         if name in ("int64", "int32"):
             return x
-    target = torch_type(name)
     known = g.type(x).dtype
-    if known not in (None, *_TORCH_TYPES):
+    if known not in (None, *_TORCH_TYPES, *NARROW):
         raise UnsupportedOpError(f"PyTorch has no arithmetic for elements of type {known}.")
     if known == name:
         return x
-    return g.call(formulas.cast, x, target)
+    if name in NARROW:
+        return narrowed(g, x, name, saturate, round_mode)
+    return g.call(formulas.cast, x, torch_type(name))
 
 
-def _cast_like(g: Builder, x: Value, target: Value) -> Result:
+def _cast_like(g: Builder, x: Value, target: Value, saturate: bool = True, round_mode: str = "up") -> Result:
     name = g.type(target).dtype
     if name is None:
         raise UnsupportedOpError("the element type of `target_type` is unknown.")
-    return _cast(g, x, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name)))
+    return _cast(g, x, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name)), saturate, round_mode)

@@ -14,6 +14,7 @@ Inner code says what; the walker or the command adds where, once, with :meth:`Gr
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Self
 
 
@@ -34,8 +35,33 @@ class ModelError(GraftError):
     """A model file cannot be read, understood or written."""
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A node that cannot be converted.
+
+    Attributes:
+        node: Its name, or that of its first output.
+        op_type: Its operator.
+        domain: The operator's domain, `""` for the standard's.
+        opset: The version of the domain in the file.
+        reason: What is missing, as a sentence.
+    """
+
+    node: str
+    op_type: str
+    domain: str
+    opset: int
+    reason: str
+
+
 class UnsupportedOpError(ModelError):
-    """An operator, or a mode of one, has no exact counterpart in PyTorch."""
+    """An operator, or a mode of one, has no exact counterpart in PyTorch.
+
+    Attributes:
+        refusal: The node and the reason; None where the error concerns no single node.
+    """
+
+    refusal: Refusal | None = None
 
 
 class PlanError(GraftError):

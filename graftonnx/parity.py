@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from graftonnx.errors import ParityError
+from graftonnx.errors import ModelError, ParityError
 from graftonnx.runtime import open_session, with_outputs
 
 if TYPE_CHECKING:
@@ -109,6 +109,28 @@ def first_difference(
 
     ONNX Runtime runs without its optimizer here, so that every value exists.
     """
+    return compare_values(model, module, *inputs, rtol=rtol).first
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out when two sides computed the same values.
+
+    Attributes:
+        values: How many were compared.
+        worst: The largest relative distance among those in front of the first that differs.
+        first: Name of the first value that differs, and where; None if all agree.
+    """
+
+    values: int
+    worst: float
+    first: tuple[str, Difference] | None = None
+
+
+def compare_values(
+    model: ModelProto, module: fx.GraphModule, *inputs: Array, rtol: float = RTOL
+) -> Comparison:
+    """Compare every value that ONNX Runtime, without its optimizer, and the module compute, in order."""
     from graftonnx.conversion.evaluation import intermediate_values
 
     ours = intermediate_values(module, *inputs)
@@ -116,11 +138,99 @@ def first_difference(
     shared = [name for name in ours if name in made]
     session = open_session(with_outputs(model, shared), provider="cpu", optimise=False)
     theirs = session.run(*inputs, outputs=shared)
-    for name, expected in zip(shared, theirs, strict=True):
-        difference = farthest(expected, ours[name])
+    return _compared(shared, theirs, [ours[name] for name in shared], rtol)
+
+
+def compare_models(a: ModelProto, b: ModelProto, *inputs: Array, rtol: float = RTOL) -> Comparison:
+    """Run two models in ONNX Runtime on the same inputs, and compare their outputs by position.
+
+    Values in front of the outputs are compared where both models have one of that name, so that the first
+    difference is found where it begins. In a :class:`Difference`, `onnx` is of `a` and `torch` of `b`.
+
+    Raises:
+        ParityError: If the models have not the same number of outputs.
+    """
+    sessions = [open_session(model, provider="cpu") for model in (a, b)]
+    names = [session.output_names for session in sessions]
+    if len(names[0]) != len(names[1]):
+        raise ParityError(f"the models have {len(names[0])} and {len(names[1])} outputs, expected as many.")
+    outputs = [session.run(*inputs) for session in sessions]
+    seen = _compared(list(names[0]), outputs[0], outputs[1], rtol)
+    if seen.first is None:
+        return seen
+    made = {name for node in b.graph.node for name in node.output}
+    shared = [name for node in a.graph.node for name in node.output if name and name in made]
+    values = [
+        open_session(with_outputs(m, shared), provider="cpu", optimise=False).run(*inputs, outputs=shared)
+        for m in (a, b)
+    ]
+    inner = _compared(shared, values[0], values[1], rtol)
+    return inner if inner.first is not None else seen
+
+
+def _compared(names: list[str], ours: Sequence[Any], theirs: Sequence[Any], rtol: float) -> Comparison:
+    worst = 0.0
+    for name, expected, found in zip(names, ours, theirs, strict=True):
+        if not isinstance(expected, np.ndarray) or not isinstance(found, np.ndarray):
+            continue
+        difference = farthest(expected, found)
         if difference is not None and difference.relative > rtol:
-            return name, difference
-    return None
+            return Comparison(len(names), worst, (name, difference))
+        worst = max(worst, difference.relative if difference else 0.0)
+    return Comparison(len(names), worst)
+
+
+def random_inputs(model: ModelProto, *, size: tuple[int, int] | None = None, seed: int = 0) -> list[Array]:
+    """Return random inputs that fit a model: floats in 0..1, integers and truth values 0 or 1.
+
+    Free extents are small: 2 for the first axis, 3 channels of 64 x 64 pixels for images, 8 elsewhere; an
+    extent of the same name is the same everywhere.
+
+    Args:
+        model: Whose inputs these are.
+        size: Height and width of images whose extents are free.
+        seed: Of the random numbers.
+
+    Raises:
+        ModelError: If an input is no tensor, or of a type that has no NumPy counterpart.
+    """
+    rng = np.random.default_rng(seed)
+    held = {tensor.name for tensor in model.graph.initializer}
+    named: dict[str, int] = {}
+    arrays = []
+    for value in model.graph.input:
+        if value.name in held:
+            continue
+        kind = value.type.tensor_type
+        if not value.type.HasField("tensor_type") or kind.elem_type == onnx.TensorProto.STRING:
+            raise ModelError(f"cannot make up the input '{value.name}': it is no tensor of numbers.")
+        shape = _small_shape(kind.shape.dim, size or (64, 64), named)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        is_float = dtype.kind == "f" or dtype.name == "bfloat16"
+        numbers = rng.random(shape) if is_float else rng.integers(0, 2, shape)
+        arrays.append(np.asarray(numbers).astype(dtype))
+    return arrays
+
+
+def _small_shape(dims: Sequence[Any], size: tuple[int, int], named: dict[str, int]) -> list[int]:
+    """Return a shape in which free extents are small."""
+    is_image = len(dims) == 4
+    is_channels_last = is_image and dims[3].dim_value in (1, 3, 4) and dims[1].dim_value not in (1, 3, 4)
+    free = [2, *([8] * (len(dims) - 1))]
+    if is_image:
+        free[1:] = [*size, 3] if is_channels_last else [3, *size]
+    shape = []
+    for dim, small in zip(dims, free, strict=False):
+        if dim.HasField("dim_value") and dim.dim_value > 0:
+            shape.append(dim.dim_value)
+        else:
+            shape.append(named.setdefault(dim.dim_param, small) if dim.dim_param else small)
+    return shape
+
+
+def described_node(model: ModelProto, value: str) -> str:
+    """Return the node that computes a value, with its attributes and inputs, for a person."""
+    return _described(model, next(node for node in model.graph.node if value in node.output))
 
 
 def _report(
@@ -132,8 +242,9 @@ def _report(
     if first is None:
         return f"{opening} Without ONNX Runtime's optimizer no value differs."
     name, difference = first
-    node = next(node for node in model.graph.node if name in node.output)
-    return f"{opening} The first value that differs is '{name}' of {_described(model, node)}: {difference}."
+    return (
+        f"{opening} The first value that differs is '{name}' of {described_node(model, name)}: {difference}."
+    )
 
 
 def _described(model: ModelProto, node: NodeProto) -> str:

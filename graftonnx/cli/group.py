@@ -12,6 +12,7 @@ from graftonnx.errors import GraftError
 
 COMMANDS = {
     "inspect": "Show what is in a network: input, output, cost and taps.",
+    "check": "Compare a network in PyTorch with ONNX Runtime, or with another file.",
     "match": "Plan the exchanges between two networks.",
     "fuse": "Join networks into one trainable ONNX file.",
     "train": "Fine-tune a fused network on a folder of images.",

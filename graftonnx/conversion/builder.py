@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ from graftonnx.conversion.values import (
 )
 from graftonnx.errors import UnsupportedOpError
 
+if TYPE_CHECKING:
+    from graftonnx.conversion.bodies import Body
+
 TYPE = "graftonnx_type"
 """Where an fx node keeps the :class:`Type` of its tensor."""
 
@@ -52,9 +56,15 @@ class Builder:
         settings: Names of weights that an operator needed as a number while converting; they cannot train.
         consumers: Value name -> the nodes that read it.
         inline: Converts a graph inside the node, and returns its outputs.
+        body: Converts a graph inside the node to a module of its own.
     """
 
-    def __init__(self, source: Source, frozen_names: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        source: Source,
+        frozen_names: frozenset[str] = frozenset(),
+        uses: Counter[str] | None = None,
+    ) -> None:
         self.root = ConvertedModule(nn.Module(), fx.Graph(), class_name="ConvertedModule")
         self.graph = fx.Graph()
         self.source = source
@@ -62,9 +72,10 @@ class Builder:
         self.opset = source.opsets[""]
         self.settings: set[str] = set()
         self.consumers: dict[str, list[NodeProto]] = {}
-        self.uses = source.uses()
+        self.uses = source.uses() if uses is None else uses
         self.frozen_names = frozen_names
         self.inline: Callable[[GraphProto], tuple[Value, ...]] = _no_graphs
+        self.body: Callable[[GraphProto], Body] = _no_graphs
         self._keys = Keys(self.root)
         self._placed: dict[str, str] = {}
         self._sizes: dict[tuple[fx.Node, int], Size] = {}
@@ -112,6 +123,12 @@ class Builder:
         owner, _, leaf = path.rpartition(".")
         self.root.get_submodule(owner).add_module(leaf, layer)
         return self.graph.create_node("call_module", path, inputs, name="layer")
+
+    def module(self, module: nn.Module, *args: Any) -> fx.Node:
+        """Emit a call of a module without weights; `args` may be lists of values, numbers and None."""
+        path = self._free(identifier(self.label))
+        self.root.add_module(path, module)
+        return self.graph.create_node("call_module", path, self._lower(args), name="module")
 
     def item(self, values: Any, index: int) -> Value:
         """Emit the element `index` of what a call returned; take it now if that is constant."""
@@ -184,6 +201,9 @@ class Builder:
         if isinstance(value, np.ndarray):
             return [v if isinstance(v, Size) else int(v) for v in value.ravel()]
         shape = self.shape(value)
+        if isinstance(value, fx.Node) and (shape is None or None in shape):
+            self._learn()
+            shape = self.shape(value)
         if isinstance(value, Weight) or value is None or shape is None or None in shape:
             raise UnsupportedOpError(f"{what} has an unknown number of elements, expected a known one.")
         count = 1
@@ -301,7 +321,8 @@ class Builder:
         owner, _, leaf = key.rpartition(".")
         holder = self.root.get_submodule(owner)
         tensor = to_tensor(weight.array)
-        if weight.trainable:
+        # A batch norm in a body reads its running statistics as any other value.
+        if weight.trainable and weight.name not in self.source.inner_statistics:
             holder.register_parameter(leaf, nn.Parameter(tensor))
         else:
             holder.register_buffer(leaf, tensor)
@@ -359,5 +380,5 @@ class Builder:
         return to_array(result) if isinstance(result, torch.Tensor) else result
 
 
-def _no_graphs(graph: GraphProto) -> tuple[Value, ...]:
+def _no_graphs(graph: GraphProto) -> Any:
     raise UnsupportedOpError(f"it has a graph '{graph.name}' inside, and nothing converts it.")

@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from graftonnx.conversion import bitwise, registry
 from graftonnx.conversion.arguments import identifier
+from graftonnx.conversion.bodies import Body, BodyBuilder
 from graftonnx.conversion.builder import TYPE, VALUE, Builder
 from graftonnx.conversion.memory import activate_in_place
 from graftonnx.conversion.names import onnx_name
@@ -23,7 +24,7 @@ from graftonnx.conversion.origin import Origin
 from graftonnx.conversion.patterns import erase_dead, recognise
 from graftonnx.conversion.source import HasProto, Source, read
 from graftonnx.conversion.values import Value, Weight, is_float, to_array
-from graftonnx.errors import ModelError, UnsupportedOpError
+from graftonnx.errors import ModelError, Refusal, UnsupportedOpError
 from graftonnx.graph import reads, sort_nodes
 
 ORIGIN = "graftonnx_origin"
@@ -71,7 +72,7 @@ def to_torch(source: str | Path | ModelProto | HasProto) -> fx.GraphModule:
     model = read(source)
     settings: frozenset[str] = frozenset()
     while True:
-        walk = _Walk(Source(model, _bodies()), settings)
+        walk = _walk(Source(model, _bodies()), settings)
         walk.run()
         clash = walk.builder.settings & walk.builder.held
         if not clash:
@@ -82,7 +83,7 @@ def to_torch(source: str | Path | ModelProto | HasProto) -> fx.GraphModule:
 
 def unsupported(source: str | Path | ModelProto | HasProto) -> list[UnsupportedOpError]:
     """Return for every node that cannot be converted the reason; an empty list if there is none."""
-    walk = _Walk(Source(read(source), _bodies()), frozenset())
+    walk = _walk(Source(read(source), _bodies()), frozenset())
     walk.run(collect=True)
     return walk.errors
 
@@ -119,24 +120,36 @@ def _bodies() -> frozenset[tuple[str, str]]:
     )
 
 
-class _Walk:
-    """Converts the nodes of one model in order."""
+def _walk(source: Source, settings: frozenset[str]) -> _Walk:
+    outputs = [value.name for value in source.graph.output]
+    return _Walk(Builder(source, settings), source.nodes, outputs)
 
-    def __init__(self, source: Source, settings: frozenset[str]) -> None:
-        self.source = source
-        self.builder = Builder(source, settings)
+
+class _Walk:
+    """Converts the nodes of one graph in order.
+
+    Args:
+        builder: Writes the code.
+        nodes: In topological order.
+        outputs: Names of the graph's outputs.
+    """
+
+    def __init__(self, builder: Builder, nodes: Sequence[NodeProto], outputs: list[str]) -> None:
+        self.source = builder.source
+        self.builder = builder
         self.errors: list[UnsupportedOpError] = []
-        self._settings = settings
         self._values: dict[str, Value] = {}
-        self._outputs = [value.name for value in source.graph.output]
+        self._nodes = nodes
+        self._outputs = outputs
         consumers: dict[str, list[NodeProto]] = defaultdict(list)
-        for node in source.nodes:
+        for node in nodes:
             for name in reads(node):
                 consumers[name].append(node)
-        for name in self._outputs:
+        for name in outputs:
             consumers[name].append(NodeProto(op_type="output"))
-        self.builder.consumers = consumers
-        self.builder.inline = self._inline
+        builder.consumers = consumers
+        builder.inline = self._inline
+        builder.body = self._body
 
     def run(self, *, collect: bool = False) -> None:
         """Convert every node.
@@ -147,14 +160,14 @@ class _Walk:
         for value in self.source.graph.input:
             if value.name in self.source.initializers:
                 continue
-            if not value.type.HasField("tensor_type"):
-                raise UnsupportedOpError(f"the input '{value.name}' is a sequence, a map or optional.")
+            if value.type.WhichOneof("value") not in ("tensor_type", "sequence_type", "optional_type"):
+                raise UnsupportedOpError(f"the input '{value.name}' is a map or sparse.")
             if value.type.tensor_type.elem_type == TensorProto.STRING:
                 raise UnsupportedOpError(f"the input '{value.name}' holds strings, PyTorch has none.")
             node = self.builder.graph.placeholder(identifier(value.name))
             self._note(node, value.name)
             self._values[value.name] = node
-        for node in self.source.nodes:
+        for node in self._nodes:
             try:
                 self._convert(node)
             except UnsupportedOpError as error:
@@ -191,6 +204,13 @@ class _Walk:
         self.builder.node = outer
         return tuple(self._value(output.name) for output in graph.output)
 
+    def _body(self, graph: GraphProto) -> Body:
+        """Convert an inner graph to a module."""
+        outer = self.builder.node
+        body = _InnerWalk(self, graph).convert()
+        self.builder.node = outer
+        return body
+
     def _convert(self, node: NodeProto) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
         self.builder.node = node
@@ -211,10 +231,12 @@ class _Walk:
                 raise UnsupportedOpError(f"it has {len(node.input)} inputs, expected at most {entry.inputs}.")
             inputs = [self._operand(node, name) if name else None for name in node.input]
             results = entry.convert(self.builder, *inputs, **attributes)
-        except UnsupportedOpError as error:
-            raise error.at(where) from error
-        except TypeError as error:
-            raise UnsupportedOpError(f"{where}: {error}") from error
+        except (UnsupportedOpError, TypeError) as error:
+            reason = str(error)
+            refused = UnsupportedOpError(f"{where}: {reason}")
+            opset = self.source.opsets.get(domain, 1)
+            refused.refusal = Refusal(self.builder.label, node.op_type, domain, opset, reason)
+            raise refused from error
         self._assign(node, results if isinstance(results, tuple) else (results,), where)
 
     def _assign(self, node: NodeProto, results: tuple[Value, ...], where: str) -> None:
@@ -263,13 +285,64 @@ class _Walk:
             if name not in self.source.initializers:
                 raise ModelError(f"the value '{name}' is read, but nothing computes it.")
             array: Any = self.source.array(name)
-            if is_float(array) and array.size and name not in self._settings:
+            if is_float(array) and array.size and name not in self.builder.frozen_names:
                 array = Weight(name, array, self.builder.uses[name], self.builder.trainable(name))
             self._values[name] = array
         return self._values[name]
 
     def _result(self, name: str) -> fx.Node:
         return self.builder.tensor(self._value(name))
+
+
+class _InnerWalk(_Walk):
+    """Converts a graph inside a node to a module that gets what it reads from outside as inputs."""
+
+    builder: BodyBuilder
+
+    def __init__(self, outer: _Walk, graph: GraphProto) -> None:
+        outputs = [value.name for value in graph.output]
+        builder = BodyBuilder(outer.builder, graph, outer.source.inner_statistics)
+        super().__init__(builder, sort_nodes(graph.node), outputs)
+        self._outer = outer
+        self._graph = graph
+
+    def convert(self) -> Body:
+        """Return the module, with what it needs."""
+        for tensor in self._graph.initializer:
+            self._values[tensor.name] = numpy_helper.to_array(tensor)
+        inputs = []
+        for value in self._graph.input:
+            node = self.builder.input(identifier(value.name))
+            self._note(node, value.name)
+            self._values[value.name] = node
+            inputs.append(node)
+        for child in self._nodes:
+            self._convert(child)
+        outputs = tuple(self._value(name) for name in self._outputs)
+        graph, module = self.builder.graph, self.builder.root
+        graph.output(tuple(self.builder.tensor(value) for value in outputs))
+        _erase_unused(graph)
+        activate_in_place(graph, module)
+        module.graph = graph
+        return Body(module, tuple(self.builder.captured), tuple(inputs), outputs)
+
+    def _note(self, node: fx.Node, name: str) -> None:
+        super()._note(node, name)
+        known = self.builder.inferred.get(name)
+        if known is not None and known.shape is not None:
+            node.meta[TYPE] = known
+
+    def _value(self, name: str) -> Value:
+        if name not in self._values:
+            self._values[name] = self.builder.capture(name, self._outer._value(name))
+        return self._values[name]
+
+
+def _erase_unused(graph: fx.Graph) -> None:
+    """Erase what no output depends on."""
+    for node in reversed(graph.nodes):
+        if not node.users and node.op not in ("placeholder", "output"):
+            graph.erase_node(node)
 
 
 def _attribute(item: AttributeProto) -> Any:

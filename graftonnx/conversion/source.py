@@ -11,16 +11,17 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions, inline_selected_functions
 
+from graftonnx.conversion.inner import DeepOrigin, all_nodes, inner_statistics, lifted
 from graftonnx.conversion.origin import Origin, data_field
 from graftonnx.conversion.values import FLOATS, Array, Type
 from graftonnx.errors import ModelError
-from graftonnx.graph import reads, sort_nodes
+from graftonnx.graph import reads, sort_nodes, subgraphs
 from graftonnx.metadata import read_metadata
 
-OLDEST_OPSET = 7
+OLDEST_OPSET = 1
 _DEEPEST_BODY = 8
 """How often a body may contain an operator with a body."""
 
@@ -46,6 +47,7 @@ class Source:
         nodes: Its nodes that the outputs depend on, in topological order.
         types: Value name -> element type and shape, as far as ONNX infers them.
         fused: Whether `fuse` made the file.
+        inner_statistics: Names of running statistics that batch norms in inner graphs read.
     """
 
     def __init__(self, model: ModelProto, expand: Iterable[tuple[str, str]] = ()) -> None:
@@ -62,7 +64,10 @@ class Source:
         for sparse in self.skeleton.graph.sparse_initializer:
             raise ModelError(f"the initializer '{sparse.values.name}' is sparse. Store it as a dense tensor.")
         self._separate_statistics()
-        expanded = _expanded(self.skeleton, set(expand))
+        whole, self._inner = lifted(self.skeleton)
+        self._tensors.update((t.name, t) for t in whole.graph.initializer if t.name in self._inner)
+        self.inner_statistics = inner_statistics(whole.graph)
+        expanded = _expanded(whole, set(expand))
         self.graph = expanded.graph
         self.nodes = _alive(expanded)
         self._inferred = expanded
@@ -115,7 +120,7 @@ class Source:
                 dim = shape.dim.add()
                 if extent is not None:
                     dim.dim_value = extent
-        self._inferred, self.types = _infer(self._inferred)
+        self._inferred, self.types = infer(self._inferred)
 
     def release(self, held: set[str]) -> Origin:
         """Return what write back needs: the skeleton, whose stubs are the initializers in `held`.
@@ -129,7 +134,11 @@ class Source:
                 encodings[stub.name] = data_field(whole)
             else:
                 stub.CopyFrom(whole)
-        return Origin(self.skeleton, encodings)
+        return (
+            DeepOrigin(self.skeleton, encodings, self._inner)
+            if self._inner
+            else Origin(self.skeleton, encodings)
+        )
 
     def _separate_statistics(self) -> None:
         """Give every BatchNormalization running statistics of its own.
@@ -255,7 +264,7 @@ def _expanded(skeleton: ModelProto, operators: set[tuple[str, str]]) -> ModelPro
     if skeleton.functions:
         skeleton = inline_local_functions(skeleton)
     for _ in range(_DEEPEST_BODY):
-        found = {(n.domain, n.op_type) for n in skeleton.graph.node} & operators
+        found = {(n.domain, n.op_type) for n in all_nodes(skeleton.graph)} & operators
         if not found:
             break
         for operator in sorted(found):
@@ -280,20 +289,31 @@ def _alive(model: ModelProto) -> list[NodeProto]:
     return kept[::-1]
 
 
-def _infer(model: ModelProto) -> tuple[ModelProto, dict[str, Type]]:
+def infer(model: ModelProto) -> tuple[ModelProto, dict[str, Type]]:
     """Run ONNX's shape inference; return the model with its results, and the type of every value."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         inferred = model
+    types = _declared(inferred.graph)
+    for node in all_nodes(inferred.graph):
+        for graph in subgraphs(node):
+            for name, known in _declared(graph).items():
+                # Graphs beside each other may use a name twice.
+                types[name] = known if types.get(name, known) == known else Type()
+    for tensor in inferred.graph.initializer:
+        types[tensor.name] = Type(dtype_name(tensor.data_type), tuple(tensor.dims))
+    return inferred, types
+
+
+def _declared(graph: GraphProto) -> dict[str, Type]:
+    """Return the types that a graph states for its values."""
     types: dict[str, Type] = {}
-    for value in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input):
+    for value in (*graph.value_info, *graph.output, *graph.input):
         kind = value.type.tensor_type
         shape = None
         if kind.HasField("shape"):
             extents = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim]
             shape = tuple(e if e >= 0 else None for e in extents)
         types[value.name] = Type(dtype_name(kind.elem_type), shape)
-    for tensor in inferred.graph.initializer:
-        types[tensor.name] = Type(dtype_name(tensor.data_type), tuple(tensor.dims))
-    return inferred, types
+    return types

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,13 +107,21 @@ def aligned(g: Builder, value: Value, like: Value, axis: int, block: int) -> Val
 def quantized(g: Builder, x: Value, grid: Grid) -> Value:
     """Emit the integers that stand for x."""
     y = g.call(quantization.quantize, x, grid.scale, grid.zero, grid.low, grid.high, grid.storage)
-    return typed(y, grid.name, g.shape(x))
+    return typed(y, grid.name, known_shape(g, x))
 
 
 def dequantized(g: Builder, x: Value, grid: Grid) -> Value:
     """Emit the float32 numbers that x stands for."""
     y = g.call(quantization.dequantize, x, grid.scale, grid.zero, torch.float32)
-    return typed(y, "float32", g.shape(x))
+    return typed(y, "float32", known_shape(g, x))
+
+
+def known_shape(g: Builder, value: Value) -> tuple[int | None, ...] | None:
+    """Return the shape of a value, after another try at inference if it is unknown."""
+    if g.shape(value) is None and value is not None:
+        with contextlib.suppress(UnsupportedOpError):
+            g.rank(value)
+    return g.shape(value)
 
 
 def typed(value: Value, dtype: str | None, shape: tuple[int | None, ...] | None) -> Value:

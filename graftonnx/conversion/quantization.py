@@ -144,3 +144,8 @@ def requantize(total: Tensor, ratio: Tensor, zero: Number, low: int, high: int, 
 def to_int32(total: Tensor) -> Tensor:
     """Return sums of products as integers."""
     return total.to(torch.int64).to(torch.int32)
+
+
+def scaled(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return the float32 numbers that sums of products stand for; `a` and `b` are the factors' steps."""
+    return total.float() * (a.float() * b.float())

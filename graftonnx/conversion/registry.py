@@ -90,6 +90,10 @@ def resolve(domain: str, op_type: str, opset: int) -> Entry:
     """
     domain = "" if domain == "ai.onnx" else domain
     versions = _ENTRIES.get((domain, op_type))
+    if domain == "com.microsoft.nchwc":
+        raise UnsupportedOpError(
+            "its layout of channels is that of one machine. Optimise the model at the extended level at most."
+        )
     if versions is None:
         raise UnsupportedOpError("there is no converter for this operator.")
     try:

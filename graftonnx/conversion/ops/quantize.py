@@ -326,3 +326,9 @@ def qlinear_conv(
     grid = grid_of(g, y_scale, y_zero_point, element_type(g, y_zero_point, 7) or "uint8", like=None)
     ratio = g.call(quantization.ratio, g.frozen(x_scale), w_step, grid.scale)
     return g.call(quantization.requantize, total, ratio, grid.zero, grid.low, grid.high, grid.storage)
+
+
+def quantized_like(g: Builder, scale: Value, zero: Value, index: int, fallback: int) -> Grid:
+    """Return the grid of a result: of the zero point's type, input `index`, or else of input `fallback`."""
+    name = g.source.types[g.node.input[fallback]].dtype if zero is None else element_type(g, zero, index)
+    return grid_of(g, scale, zero, name or "uint8", like=None)

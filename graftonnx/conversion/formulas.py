@@ -126,6 +126,12 @@ def hardmax(x: Tensor, axis: int) -> Tensor:
     return torch.zeros_like(x).scatter(axis, x.argmax(axis, keepdim=True), 1)
 
 
+def hardmax_from(x: Tensor, axis: int) -> Tensor:
+    """Return 1 at the first largest element over all axes from `axis` on together, 0 elsewhere."""
+    axis = axis % x.ndim
+    return hardmax(x.reshape(*x.shape[:axis], -1), axis).reshape(x.shape)
+
+
 def gemm(a: Tensor, b: Tensor, c: Tensor, alpha: float, beta: float) -> Tensor:
     """Return alpha * a b + beta * c. a: [M, K], b: [K, N], c: broadcast to [M, N]."""
     return (

@@ -48,6 +48,24 @@ class BatchNorm(nn.Module):
         )
 
 
+class DropoutByInput(nn.Module):
+    """Dropout whose probability, and perhaps mode, is computed when the model runs."""
+
+    def forward(self, x: Tensor, p: Tensor, active: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return x with dropped elements, and the mask (true where kept).
+
+        Args:
+            x: [...].
+            p: [], the probability of dropping.
+            active: [], whether to drop; None for what `train()` and `eval()` say.
+        """
+        if active is None and not self.training:
+            return x, torch.ones_like(x, dtype=torch.bool)
+        p = p.reshape(()) if active is None else p.reshape(()) * active.reshape(())
+        mask = torch.rand_like(x, dtype=torch.float32) >= p
+        return torch.where(mask, x / (1 - p).to(x.dtype), torch.zeros_like(x)), mask
+
+
 class DropoutWithMask(nn.Module):
     """Dropout that also tells which elements it kept.
 

@@ -18,6 +18,18 @@ def cum_sum(x: Tensor, axes: list[int], exclusive: bool, reverse: bool) -> Tenso
     return torch.flip(total, [axis]) if reverse else total
 
 
+def cum_prod(x: Tensor, axes: list[int], exclusive: bool, reverse: bool) -> Tensor:
+    """Return the running product of x along one axis, without the element itself if `exclusive`."""
+    (axis,) = axes
+    y = torch.flip(x, [axis]) if reverse else x
+    total = torch.cumprod(y, axis, dtype=x.dtype)
+    if exclusive:
+        extent = x.shape[axis]
+        one = torch.ones_like(total.narrow(axis, 0, min(1, extent)))
+        total = torch.cat([one, total.narrow(axis, 0, max(0, extent - 1))], axis)
+    return torch.flip(total, [axis]) if reverse else total
+
+
 def reduce_l1(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
     """Return the sum of magnitudes over `axes`."""
     return reduce_sum(x.abs(), axes, keepdim)

@@ -12,7 +12,7 @@ from graftonnx.conversion import registry
 from graftonnx.conversion.registry import Entry
 from graftonnx.errors import UnsupportedOpError
 
-SEEN_OPSETS = range(7, onnx.defs.onnx_opset_version() + 1)
+SEEN_OPSETS = range(6, onnx.defs.onnx_opset_version() + 1)
 
 
 def versions() -> list[tuple[Entry, Any]]:

@@ -185,6 +185,12 @@ def log_softmax(g: Builder, x: Value, *, axis: int = -1) -> Result:
     return g.call(F.log_softmax, x, dim=axis)
 
 
+@op("Hardmax", since=1)
+def hardmax_1(g: Builder, x: Value, *, axis: int = 1) -> Result:
+    """1 at the first largest element over all axes from `axis` on together, 0 elsewhere."""
+    return g.call(formulas.hardmax_from, g.tensor(x), axis)
+
+
 @op("Hardmax", since=13)
 def hardmax(g: Builder, x: Value, *, axis: int = -1) -> Result:
     """1 at the first largest element along `axis`, 0 elsewhere."""

@@ -77,6 +77,16 @@ def is_nan(g: Builder, x: Value) -> Result:
     return g.call(torch.isnan, x)
 
 
+@op("IsInf", since=10)
+def is_inf(g: Builder, x: Value, *, detect_negative: int = 1, detect_positive: int = 1) -> Result:
+    """X is infinite, on the sides that are asked for."""
+    if detect_negative and detect_positive:
+        return g.call(torch.isinf, g.frozen(x))
+    if not detect_negative and not detect_positive:
+        return g.call(torch.zeros_like, g.tensor(x), dtype=torch.bool)
+    return g.call(torch.isposinf if detect_positive else torch.isneginf, g.frozen(x))
+
+
 @op("Where", since=9)
 def where(g: Builder, condition: Value, x: Value, y: Value) -> Result:
     """X where the condition is true, y elsewhere, with broadcasting."""

@@ -84,13 +84,13 @@ def neg(g: Builder, x: Value) -> Result:
     return g.call(operator.neg, x)
 
 
-@op("Sum", since=8)
+@op("Sum", since=6)
 def sum_(g: Builder, *inputs: Value) -> Result:
     """Sum of the inputs, with broadcasting."""
     return reduce(lambda a, b: _arithmetic(g, operator.add, a, b), inputs)
 
 
-@op("Mean", since=8)
+@op("Mean", since=6)
 def mean(g: Builder, *inputs: Value) -> Result:
     """Mean of the inputs, with broadcasting."""
     return g.call(
@@ -98,13 +98,13 @@ def mean(g: Builder, *inputs: Value) -> Result:
     )
 
 
-@op("Max", since=8)
+@op("Max", since=6)
 def max_(g: Builder, *inputs: Value) -> Result:
     """Largest of the inputs, with broadcasting."""
     return reduce(lambda a, b: g.call(torch.maximum, g.tensor(a), g.tensor(b)), inputs)
 
 
-@op("Min", since=8)
+@op("Min", since=6)
 def min_(g: Builder, *inputs: Value) -> Result:
     """Smallest of the inputs, with broadcasting."""
     return reduce(lambda a, b: g.call(torch.minimum, g.tensor(a), g.tensor(b)), inputs)
@@ -152,6 +152,12 @@ for _op_type, _since, _function in (
 def cum_sum(g: Builder, x: Value, axis: Value, *, exclusive: int = 0, reverse: int = 0) -> Result:
     """Running sum along an axis."""
     return g.call(reductions.cum_sum, g.tensor(x), g.numbers(axis), bool(exclusive), bool(reverse))
+
+
+@op("CumProd", since=26)
+def cum_prod(g: Builder, x: Value, axis: Value, *, exclusive: int = 0, reverse: int = 0) -> Result:
+    """Running product along an axis."""
+    return g.call(reductions.cum_prod, g.tensor(x), g.numbers(axis), bool(exclusive), bool(reverse))
 
 
 def _arithmetic(g: Builder, function: Callable[..., Any], a: Value, b: Value) -> Value:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from torch import nn
+import numpy as np
+from torch import fx, nn
 from torch.nn import functional as F
 
 from graftonnx.conversion import formulas
 from graftonnx.conversion.builder import Builder
-from graftonnx.conversion.layers import BatchNorm, DropoutWithMask
+from graftonnx.conversion.layers import BatchNorm, DropoutByInput, DropoutWithMask
 from graftonnx.conversion.ops.conv import own_weights
 from graftonnx.conversion.registry import op
 from graftonnx.conversion.values import Result, Value, Weight, to_tensor
@@ -201,9 +202,15 @@ def dropout(
 ) -> Result:
     """Drop elements in training. x: [...], ratio: [] -> x's shape, and the mask if wanted.
 
-    The module follows `train()` and `eval()`, whatever `training_mode` the exporter left; PyTorch's generator
-    is seeded for all layers together, so `seed` has no counterpart.
+    The module follows `train()` and `eval()`, whatever `training_mode` the exporter left; only one that is
+    computed when the model runs decides itself. PyTorch's generator is seeded for all layers together, so
+    `seed` has no counterpart.
     """
+    by_input = isinstance(training_mode, fx.Node)
+    if isinstance(ratio, fx.Node) or by_input:
+        share = np.array(0.5, np.float32) if ratio is None else ratio
+        both = g.layer(DropoutByInput(), x, g.frozen(share), *([training_mode] if by_input else []))
+        return g.item(both, 0), g.item(both, 1)
     return _dropout(g, x, 0.5 if ratio is None else g.host(ratio, "ratio").item())
 
 

@@ -57,7 +57,7 @@ def max_pool(
     return y if narrow is None else _back(g, y, narrow)
 
 
-@op("AveragePool", since=7)
+@op("AveragePool", since=1)
 def average_pool(
     g: Builder,
     x: Value,

@@ -31,6 +31,14 @@ _COORDINATES = frozenset(
 _NEAREST = frozenset({"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"})
 
 
+@op("Upsample", since=1)
+def upsample_1(
+    g: Builder, x: Value, *, height_scale: float, mode: str = "nearest", width_scale: float
+) -> Result:
+    """X enlarged by factors. x: [N, C, H, W]."""
+    return _by_scales(g, x, [1.0, 1.0, height_scale, width_scale], _old(mode))
+
+
 @op("Upsample", since=7)
 def upsample_7(g: Builder, x: Value, *, mode: str = "nearest", scales: Sequence[float]) -> Result:
     """X enlarged by factors."""

@@ -243,7 +243,7 @@ def _input_share(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
 
 
 def _state(state: Tensor | None, x: Tensor, r: Tensor) -> Tensor:
-    return x.new_zeros(r.shape[0], x.shape[1], r.shape[2]) if state is None else state
+    return x.new_zeros(r.shape[0], x.shape[1], r.shape[2]) if state is None else state.to(x)
 
 
 def _flipped(x: Tensor, reverse: bool) -> Tensor:
@@ -262,10 +262,26 @@ def _settings(w: Tensor, b: Tensor | None) -> tuple[Any, ...]:
 
 def _parameters(w: Tensor, r: Tensor, b: Tensor | None, order: Sequence[int]) -> list[Tensor]:
     """Return PyTorch's list of weights, direction by direction."""
-    listed = []
-    for d in range(w.shape[0]):
-        halves = () if b is None else b[d].chunk(2)
-        for part in (w[d], r[d], *halves):
-            gates = part.chunk(len(order))
-            listed.append(torch.cat([gates[i] for i in order]))
-    return listed
+    matrices = [_ordered(w, order).unbind(0), _ordered(r, order).unbind(0)]
+    if b is not None:
+        twice = (*order, *(len(order) + gate for gate in order))
+        matrices += zip(*(part.chunk(2) for part in _ordered(b, twice).unbind(0)), strict=True)
+    listed = [part for parts in zip(*matrices, strict=True) for part in parts]
+    return _in_one_piece(listed) if w.is_cuda else listed
+
+
+def _ordered(weight: Tensor, order: Sequence[int]) -> Tensor:
+    """Return the gates of weight: [D, G * H, ...] in another order."""
+    if tuple(order) == tuple(range(len(order))):
+        return weight
+    gates = weight.chunk(len(order), 1)
+    return torch.cat([gates[gate] for gate in order], 1)
+
+
+def _in_one_piece(listed: list[Tensor]) -> list[Tensor]:
+    """Return the same weights as views of one tensor, all matrices first, which spares cuDNN a copy."""
+    places = sorted(range(len(listed)), key=lambda place: -listed[place].ndim)
+    flat = torch.cat([listed[place].reshape(-1) for place in places])
+    pieces = torch.split(flat, [listed[place].numel() for place in places])
+    views = dict(zip(places, pieces, strict=True))
+    return [views[place].view(tensor.shape) for place, tensor in enumerate(listed)]

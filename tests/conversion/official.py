@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,15 @@ import torch
 from numpy.typing import NDArray
 from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.case.test_case import TestCase
+from onnx.backend.test.loader import load_model_tests
 
 from graftonnx.conversion import to_torch
 from graftonnx.conversion.registry import known
 from graftonnx.conversion.values import STAND_INS, to_array, to_tensor
 from graftonnx.graph import subgraphs
+
+SETS = ("simple", "pytorch-converted", "pytorch-operator")
+"""The sets of cases that are files."""
 
 TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2}
 """Two units in the last place: kernels round at other steps than the reference. Others: the case's own."""
@@ -32,10 +38,33 @@ SPECTRA = frozenset({"DFT", "STFT"})
 
 @functools.cache
 def cases() -> dict[str, TestCase]:
-    """Every node case, by name."""
+    """Every case, by name: those of single operators, and those that lie in the package as files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the generators overflow and divide by zero on purpose
-        return {case.name: case for case in collect_testcases(None)}
+        found = [*collect_testcases(None), *(_read(c) for kind in SETS for c in load_model_tests(kind=kind))]
+    return {case.name: case for case in sorted(found, key=lambda case: case.name)}
+
+
+def _read(case: TestCase) -> TestCase:
+    """Return a case with its model and data, which lie in files."""
+    folder = Path(case.model_dir or "")
+    model = onnx.load(folder / "model.onnx")
+    held = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in held]
+    data = [
+        tuple(
+            [_read_value(sample / f"{role}_{i}.pb", value) for i, value in enumerate(values)]
+            for role, values in (("input", inputs), ("output", model.graph.output))
+        )
+        for sample in sorted(folder.glob("test_data_set_*"))
+    ]
+    return replace(case, model=model, data_sets=data)
+
+
+def _read_value(path: Path, value: onnx.ValueInfoProto) -> Any:
+    if value.type.HasField("sequence_type"):
+        return onnx.numpy_helper.to_list(onnx.SequenceProto.FromString(path.read_bytes()))
+    return onnx.numpy_helper.to_array(onnx.TensorProto.FromString(path.read_bytes()))
 
 
 def is_covered(case: TestCase) -> bool:

@@ -38,7 +38,17 @@ class Branches(nn.Module):
 
     def forward(self, cond: Tensor, then_inputs: Sequence[Any], else_inputs: Sequence[Any]) -> Any:
         """Return the tuple that a branch gives; reading cond: [] waits for the device."""
-        return self.then_branch(*then_inputs) if cond else self.else_branch(*else_inputs)
+        if not torch.compiler.is_compiling():
+            return self.then_branch(*then_inputs) if cond else self.else_branch(*else_inputs)
+        count = len(then_inputs)
+
+        def yes(*operands: Any) -> Any:
+            return _copied(self.then_branch(*operands[:count]))
+
+        def no(*operands: Any) -> Any:
+            return _copied(self.else_branch(*operands[count:]))
+
+        return torch.cond(cond.reshape(()), yes, no, (*then_inputs, *else_inputs))
 
 
 class Loop(nn.Module):
@@ -197,6 +207,11 @@ def _stacked(parts: list[Tensor], axis: int, empty: Empty | None, device: torch.
     shape = list(empty.shape)
     shape.insert(axis if axis >= 0 else axis + len(shape) + 1, 0)
     return torch.empty(shape, dtype=empty.dtype, device=device)
+
+
+def _copied(results: Sequence[Any]) -> tuple[Any, ...]:
+    """Return results that share no memory with the operands, which `torch.cond` forbids."""
+    return tuple(r.clone() if isinstance(r, Tensor) else r for r in results)
 
 
 def _device(values: Sequence[Any]) -> torch.device | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,6 +13,8 @@ import torch
 from conversion.small_models import model, random
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from torch import nn
+from torch._higher_order_ops.scan import scan
 
 from graftonnx.conversion import onnx_name, to_torch, write_back
 from graftonnx.errors import ModelError, UnsupportedOpError
@@ -86,6 +89,16 @@ def test_a_module_with_branches_is_copied_and_pickled() -> None:
     assert torch.equal(again(x), twin(x))
     assert twin(x).any()
     assert write_back(again).SerializeToString() == branching().SerializeToString()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_torch_export_and_compile_keep_both_branches(sign: int) -> None:
+    module = to_torch(branching())
+    x = torch.from_numpy(np.abs(random(3, 4)))
+    program = torch.export.export(module, (x[:2],), dynamic_shapes=({0: torch.export.Dim("n")},))
+    torch.testing.assert_close(program.module()(x * sign), module(x * sign))
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x * sign), module(x * sign))
 
 
 def test_a_condition_that_is_constant_leaves_one_branch_inline() -> None:
@@ -360,3 +373,60 @@ def test_a_refusal_inside_names_both_nodes() -> None:
         match=r"^cannot convert 'y' \(If, opset 18\): cannot convert 'p' \(Foo, opset 18\): there is no",
     ):
         to_torch(proto)
+
+
+class Scripted(nn.Module):
+    """A loop whose steps depend on the numbers, as TorchScript writes it down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+        self.b = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor, n: int) -> torch.Tensor:
+        """Apply one of two layers n times. x: [N, 4] -> [N, 4]."""
+        for _ in range(n):
+            x = self.a(x) if x.sum() > 0 else self.b(x) * 2
+        return x
+
+
+class Chosen(nn.Module):
+    """A layer that depends on the numbers, and a scan, as the new exporter writes them down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+        self.b = nn.Conv1d(1, 1, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply one of two layers, then sum up. x: [N, 4] -> [N, 4]."""
+        chosen: torch.Tensor = torch.cond(
+            x.sum() > 0, lambda x: self.a(x).relu(), lambda x: self.b(x[:, None])[:, 0], (x,)
+        )
+        _, sums = scan(lambda h, e: (h + e, torch.tanh(h * e)), torch.ones(4), chosen, dim=0)
+        return sums
+
+
+@pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore")  # the exporters' own
+def test_control_flow_that_pytorch_exported(dynamo: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    original = Chosen().eval() if dynamo else torch.jit.script(Scripted())
+    x, path = random(3, 4), tmp_path / "m.onnx"
+    more = () if dynamo else (3,)
+    names_of_inputs = ["x"] if dynamo else ["x", "n"]
+    torch.onnx.export(
+        original,
+        (torch.from_numpy(x), *more),
+        path,
+        dynamo=dynamo,
+        input_names=names_of_inputs,
+        verbose=False,
+    )
+    proto = onnx.load(path)
+    module = to_torch(proto)
+    assert names(module) >= {"a.weight", "a.bias", "b.weight", "b.bias"}
+    arrays = [np.array(number, np.int64) for number in more]
+    compare_module(proto, module, x, *arrays)
+    compare_module(proto, module, -x, *arrays)
+    assert write_back(module).SerializeToString() == proto.SerializeToString()

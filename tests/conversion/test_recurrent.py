@@ -217,3 +217,38 @@ def test_torch_export_takes_pytorchs_own_kernels() -> None:
     )
     torch.testing.assert_close(program.module()(x), module(x))
     assert {onnx_name(key) for key in module.state_dict()} == {"w", "r", "b"}
+
+
+STEPPED = {
+    "LSTM": ("lengths, h, c, p", ", clip=2.0"),
+    "GRU": ("lengths, h", ', activations=["HardSigmoid", "Softsign"]'),
+    "RNN": ("lengths, h", ', activations=["Softplus"]'),
+}
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_finite_differences_agree_with_the_gradients(op: str) -> None:
+    operands, attributes = STEPPED[op]
+    module = to_torch(recurrent(op, attributes, operands)).double()
+    lengths = torch.tensor([2, 1, 0], dtype=torch.int32)
+    keys = list(dict(module.named_parameters()))
+
+    def run(x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        results = torch.func.functional_call(module, dict(zip(keys, weights, strict=True)), (x, lengths))
+        return torch.cat([part.flatten() for part in results])
+
+    x = torch.from_numpy(random(2, BATCH, FEATURES)).double().requires_grad_()
+    assert torch.autograd.gradcheck(run, (x, *module.parameters()), fast_mode=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no usable CUDA device")
+@pytest.mark.parametrize("op", GATES)
+def test_a_gpu_gives_the_same_numbers(op: str) -> None:
+    attributes = BOTH + (", linear_before_reset=1" if op == "GRU" else "")
+    module = to_torch(recurrent(op, attributes, directions=2))
+    x = torch.from_numpy(random(STEPS, BATCH, FEATURES))
+    expected = module(x)
+    found = module.cuda()(x.cuda())
+    # cuDNN may round its products to the ten bits of TF32.
+    torch.testing.assert_close([part.cpu() for part in found], list(expected), rtol=1e-2, atol=1e-2)

@@ -82,9 +82,14 @@ class Numbers:
         if item.target is formulas.cast:
             return self.value(item.args[0], assumed)
         function = _ARITHMETIC.get(item.target)
-        operands = [self.value(a, assumed) for a in item.args]
-        if function is None or any(o is None for o in operands):
+        if function is None or not _may_be_number(item):
             return None
+        operands: list[float] = []
+        for operand in item.args:
+            number = self.value(operand, assumed)
+            if number is None:
+                return None
+            operands.append(number)
         try:
             return float(function(*operands))
         except (ArithmeticError, ValueError):
@@ -150,6 +155,12 @@ class Numbers:
         if tensor is None or tensor.numel() != 1 or tensor.is_complex():
             return None
         return float(tensor.item())
+
+
+def _may_be_number(node: fx.Node) -> bool:
+    """Return whether a node may have one element, as far as its shape is known."""
+    known = node.meta.get(TYPE)
+    return not isinstance(known, Type) or known.shape is None or all(e == 1 for e in known.shape)
 
 
 def _extent(node: fx.Node, assumed: dict[tuple[fx.Node, int], float]) -> float | None:

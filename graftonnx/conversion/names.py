@@ -7,7 +7,7 @@ A key is a path of attributes, `features.0.weight`; an ONNX name may hold anythi
 | `conv1.weight`, `conv1.bias` (the role is the last part) | the same |
 | `w_0`, `b_0`, of one layer that wants `weight` and `bias` | `{w_0,b_0}.weight`, `{w_0,b_0}.bias` |
 | what is no valid path: `a..b`, `100%` | percent-encoded: `a%2E%2Eb`, `100%25` |
-| what is taken: `forward` | followed by braces: `forward{}` |
+| what is taken: `forward`; `val_3`, which PyTorch's exporter takes | followed by braces: `forward{}` |
 
 In the second rule what the names have in common stands before the brace: `conv_{w,b}.weight` is `conv_w`.
 """
@@ -15,6 +15,7 @@ In the second rule what the names have in common stands before the brace: `conv_
 from __future__ import annotations
 
 import keyword
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from urllib.parse import unquote
@@ -29,6 +30,9 @@ _NOTHING = "{}"
 """Decodes to nothing: it makes a key differ from one that is taken."""
 
 _EMPTY = nn.Module()
+
+_EXPORTERS_OWN = re.compile(r"val_\d+")
+"""`torch.onnx.export` refuses a parameter whose name one of its own values gets."""
 
 
 def onnx_name(key: str) -> str:
@@ -100,8 +104,10 @@ class Keys:
 
 def _spellings(name: str) -> Iterator[str]:
     """Yield keys that all decode to `name`, the most readable first."""
-    yield escape(name)
+    if not _EXPORTERS_OWN.fullmatch(name):
+        yield escape(name)
     flat = escape(name, also=".")
+    flat += _NOTHING if _EXPORTERS_OWN.fullmatch(name) else ""
     while True:
         yield flat
         flat += _NOTHING

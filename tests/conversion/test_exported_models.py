@@ -1,0 +1,163 @@
+"""Networks that PyTorch's own exporters wrote convert, agree, train, come back and leave again."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from conversion.torch_models import CASES
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from graftonnx.conversion import registry, to_torch, write_back
+from graftonnx.parity import compare_module
+from graftonnx.runtime import open_session
+
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+"""Other kernels sum float32 in another order."""
+
+EXPORTERS = {"dynamo": True, "torchscript": False}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network, and the file that an exporter made of it."""
+
+    original: nn.Module
+    proto: onnx.ModelProto
+    name: str
+
+    def inputs(self, batch: int) -> tuple[Tensor, ...]:
+        return CASES[self.name].inputs(batch)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the exporters."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@functools.cache
+def exported(name: str, exporter: str) -> Exported:
+    torch.manual_seed(0)
+    case = CASES[name]
+    network = case.network()
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, (nn.BatchNorm2d, nn.LayerNorm)):
+                # Exporters merge equal initializers, so none may be equal, as after training.
+                layer.weight.uniform_(0.5, 1.5)
+                layer.bias.normal_(0, 0.1)
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.normal_(0, 0.1)
+                layer.running_var.uniform_(0.5, 1.5)
+    network.eval()
+    return Exported(network, _export(network, case.inputs(2), dynamo=EXPORTERS[exporter]), name)
+
+
+def _export(network: nn.Module, inputs: tuple[Tensor, ...], *, dynamo: bool) -> onnx.ModelProto:
+    batch = torch.export.Dim("batch")
+    with quiet():
+        if dynamo:
+            free = tuple({0: batch} for _ in inputs)
+            program = torch.onnx.export(network, inputs, dynamo=True, dynamic_shapes=free, verbose=False)
+            assert program is not None
+            return program.model_proto
+        names = [f"input{i}" for i in range(len(inputs))]
+        file = io.BytesIO()
+        torch.onnx.export(
+            network, inputs, file, dynamo=False, opset_version=16, input_names=names,
+            dynamic_axes={n: {0: "batch"} for n in names}, training=torch.onnx.TrainingMode.PRESERVE,
+        )  # fmt: skip
+        return onnx.load_from_string(file.getvalue())
+
+
+@pytest.fixture(params=[f"{name}-{exporter}" for name in CASES for exporter in EXPORTERS])
+def file(request: pytest.FixtureRequest) -> Exported:
+    name, exporter = request.param.split("-")
+    if name == "lstm" and not registry.known("", "LSTM"):
+        pytest.skip("LSTM has no converter")
+    return exported(name, exporter)
+
+
+def test_it_equals_onnx_runtime(file: Exported) -> None:
+    module = to_torch(file.proto)
+    for batch in (1, 4):
+        compare_module(file.proto, module, *(x.numpy() for x in file.inputs(batch)))
+
+
+def test_every_trainable_element_is_a_parameter(file: Exported) -> None:
+    """Numbers apart: the exporter keeps each as an initializer of one element."""
+    module = to_torch(file.proto)
+    expected = sum(p.numel() for p in file.original.parameters())
+    if not any(node.op_type == "BatchNormalization" for node in file.proto.graph.node):
+        # Folded: one bias of the convolution stands for the scale and the bias.
+        norms = (layer for layer in file.original.modules() if isinstance(layer, nn.BatchNorm2d))
+        expected -= sum(layer.weight.numel() for layer in norms)
+    assert sum(p.numel() for p in module.parameters() if p.numel() > 1) == expected
+
+
+def step(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Take one step of SGD."""
+    logits = module.train()(*inputs).flatten(1)
+    loss = F.cross_entropy(logits, torch.arange(len(logits)) % logits.shape[1])
+    loss.backward()
+    torch.optim.SGD(module.parameters(), lr=1e-2).step()
+
+
+def test_one_step_trains_everything_and_comes_back(file: Exported) -> None:
+    module = to_torch(file.proto)
+    assert write_back(module).SerializeToString() == file.proto.SerializeToString()
+    step(module, file.inputs(4))
+    gradients = [p.grad for p in module.parameters()]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    written = write_back(module)
+    compare_module(written, module, *(x.numpy() for x in file.inputs(4)))
+
+
+def test_dynamo_compiles_it(file: Exported) -> None:
+    module = to_torch(file.proto)
+    compiled = torch.compile(module, backend="eager", fullgraph=True, dynamic=False)
+    inputs = file.inputs(2)
+    torch.testing.assert_close(compiled(*inputs), module(*inputs), **TOLERANCE)
+    torch._dynamo.reset()
+
+
+def _program(module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Any:
+    batch = torch.export.Dim("batch")
+    return torch.export.export(module, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
+
+
+def test_torch_export_keeps_the_batch_free(file: Exported) -> None:
+    module = to_torch(file.proto)
+    program = _program(module, file.inputs(2)).module()
+    inputs = file.inputs(4)
+    torch.testing.assert_close(program(*inputs), module(*inputs), **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "exporter"),
+    [("vit", "dynamo"), ("convnext", "torchscript"), ("lstm", "dynamo"), ("unet", "torchscript"),
+     ("mobilenet_v3", "dynamo"), ("bert", "torchscript")],
+)  # fmt: skip
+def test_the_onnx_exporter_takes_it_again(name: str, exporter: str, tmp_path: Path) -> None:
+    file = exported(name, exporter)
+    module = to_torch(file.proto)
+    again = tmp_path / "again.onnx"
+    onnx.save(_export(module, file.inputs(2), dynamo=True), again)
+    inputs = file.inputs(4)
+    (found,) = open_session(again, provider="cpu").run(*(x.numpy() for x in inputs))
+    torch.testing.assert_close(torch.from_numpy(found), module(*inputs).detach(), **TOLERANCE)

@@ -16,7 +16,6 @@ GAPS = {
     "test_*_string*": "PyTorch has no strings",
     "test_affine_grid_*_expanded": "ranks depend on values",
     "test_maxunpool_export_with_output_shape": "ONNX Runtime counts the indices in another shape",
-    "test_rotary_embedding*_expanded": "ranks depend on values",
 }
 """Pattern of case names -> why they are refused. A case that matches and passes fails the suite."""
 

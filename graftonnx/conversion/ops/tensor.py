@@ -12,11 +12,11 @@ from torch import fx
 from torch.nn import functional as F
 
 from graftonnx.conversion import indexing
-from graftonnx.conversion.builder import Builder
+from graftonnx.conversion.builder import TYPE, Builder
 from graftonnx.conversion.ops.constant import torch_type
 from graftonnx.conversion.ops.conv import pad_widths
 from graftonnx.conversion.registry import op
-from graftonnx.conversion.values import Array, Result, Size, Value, is_symbolic
+from graftonnx.conversion.values import Array, Result, Size, Type, Value, is_symbolic
 from graftonnx.errors import UnsupportedOpError
 
 
@@ -177,7 +177,17 @@ def _slice(
     where: list[Any] = [slice(None)] * (max(axes, default=-1) + 1)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         where[axis] = (start, end, step)
-    return g.get(data, where)
+    return _part(g, g.get(data, where), data, axes)
+
+
+def _part(g: Builder, part: Value, whole: Value, axes: Sequence[int]) -> Value:
+    """Note the shape of a part, which inference may not know: it is the whole's, but for `axes`."""
+    shape = g.shape(whole)
+    if isinstance(part, fx.Node) and shape is not None:
+        cut = {axis % len(shape) for axis in axes}
+        extents = tuple(None if i in cut else extent for i, extent in enumerate(shape))
+        part.meta[TYPE] = Type(g.type(whole).dtype, extents)
+    return part
 
 
 def _python_slice(start: int, end: int, step: int) -> slice:
@@ -196,7 +206,7 @@ def _split(g: Builder, x: Value, axis: int, extents: list[Any] | None, count: in
         cuts = [sections] * (count - 1) if isinstance(sections, int) else sections[:-1]
         return tuple(np.split(x, list(itertools.accumulate(cuts)), axis))
     parts = g.call(torch.split, g.tensor(x), sections, dim=axis)
-    return tuple(g.item(parts, i) for i in range(count))
+    return tuple(_part(g, g.item(parts, i), x, [axis]) for i in range(count))
 
 
 def _pad(g: Builder, x: Value, pads: list[Any], value: float, mode: str) -> Result:

@@ -1,0 +1,129 @@
+"""Operators whose official cases are few: the module gives the numbers of ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import helper
+
+from graftonnx.conversion import to_torch
+from graftonnx.runtime import open_session
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.standard_normal((2, 3, 17, 13)).astype(np.float32)
+CORNERS = RANDOM.uniform(-3, 20, (9, 2))
+ROIS = np.concatenate([CORNERS, CORNERS + RANDOM.uniform(0.2, 12, (9, 2))], 1).astype(np.float32)
+SAMPLES = RANDOM.integers(0, 2, 9)
+SAMPLE_ROIS = np.concatenate([SAMPLES[:, None], ROIS], 1).astype(np.float32)
+BOXES = RANDOM.uniform(0, 1, (2, 60, 4)).astype(np.float32)
+SCORES = RANDOM.uniform(0, 1, (2, 3, 60)).astype(np.float32).round(2)
+LIMITS = (np.array([10]), np.array([0.3], np.float32), np.array([0.2], np.float32))
+GRID = RANDOM.uniform(-1.4, 1.4, (2, 5, 6, 2)).astype(np.float32)
+SIGNAL = RANDOM.standard_normal((2, 50, 1)).astype(np.float32)
+FRAME = RANDOM.standard_normal(16).astype(np.float32)
+ROWS = RANDOM.integers(0, 2, (5, 9, 2)).astype(np.float32)
+TWICE = np.array([[0, 1], [1, 2], [0, 1], [-1, -3]])
+DEFORMED = (
+    X,
+    RANDOM.standard_normal((6, 1, 3, 2)).astype(np.float32),
+    RANDOM.standard_normal((2, 36, 8, 7)).astype(np.float32),
+    RANDOM.standard_normal(6).astype(np.float32),
+    RANDOM.standard_normal((2, 18, 8, 7)).astype(np.float32),
+)
+Q, K, V = (RANDOM.standard_normal((2, s, 24)).astype(np.float32) for s in (5, 7, 7))
+
+CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
+    "roi_align_adaptive": ("RoiAlign", (X, ROIS, SAMPLES), {"output_height": 4, "spatial_scale": 0.7}),
+    "roi_align_fixed": ("RoiAlign", (X, ROIS, SAMPLES), {"output_width": 3, "sampling_ratio": 3}),
+    "roi_align_max": ("RoiAlign", (X, ROIS, SAMPLES), {"mode": "max", "sampling_ratio": 1}),
+    "roi_align_unshifted": (
+        "RoiAlign", (X, ROIS, SAMPLES), {"coordinate_transformation_mode": "output_half_pixel"}
+    ),
+    "max_roi_pool": ("MaxRoiPool", (X, SAMPLE_ROIS), {"pooled_shape": [3, 4], "spatial_scale": 0.8}),
+    "max_roi_pool_of_small_boxes": ("MaxRoiPool", (X, SAMPLE_ROIS), {"pooled_shape": [7, 7]}),
+    "suppression_of_corners": ("NonMaxSuppression", (BOXES, SCORES, *LIMITS), {}),
+    "suppression_of_centres": ("NonMaxSuppression", (BOXES, SCORES, *LIMITS), {"center_point_box": 1}),
+    "suppression_without_limits": ("NonMaxSuppression", (BOXES, SCORES), {}),
+    "grid_cubic_reflection": ("GridSample", (X, GRID), {"mode": "cubic", "padding_mode": "reflection"}),
+    "grid_linear_border": ("GridSample", (X, GRID), {"padding_mode": "border", "align_corners": 1}),
+    "deform_conv": (
+        "DeformConv", DEFORMED,
+        {"group": 3, "offset_group": 3, "strides": [2, 2], "pads": [0, 1, 1, 1], "dilations": [1, 2]},
+    ),
+    "stft": ("STFT", (SIGNAL, np.array(7), FRAME, np.array(16)), {}),
+    "dft_longer": ("DFT", (SIGNAL, np.array(60)), {"axis": 1, "onesided": 1}),
+    "top_k_smallest": ("TopK", (SCORES, np.array([2])), {"largest": 0, "axis": 1}),
+    "top_k_of_equals": ("TopK", (ROWS, np.array([4])), {"axis": 1}),
+    "unique_rows": ("Unique", (ROWS,), {"axis": 1}),
+    "unique_rows_as_they_come": ("Unique", (ROWS,), {"axis": 1, "sorted": 0}),
+    "one_hot": (
+        "OneHot", (RANDOM.integers(-6, 6, (3, 4)), np.array(5), np.array([2, 3], np.float32)), {"axis": 1}
+    ),
+    "mel": (
+        "MelWeightMatrix",
+        (np.array(40), np.array(512), np.array(16000), np.array(20, np.float32), np.array(7600, np.float32)),
+        {},
+    ),
+    **{
+        f"scatter_nd_{how}": ("ScatterND", (X, TWICE, X.reshape(6, 17, 13)[:4]), {"reduction": how})
+        for how in ("add", "mul", "max", "min")
+    },
+    **{
+        f"scatter_elements_{how}": (
+            "ScatterElements", (X, RANDOM.integers(-3, 3, (2, 3, 4, 5)), X[:, :, :4, :5]),
+            {"axis": 1, "reduction": how},
+        )
+        for how in ("add", "mul", "max", "min")
+    },
+}  # fmt: skip
+"""Name -> operator, inputs, attributes."""
+
+OUTPUTS = {"TopK": 2, "Unique": 4}
+OPSETS = {"DFT": 17, "STFT": 17, "GridSample": 20, "DeformConv": 22, "Attention": 23}
+TOLERANCE = {"rtol": 1e-4, "atol": 5e-5}
+"""ONNX Runtime transforms lengths that are no power of two with an error of this size."""
+
+
+def node_model(operator: str, inputs: tuple[NDArray[Any], ...], **attributes: Any) -> onnx.ModelProto:
+    names = [f"input_{i}" for i in range(len(inputs))]
+    outputs = [f"output_{i}" for i in range(OUTPUTS.get(operator, 1))]
+    values = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in zip(names, inputs, strict=True)
+    ]
+    node = helper.make_node(operator, names, outputs, **attributes)
+    results = [helper.make_empty_tensor_value_info(name) for name in outputs]
+    graph = helper.make_graph([node], "g", values, results)
+    opset = helper.make_opsetid("", OPSETS.get(operator, 18))
+    return helper.make_model(graph, opset_imports=[opset], ir_version=9)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_numbers_are_those_of_onnx_runtime(name: str) -> None:
+    operator, inputs, attributes = CASES[name]
+    proto = node_model(operator, inputs, **attributes)
+    expected = open_session(proto, provider="cpu").run(*inputs)
+    found = to_torch(proto)(*(torch.from_numpy(array) for array in inputs))
+    results = found if isinstance(found, tuple) else (found,)
+    assert [(r.numpy().dtype, r.shape) for r in results] == [(e.dtype, e.shape) for e in expected]
+    for result, array in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, torch.from_numpy(array), **TOLERANCE)
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+def test_attention_is_that_of_its_definition(causal: int) -> None:
+    settings = {"q_num_heads": 4, "kv_num_heads": 2, "is_causal": causal}
+    heads = [torch.from_numpy(x).unflatten(2, (n, -1)).transpose(1, 2)
+             for x, n in ((Q, 4), (K[..., :12], 2), (V[..., :12], 2))]  # fmt: skip
+    q, k, v = heads[0], heads[1].repeat_interleave(2, 1), heads[2].repeat_interleave(2, 1)
+    products = q @ k.transpose(2, 3) / np.sqrt(6)
+    hidden = torch.ones(5, 7).triu(1).bool() if causal else torch.zeros(5, 7).bool()
+    expected = (products.masked_fill(hidden, -torch.inf).softmax(-1) @ v).transpose(1, 2).flatten(2)
+    inputs = (Q, K[..., :12].copy(), V[..., :12].copy())
+    found = to_torch(node_model("Attention", inputs, **settings))(*map(torch.from_numpy, inputs))
+    torch.testing.assert_close(found, expected)

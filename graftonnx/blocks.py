@@ -56,7 +56,7 @@ def preprocessing(
         channels: C.
         sizes: (H, W) and (H', W').
     """
-    prefix = f"{branch}/preprocess"
+    prefix = f"preprocess/{branch}"
     steps: list[Step] = []
     if sizes[0] != sizes[1]:
         steps.append(_resize(f"{prefix}/resize", sizes[1]))

@@ -31,6 +31,8 @@ def check_writable(path: Path, *, force: bool) -> None:
     """
     if path.exists() and not force:
         raise GraftError(f"cannot write '{path}': it exists. Choose another -o, or pass --force.")
+    if path.is_dir():
+        raise GraftError(f"cannot write '{path}': it is a folder. Give the name of a file in it.")
     folder = path.parent
     if not folder.is_dir():
         raise GraftError(f"cannot write '{path}': the folder '{folder}' does not exist. Create it first.")

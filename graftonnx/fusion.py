@@ -13,7 +13,7 @@ from graftonnx.errors import GraftError, PlanError
 from graftonnx.graph import GraphView
 from graftonnx.matching import DEFAULT_SKIPS, fused_size, match, planned
 from graftonnx.metadata import PRESETS, InputConvention, Metadata, Parent, write_metadata
-from graftonnx.model import Network
+from graftonnx.model import Network, check_preprocess
 from graftonnx.plan import Plan
 from graftonnx.spine import Head, find_spine
 from graftonnx.splice import INPUT, OUTPUT, HeadDesign, feature_extent, splice
@@ -57,6 +57,10 @@ def fuse(
         ParityError: If a proof fails.
         ValueError: If the number of parents, classes or labels makes no sense.
     """
+    if skip_init not in ("zero", "paper"):
+        raise ValueError(f"skip_init (={skip_init!r}) is neither 'zero' nor 'paper'")
+    if hidden < 0 or not 0 <= dropout < 1:
+        raise ValueError(f"hidden (={hidden}) must be 0 or more, dropout (={dropout}) in 0 <= p < 1")
     if not 1 <= len(parents) <= 2:
         raise ValueError(f"{len(parents)} parents given; one or two can be fused")
     known = dict(zip(ascii_lowercase, parents, strict=False))
@@ -91,9 +95,9 @@ def fuse(
         opset=parents[0].skeleton.opset_import[0].version,
         ir_version=skeleton.ir_version,
     )
-    if prove:
-        check(fused, known, identical=skip_init == "zero")
-    return fused
+    if not prove:
+        return fused
+    return dataclasses.replace(fused, notes=check(fused, known, identical=skip_init == "zero"))
 
 
 def lone_plan(parent: Network) -> Plan:
@@ -101,13 +105,16 @@ def lone_plan(parent: Network) -> Plan:
     return Plan(input_size=fused_size([parent]), parents={"a": planned(parent)})
 
 
-def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> None:
+def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> tuple[str, ...]:
     """Prove a fused network; see :mod:`graftonnx.proofs`.
 
     Args:
         fused: The network.
         parents: By branch letter.
         identical: Whether features must equal the parents', as with projections at zero.
+
+    Returns:
+        What was proven, in words.
 
     Raises:
         ModelError: If it is not valid ONNX.
@@ -121,9 +128,17 @@ def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> No
         for role, value in (("image", parent.input_value), ("feature", parent.feature))
     }
     values = proofs.check_runs(model, names)
-    for letter, parent in parents.items():
-        if identical:
-            proofs.check_identity(parent, letter, values[f"{letter}/image"], values[f"{letter}/feature"])
+    proven = ["valid ONNX", "runs with batch 1 and 3"]
+    for letter, parent in parents.items() if identical else ():
+        image, feature = values[f"{letter}/image"], values[f"{letter}/feature"]
+        proofs.check_identity(parent, letter, image, feature)
+        difference = proofs.compare_with_file(parent, image, feature)
+        if difference is None:
+            proven.append(f"branch {letter} equals {parent.name} as it was loaded, bit for bit")
+        else:
+            within = "bit for bit" if difference == 0 else f"within {difference:.0e}"
+            proven.append(f"branch {letter} equals {parent.name} {within}")
+    return tuple(proven)
 
 
 def _classes(classes: int | None, labels: Sequence[str], first: Network) -> int:
@@ -153,22 +168,12 @@ def _as_planned(parents: dict[str, Network], plan: Plan) -> dict[str, Network]:
                 f"at {network.input_shape[1]}x{network.input_shape[2]}. Load it with input_size="
                 f"({height}, {width})."
             )
-        channels = network.input_shape[0]
         try:
-            _check_convention(wanted.preprocess.mean, channels)
-            _check_convention(wanted.preprocess.std, channels)
+            check_preprocess(wanted.preprocess, network.input_shape[0])
         except GraftError as error:
-            raise error.at(f"preprocessing of parent '{letter}' ('{network.name}')") from error
+            raise error.at(f"cannot use parent '{letter}' ('{network.name}')") from error
         taken[letter] = dataclasses.replace(network, preprocess=wanted.preprocess)
     return taken
-
-
-def _check_convention(numbers: tuple[float, ...], channels: int) -> None:
-    if len(numbers) not in (1, channels):
-        raise PlanError(
-            f"{len(numbers)} numbers for {channels} channel{'s' if channels > 1 else ''}; "
-            f"give one, or one each channel."
-        )
 
 
 def _described(letter: str, network: Network) -> Parent:

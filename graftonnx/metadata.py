@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Literal
 
 import onnx
@@ -22,6 +23,17 @@ from graftonnx.errors import ModelError
 
 FORMAT = 1
 """The version of the metadata that this code writes; files with a newer one are refused."""
+
+
+_PREPROCESSING = re.compile(r"(?:[a-z]/)*preprocess/[a-z]/")
+
+
+def is_preprocessing(name: str) -> bool:
+    """Return whether a name in a fused file belongs to a branch's input normalisation, which never trains.
+
+    It starts with `preprocess/<branch>/`; in a network that was fused again, with branches before that.
+    """
+    return _PREPROCESSING.match(name) is not None
 
 
 class Record(BaseModel):

@@ -54,6 +54,7 @@ class Network:
         ir_version: Likewise.
         complete: Whether the head is still there; it is cut off when the input size is changed.
         notes: What was changed on the way in, in words.
+        path: The file, if it came from one.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Network:
     ir_version: int
     complete: bool = True
     notes: tuple[str, ...] = ()
+    path: Path | None = None
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -139,6 +141,7 @@ def load(
     model = read(path)
     try:
         network = _normalised(model, path.name, files.sha256(path), preprocess)
+        network = dataclasses.replace(network, path=path)
         return network if input_size is None else resize(network, input_size)
     except GraftError as error:
         raise error.at(f"cannot use '{path}'") from error
@@ -168,6 +171,8 @@ def resize(network: Network, size: tuple[int, int]) -> Network:
     Raises:
         ModelError: If the trunk cannot run at this size, as with extents baked into a `Reshape`.
     """
+    if min(size) < 1:
+        raise ValueError(f"size (={size}) must be at least 1 pixel in height and width")
     if size == network.input_shape[1:]:
         return network
     model, weights = onnx.ModelProto(), dict(network.weights)
@@ -198,6 +203,7 @@ def save(model: Network | onnx.ModelProto, path: str | Path, *, force: bool = Fa
         return
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         data = f"{path.name}.data"
+        files.check_writable(path.with_name(data), force=force)
         try:
             onnx.save_model(proto, Path(folder, path.name), save_as_external_data=True, location=data)
         except OSError as error:
@@ -229,6 +235,9 @@ def _normalised(
     if to_channels_first(model, image):
         notes.append("channels-last input brought to [N, C, H, W]")
     channels, size = _input_extents(model, image)
+    if size is None:
+        size = DEFAULT_SIZE
+        notes.append(f"height and width are open: taken as {size[0]}x{size[1]}")
     model = _infer(model, weights, image, (channels, *size), notes)
     head, spine, auxiliary = find_head(GraphView(model.graph), image)
     if auxiliary:
@@ -288,15 +297,15 @@ def _image_input(model: onnx.ModelProto) -> str:
     return str(inputs[0].name)
 
 
-def _input_extents(model: onnx.ModelProto, image: str) -> tuple[int, tuple[int, int]]:
-    """Return the channels and the size of the image input; open extents get their usual value."""
+def _input_extents(model: onnx.ModelProto, image: str) -> tuple[int, tuple[int, int] | None]:
+    """Return the channels of the image input (RGB if open), and its size (None if open)."""
     value = next(item for item in model.graph.input if item.name == image)
     _, channels, height, width = (d.dim_value for d in value.type.tensor_type.shape.dim)
     channels = 3 if channels < 1 else channels
     if channels not in (1, 3):
         raise ModelError(f"its input '{image}' has {channels} channels; expected 1 (grey) or 3 (RGB).")
     if height < 1 or width < 1:
-        return channels, DEFAULT_SIZE
+        return channels, None
     return channels, (height, width)
 
 
@@ -323,15 +332,34 @@ def _preprocessing(
     if isinstance(given, str):
         given = PRESETS.get(given) or _unknown_preset(given)
     if given is not None:
-        return given, "given"
+        return check_preprocess(given, channels), "given"
     if metadata.input is not None:
-        return metadata.input.preprocess, "the file says so"
+        return check_preprocess(metadata.input.preprocess, channels), "the file says so"
     if channels == 1:
         return Preprocess(order="grey"), "guessed: one channel"
     for mark, preset in (("tf2onnx", "inception"), ("keras", "inception"), ("caffe", "caffe")):
         if mark in producer.lower():
             return PRESETS[preset], f"guessed '{preset}': made by {producer}"
     return PRESETS["imagenet"], f"guessed 'imagenet': made by {producer or 'an unknown exporter'}"
+
+
+def check_preprocess(convention: Preprocess, channels: int) -> Preprocess:
+    """Return `convention` if it fits an image of so many channels.
+
+    Raises:
+        ModelError: If it has another number of means or deviations, or greys an RGB input.
+    """
+    for what, numbers in (("mean", convention.mean), ("std", convention.std)):
+        if len(numbers) not in (1, channels):
+            raise ModelError(
+                f"its preprocessing has {len(numbers)} numbers in {what}, its input {channels} "
+                f"channel{'s' if channels > 1 else ''}. Give one number, or one each channel."
+            )
+    if convention.order == "grey" and channels != 1:
+        raise ModelError(
+            f"its preprocessing is for grey images, its input has {channels} channels. Use rgb or bgr."
+        )
+    return convention
 
 
 def _unknown_preset(name: str) -> Preprocess:

@@ -19,7 +19,7 @@ A plan file is YAML with this schema; unknown fields are refused:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -31,7 +31,11 @@ from graftonnx.metadata import Preprocess, Record
 VERSION = 1
 """The version of the schema that this code writes and reads."""
 
-Size = tuple[int, int]
+Extent = Annotated[int, Field(ge=1)]
+Size = tuple[Extent, Extent]
+Padding = Annotated[int, Field(ge=0)]
+TapName = Annotated[str, Field(pattern=r"^[a-z]/.+")]
+BranchName = Annotated[str, Field(pattern=r"^[a-z]$")]
 
 
 class Projection(Record):
@@ -48,7 +52,7 @@ class Projection(Record):
     kind: Literal["equal", "conv", "resize"]
     kernel: Size = (1, 1)
     stride: Size = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    pads: tuple[Padding, Padding, Padding, Padding] = (0, 0, 0, 0)
 
     def __str__(self) -> str:
         """Return the projection for people: `equal`, `conv 3x3/2`."""
@@ -66,8 +70,8 @@ class Skip(Record):
     `source` and `target` are `<branch>/<value>`. `score` is what the matching gave the pair, 0..1.
     """
 
-    source: str
-    target: str
+    source: TapName
+    target: TapName
     projection: Projection
     score: float | None = None
 
@@ -95,7 +99,7 @@ class Plan(Record):
 
     version: Literal[1] = 1
     input_size: Size
-    parents: dict[str, PlannedParent]
+    parents: dict[BranchName, PlannedParent]
     skips: tuple[Skip, ...] = ()
     rejections: tuple[Rejection, ...] = Field(default=())
 
@@ -127,14 +131,33 @@ def from_yaml(text: str) -> Plan:
         raise PlanError(f"it is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise PlanError("it is not a plan: expected a mapping with version, input_size, parents and skips.")
-    if data.get("version") != VERSION:
+    if type(data.get("version")) is not int or data["version"] != VERSION:
         raise PlanError(f"its version is {data.get('version')!r}; this graftonnx reads version {VERSION}.")
     try:
         return Plan.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise PlanError(f"field '{where}': {first['msg']}.") from error
+        raise PlanError(_complaint(dict(error.errors()[0]), data)) from error
+
+
+_MEANINGS = {
+    "extra_forbidden": "there is no such field; take it out",
+    "missing": "it is missing",
+    "string_pattern_mismatch": "expected <branch>/<value>, as a/relu_3 (for a parent: its letter)",
+    "greater_than_equal": "expected at least {ge}",
+}
+
+
+def _complaint(error: dict[str, Any], data: dict[str, Any]) -> str:
+    """Say which field of a plan is wrong, in which skip, what was found and what was expected."""
+    where = ".".join(str(part) for part in error["loc"])
+    location = error["loc"]
+    skip = ""
+    if len(location) > 1 and location[0] == "skips" and isinstance(data["skips"][location[1]], dict):
+        ends = data["skips"][location[1]]
+        skip = f" of skip '{ends.get('source')}' -> '{ends.get('target')}'"
+    meaning = _MEANINGS.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
+    found = "" if error["type"] == "missing" else f" (found {error['input']!r})"
+    return f"field '{where}'{skip}: {meaning}{found}."
 
 
 def read_plan(path: Path) -> Plan:

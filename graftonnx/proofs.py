@@ -2,7 +2,8 @@
 
 1. Structure: onnx's full check, every shape inferred.
 2. Numbers: ONNX Runtime runs it with batch 1 and batch 3; outputs are finite, rows independent of the batch.
-3. Identity: with projections at zero, every branch's feature equals its parent's, with no tolerance.
+3. Identity: with projections at zero, every branch's feature equals its parent's as loaded, bit for bit,
+   and is compared with what the parent's untouched file gives.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from graftonnx.errors import ModelError, ParityError
-from graftonnx.model import Network
+from graftonnx.model import Network, read
 from graftonnx.normalise.constants import replace
 from graftonnx.runtime import open_session, with_outputs
 from graftonnx.weights import exceeds_protobuf
@@ -23,6 +24,9 @@ from graftonnx.weights import exceeds_protobuf
 BATCHES = (1, 3)
 ROW_TOLERANCE = 1e-3
 """Relative to the largest output: another batch size may take another kernel, which sums in another order."""
+
+FILE_TOLERANCE = {onnx.TensorProto.FLOAT: 1e-4, onnx.TensorProto.FLOAT16: 2e-2}
+"""By the file's number format: kernels of another opset sum in another order, halves round at every step."""
 
 Array = NDArray[Any]
 
@@ -101,6 +105,47 @@ def check_identity(parent: Network, branch: str, image: Array, feature: Array) -
             f"with zero projections, branch '{branch}' differs from its parent '{parent.name}' by up to "
             f"{worst:.3g} in '{wanted}'. Please report this."
         )
+
+
+def compare_with_file(parent: Network, image: Array, feature: Array) -> float | None:
+    """Compare a branch's feature with what the parent's file, untouched, gives for the same images.
+
+    Args:
+        parent: The network, as it was loaded from a file.
+        image: The branch's input, [N, C, H, W].
+        feature: What the branch made of it.
+
+    Returns:
+        The largest difference as a share of the largest number; None if the file cannot be asked: it runs at
+        another size, or has no value of the feature's name.
+
+    Raises:
+        ParityError: If they differ by more than another kernel explains.
+    """
+    wanted = parent.head.feature
+    if parent.path is None or not parent.complete:
+        return None
+    model = read(parent.path)
+    element = next(
+        value for value in model.graph.input if value.name == parent.input
+    ).type.tensor_type.elem_type
+    if element not in FILE_TOLERANCE or not any(wanted in node.output for node in model.graph.node):
+        return None
+    session = open_session(with_outputs(model, [wanted]), provider="cpu", threads=1, optimise=False)
+    if session.input_shape[1] != image.shape[1] and session.input_shape[-1] == image.shape[1]:
+        image = image.transpose(0, 2, 3, 1)
+    images = np.ascontiguousarray(image, onnx.helper.tensor_dtype_to_np_dtype(element))
+    rows = [session.run(row[None], outputs=[wanted])[0] for row in images]
+    expected = np.concatenate(rows).astype(feature.dtype)
+    if expected.shape != feature.shape:
+        return None
+    difference = float(np.abs(expected - feature).max() / max(float(np.abs(expected).max()), 1e-30))
+    if not difference <= FILE_TOLERANCE[element]:
+        raise ParityError(
+            f"'{parent.name}' gives another '{wanted}' as it was loaded than as a file: they differ by "
+            f"{difference:.1e} of the largest number. Please report this."
+        )
+    return difference
 
 
 def _blamed(names: Mapping[str, str], values: list[Array]) -> str:

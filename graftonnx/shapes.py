@@ -42,11 +42,6 @@ def downscaling(source: int, target: int) -> tuple[int, int, int, int] | None:
     return None
 
 
-def elements(shape: tuple[int, ...]) -> int:
-    """Return the number of elements of a tensor of this shape."""
-    return math.prod(shape)
-
-
 def spelled(shape: Shape | None) -> str:
     """Return a shape for people: `[N, 64, 56, 56]`; an unknown leading extent is the batch."""
     if shape is None:

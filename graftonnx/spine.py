@@ -109,7 +109,8 @@ def find_head(view: GraphView, source: str) -> tuple[Head, Spine, tuple[str, ...
     """Find the output that holds the classes, and the feature tensor in front of its head.
 
     Returns:
-        The classifier, the spine up to its output, and the names of other outputs, which are auxiliary.
+        The head, the spine up to its output, and the names of other outputs, which are auxiliary: of several
+        that fit, the head is the one that the most nodes work for.
 
     Raises:
         ModelError: If no output is a vector of classes, or there is no convolutional or token trunk.
@@ -121,7 +122,7 @@ def find_head(view: GraphView, source: str) -> tuple[Head, Spine, tuple[str, ...
             f"it is not a classifier: its outputs are {found}; expected one of shape [N, classes]. "
             "Only image classifiers can be fused."
         )
-    output = fitting[0]
+    output = max(fitting, key=lambda name: len(view.ancestors(name)))
     others = tuple(name for name in view.outputs if name != output)
     classes = _classes(view.shapes[output]) or 0
     spine = find_spine(view, source, output)

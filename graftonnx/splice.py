@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import GraphProto, NodeProto
+from onnx_graphsurgeon.logger import G_LOGGER
 
 from graftonnx import blocks
 from graftonnx.blocks import SkipInit
@@ -32,6 +33,8 @@ from graftonnx.shapes import convolved_extent
 from graftonnx.weights import Weights, detach
 
 INPUT, OUTPUT = "input", "logits"
+
+G_LOGGER.severity = G_LOGGER.CRITICAL  # it prints to stdout, which belongs to our results
 
 Shape3 = tuple[int, int, int]
 
@@ -155,12 +158,21 @@ def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Shape3]:
     """
     views = {letter: GraphView(branch.skeleton.graph) for letter, branch in branches.items()}
     shapes: dict[str, Shape3] = {}
+    seen: set[tuple[str, str]] = set()
     for skip in plan.skips:
         where = f"skip '{skip.source}' -> '{skip.target}'"
+        if (skip.source, skip.target) in seen:
+            raise PlanError(f"{where} stands twice in the plan. Remove one.")
+        seen.add((skip.source, skip.target))
         for tap in (skip.source, skip.target):
             shapes[tap] = _tap_shape(views, tap, where)
         if skip.source.split("/")[0] == skip.target.split("/")[0]:
             raise PlanError(f"{where} stays inside one branch; it must lead from one to another.")
+        if skip.projection.kind == "resize" and (skip.projection.kernel, skip.projection.stride) != (
+            (1, 1),
+            (1, 1),
+        ):
+            raise PlanError(f"{where}: a resize projection has kernel [1, 1] and stride [1, 1].")
         found = projected_shape(skip.projection, shapes[skip.source], shapes[skip.target])
         if found != shapes[skip.target]:
             raise PlanError(
@@ -176,7 +188,7 @@ def projected_shape(projection: Projection, source: Shape3, target: Shape3) -> S
     if projection.kind == "equal":
         return source
     if projection.kind == "resize":
-        return target if projection.kernel == (1, 1) and projection.stride == (1, 1) else (0, 0, 0)
+        return target
     height, width = (
         convolved_extent(
             source[axis + 1],
@@ -271,11 +283,12 @@ def _skips(
         addends[skip.target].append(projected)
     for target, projections in addends.items():
         tap = values[target]
-        total = gs.Variable(f"{target}/exchanged", np.float32)
+        name = next(name for skip, name in _named(plan) if skip.target == target)
+        total = gs.Variable(f"{name}/sum", np.float32)
         op = "Add" if len(projections) == 1 else "Sum"
         for node in readers[target]:
             node.inputs = [total if tensor is tap else tensor for tensor in node.inputs]
-        nodes.append(gs.Node(op, f"{target}/exchange", {}, [tap, *projections], [total]))
+        nodes.append(gs.Node(op, f"{name}/add", {}, [tap, *projections], [total]))
     return nodes
 
 

@@ -22,7 +22,8 @@ Weights: TypeAlias = dict[str, TensorProto]
 
 def exceeds_protobuf(model: onnx.ModelProto) -> bool:
     """Return whether a model is too large for one protobuf message; `ByteSize` raises on such a model."""
-    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= PROTOBUF_LIMIT
+    sizes = (len(tensor.raw_data) or tensor.ByteSize() for tensor in model.graph.initializer)
+    return sum(sizes) >= PROTOBUF_LIMIT
 
 
 def stub(tensor: TensorProto) -> TensorProto:

@@ -49,13 +49,13 @@ def two_branches(*, classes: int = 4, skip: float = 0.0, seed: int = 0) -> onnx.
         return (rng.standard_normal(shape) * deviation).astype(np.float32)
 
     weights: dict[str, NDArray[np.generic]] = {
-        "a/preprocess/scale": np.float32([1 / 0.229, 1 / 0.224, 1 / 0.225]).reshape(1, 3, 1, 1),
-        "a/preprocess/offset": np.float32([-2.1, -2.0, -1.8]).reshape(1, 3, 1, 1),
+        "preprocess/a/scale": np.float32([1 / 0.229, 1 / 0.224, 1 / 0.225]).reshape(1, 3, 1, 1),
+        "preprocess/a/offset": np.float32([-2.1, -2.0, -1.8]).reshape(1, 3, 1, 1),
         "a/conv1.weight": normal(4, 3, 3, 3),
         "a/conv1.bias": normal(4),
-        "b/preprocess/sizes": np.int64([10, 10]),
-        "b/preprocess/bgr": np.int64([2, 1, 0]),
-        "b/preprocess/scale": np.full((1, 1, 1, 1), 255, np.float32),
+        "preprocess/b/sizes": np.int64([10, 10]),
+        "preprocess/b/bgr": np.int64([2, 1, 0]),
+        "preprocess/b/scale": np.full((1, 1, 1, 1), 255, np.float32),
         "b/conv:0;w": normal(4, 3, 3, 3, deviation=0.002),
         "b/gamma": normal(4) + np.float32(2),
         "b/beta": normal(4),
@@ -74,14 +74,14 @@ def two_branches(*, classes: int = 4, skip: float = 0.0, seed: int = 0) -> onnx.
     names = {name: f"v{k}" for k, name in enumerate(weights)}
     text = f"""
         fused (float[batch, 3, 12, 12] input) => (float[batch, {classes}] logits) {{
-        am = Mul(input, {names["a/preprocess/scale"]})
-        ax = Add(am, {names["a/preprocess/offset"]})
+        am = Mul(input, {names["preprocess/a/scale"]})
+        ax = Add(am, {names["preprocess/a/offset"]})
         ac = Conv(ax, {names["a/conv1.weight"]}, {names["a/conv1.bias"]})
         ar = Relu(ac)
         bz = Resize<axes=[2,3], mode="linear", coordinate_transformation_mode="half_pixel">
-            (input, , , {names["b/preprocess/sizes"]})
-        bo = Gather<axis=1>(bz, {names["b/preprocess/bgr"]})
-        bx = Mul(bo, {names["b/preprocess/scale"]})
+            (input, , , {names["preprocess/b/sizes"]})
+        bo = Gather<axis=1>(bz, {names["preprocess/b/bgr"]})
+        bx = Mul(bo, {names["preprocess/b/scale"]})
         bc = Conv<pads=[1,1,1,1]>(bx, {names["b/conv:0;w"]})
         bn = BatchNormalization(bc, {names["b/gamma"]}, {names["b/beta"]}, {names["b/mean"]},
             {names["b/var"]})

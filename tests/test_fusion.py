@@ -20,7 +20,7 @@ from graftonnx.errors import ModelError, ParityError, PlanError
 from graftonnx.fusion import check, fuse
 from graftonnx.graph import GraphView
 from graftonnx.matching import match
-from graftonnx.metadata import PRESETS, Preprocess, read_metadata
+from graftonnx.metadata import PRESETS, Preprocess, is_preprocessing, read_metadata
 from graftonnx.model import Network, from_proto, load, resize
 from graftonnx.plan import Plan, Projection, Skip
 from graftonnx.runtime import open_session, with_outputs
@@ -60,8 +60,14 @@ def test_a_fused_network_has_one_image_and_one_logit_each_class(a: Network, b: N
 def test_every_value_belongs_to_a_branch_a_skip_or_the_head(a: Network, b: Network) -> None:
     model = fuse(a, b, classes=5).proto
     made = {name for node in model.graph.node for name in node.output} - {"logits"}
-    assert {name.split("/")[0] for name in made} == {"a", "b", "skips", "head"}
-    assert {t.name.split("/")[0] for t in model.graph.initializer} == {"a", "b", "skips", "head"}
+    assert {name.split("/")[0] for name in made} == {"a", "b", "preprocess", "skips", "head"}
+    assert {t.name.split("/")[0] for t in model.graph.initializer} == {
+        "a",
+        "b",
+        "preprocess",
+        "skips",
+        "head",
+    }
 
 
 def test_each_exchange_adds_one_conv_and_one_add_in_both_directions(a: Network, b: Network) -> None:
@@ -89,12 +95,10 @@ def test_the_papers_plain_addition_adds_the_partners_block_output(image: np.ndar
     )
     plan = match(a, b, max_skips=0).model_copy(update={"skips": skips})
     fused = fuse(a, b, classes=5, plan=plan, skip_init="paper")
-    own, other, sum_a, sum_b = run(
-        fused.proto, image, "a/stem", "b/stem", "a/stem/exchanged", "b/stem/exchanged"
-    )
+    own, other, sum_a, sum_b = run(fused.proto, image, "a/stem", "b/stem", "skips/0/a/sum", "skips/0/b/sum")
     np.testing.assert_array_equal(sum_a, own + other)
     np.testing.assert_array_equal(sum_b, own + other)
-    readers = {node.name for node in fused.view.consumers["a/stem/exchanged"]}
+    readers = {node.name for node in fused.view.consumers["skips/0/a/sum"]}
     assert readers == {"a/node_s0.inner.conv", "a/node_s0.sum"}
 
 
@@ -111,8 +115,8 @@ def test_a_strided_projection_and_a_resize_give_the_targets_shape(image: np.ndar
         Skip(source="b/r1", target="a/r1", projection=Projection(kind="resize")),
     )
     fused = fuse(a, b, classes=3, plan=plan.model_copy(update={"skips": skips}), skip_init="paper")
-    assert fused.view.shapes["b/r0/exchanged"] == (None, 8, 8, 8)
-    assert fused.view.shapes["a/r1/exchanged"] == (None, 16, 8, 8)
+    assert fused.view.shapes["skips/0/b/sum"] == (None, 8, 8, 8)
+    assert fused.view.shapes["skips/1/a/sum"] == (None, 16, 8, 8)
 
 
 def test_the_same_seed_gives_the_same_bytes(a: Network, b: Network) -> None:
@@ -204,6 +208,38 @@ def test_a_plan_that_does_not_fit_is_refused_naming_the_skip(
     assert caught.value.message.startswith(f"skip '{changes.get('source', plan.skips[0].source)}' -> ")
 
 
+def test_a_skip_that_stands_twice_is_refused(a: Network, b: Network) -> None:
+    plan = match(a, b)
+    doubled = plan.model_copy(update={"skips": (*plan.skips, plan.skips[0])})
+    with pytest.raises(PlanError, match=r"skip '.*' -> '.*' stands twice in the plan\. Remove one\."):
+        fuse(a, b, classes=5, plan=doubled)
+
+
+def test_a_fused_network_can_be_fused_again(a: Network, b: Network) -> None:
+    once = fuse(a, b, classes=5)
+    twice = fuse(from_proto(once.proto, "once.onnx"), b, classes=5)
+    names = [tensor.name for tensor in twice.proto.graph.initializer]
+    assert len(names) == len(set(names))
+    assert "a/skips/0/a/weight" in names
+    assert all(is_preprocessing(name) for name in names if name.endswith(("/scale", "/offset")))
+
+
+def test_a_parent_whose_names_look_like_ours_keeps_its_own_numbers(image: np.ndarray) -> None:
+    net = Builder()
+    seven = net.weight("preprocess/a/scale", 1)
+    value = net.node("Mul", ["image", seven], "preprocess/a/mul/output")
+    value = net.block(value, "skips/0/a/sum", 3, 8)
+    value = net.block(value, "input", 8, 8)
+    value = net.node("GlobalAveragePool", [value], "head/features")
+    value = net.node("Flatten", [value], "flat", axis=1)
+    net.node("Gemm", [value, net.weight("head/logits/weight", 4, 8)], "logits", transB=1)
+    parent = from_proto(net.model("logits", ["batch", 4]), "odd.onnx")
+    fused = fuse(parent, from_proto(residual_cnn(), "b.onnx"), classes=3)
+    mean, std = (np.reshape(v, (1, 3, 1, 1)) for v in (parent.preprocess.mean, parent.preprocess.std))
+    found = run(fused.proto, image, "a/image")[0]
+    np.testing.assert_allclose(found, (image - mean) / std, rtol=1e-5, atol=1e-6)
+
+
 def test_a_plan_with_a_cycle_is_refused_naming_the_skip(a: Network) -> None:
     other = from_proto(residual_cnn(depth=3, seed=1), "b.onnx")
     skips = (
@@ -223,7 +259,10 @@ def test_a_plan_for_other_sizes_is_refused(a: Network, b: Network) -> None:
 
 def test_preprocessing_that_does_not_fit_the_channels_is_refused(a: Network, b: Network) -> None:
     odd = dataclasses.replace(a, preprocess=Preprocess(mean=(1.0, 2.0)))
-    with pytest.raises(PlanError, match=r"preprocessing of parent 'a' .*: 2 numbers for 3 channels"):
+    with pytest.raises(
+        ModelError,
+        match=r"cannot use parent 'a' .*: its preprocessing has 2 numbers in mean, its input 3 channels",
+    ):
         fuse(odd, b, classes=5)
 
 
@@ -231,6 +270,9 @@ def test_preprocessing_that_does_not_fit_the_channels_is_refused(a: Network, b: 
     ("options", "message"),
     [
         ({"classes": 1}, r"classes \(=1\) must be at least 2"),
+        ({"skip_init": "zeros"}, r"skip_init \(='zeros'\) is neither 'zero' nor 'paper'"),
+        ({"hidden": -1}, r"hidden \(=-1\) must be 0 or more"),
+        ({"dropout": 2.0}, r"dropout \(=2.0\) in 0 <= p < 1"),
         ({"classes": 3, "labels": ["x", "y"]}, r"classes \(=3\) differs from the number of labels \(=2\)"),
     ],
 )

@@ -70,6 +70,64 @@ def test_a_class_token_is_expanded_to_the_batch(image: np.ndarray) -> None:
     np.testing.assert_allclose(run(network.proto, three), rows, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.5, 2.0, 3.0])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize(("opset", "op"), [(7, "Upsample"), (9, "Upsample"), (10, "Resize")])
+def test_old_resizes_keep_their_coordinates(
+    opset: int, op: str, mode: str, scale: float, image: np.ndarray
+) -> None:
+    net = Builder()
+    value = net.block("image", "r0", 3, 8)
+    scales = [1.0, 1.0, scale, scale]
+    if opset == 7:
+        value = net.node(op, [value], "resized", mode=mode, scales=scales)
+    else:
+        net.initializers.append(numpy_helper.from_array(np.array(scales, np.float32), "scales"))
+        value = net.node(op, [value, "scales"], "resized", mode=mode)
+    value = net.block(value, "r1", 8, 8)
+    value = net.node("GlobalAveragePool", [value], "pooled")
+    value = net.node("Flatten", [value], "flat", axis=1)
+    net.node("Gemm", [value, net.weight("fc", 4, 8), net.weight("bias", 4)], "scores", transB=1)
+    model = net.model("scores", ["batch", 4], opset=opset)
+    network = from_proto(model, "net")
+    np.testing.assert_allclose(run(network.proto, image), run(model, image), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("op", ["Gelu", "GroupNormalization", "AveragePool"])
+def test_operators_newer_than_the_opset_inside_keep_their_meaning(op: str, image: np.ndarray) -> None:
+    net = Builder()
+    value = net.block("image", "r0", 3, 8)
+    if op == "Gelu":
+        value = net.node(op, [value], "newer", approximate="tanh")
+    elif op == "GroupNormalization":
+        value = net.node(op, [value, net.weight("scale", 8), net.weight("shift", 8)], "newer", num_groups=2)
+    else:
+        value = net.node(op, [value], "newer", kernel_shape=[2, 2], strides=[2, 2], dilations=[1, 1])
+    value = net.block(value, "r1", 8, 8)
+    value = net.node("GlobalAveragePool", [value], "pooled")
+    value = net.node("Flatten", [value], "flat", axis=1)
+    net.node("Gemm", [value, net.weight("fc", 4, 8)], "scores", transB=1)
+    model = net.model("scores", ["batch", 4], opset=22)
+    model.ir_version = 10
+    network = from_proto(model, "net")
+    onnx.checker.check_model(network.proto, full_check=True)
+    np.testing.assert_allclose(run(network.proto, image), run(model, image), rtol=1e-5, atol=1e-6)
+
+
+def test_open_height_and_width_are_said(image: np.ndarray) -> None:
+    model = plain_cnn()
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_param = "side"
+    network = from_proto(model, "net")
+    assert network.input_shape == (3, 224, 224)
+    assert "height and width are open: taken as 224x224" in network.notes
+
+
+def test_preprocessing_for_grey_images_is_refused_for_rgb() -> None:
+    with pytest.raises(ModelError, match=r"its preprocessing is for grey images, its input has 3 channels"):
+        from_proto(plain_cnn(), "net", preprocess=Preprocess(order="grey"))
+
+
 @pytest.mark.parametrize("transposed", [True, False])
 def test_a_channels_last_input_becomes_channels_first(transposed: bool, image: np.ndarray) -> None:
     net = Builder()

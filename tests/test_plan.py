@@ -42,9 +42,19 @@ def test_sizes_and_windows_stand_on_one_line(plan: Plan) -> None:
     ("old", "new", "message"),
     [
         ("version: 1", "version: 7", "its version is 7; this graftonnx reads version 1."),
-        ("kind: conv", "kind: magic", "field 'skips.0.projection.kind': Input should be"),
-        ("skips:", "skipz:", "field 'skipz': Extra inputs are not permitted."),
+        (
+            "kind: conv",
+            "kind: magic",
+            "field 'skips.0.projection.kind' of skip 'b/stem' -> 'a/stem': Input should be",
+        ),
+        ("skips:", "skipz:", "field 'skipz': there is no such field; take it out"),
         ("input_size: [16, 16]", "input_size: [16]", "field 'input_size"),
+        ("version: 1", "version: true", "its version is True; this graftonnx reads version 1."),
+        ("kernel: [1, 1]", "kernel: [-1, 1]", "expected at least 1 (found -1)."),
+        ("stride: [1, 1]", "stride: [0, 1]", "' -> 'a/stem': expected at least 1 (found 0)."),
+        ("pads: [0, 0, 0, 0]", "pads: [-1, 0, 0, 0]", "expected at least 0 (found -1)."),
+        ("input_size: [16, 16]", "input_size: [-5, 10]", "expected at least 1 (found -5)."),
+        ("source: b/stem", "source: nothere", "expected <branch>/<value>, as a/relu_3"),
         ("version: 1", "- a list", "it is not YAML"),
     ],
 )

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from graftonnx.cli import console
 from graftonnx.cli.match_command import print_plan
 from graftonnx.cli.parameters import (
+    LETTERS,
     force_option,
     input_size_option,
     json_option,
@@ -29,7 +31,10 @@ if TYPE_CHECKING:
 @click.command(name="fuse")
 @click.argument("parents", nargs=-1, required=True, metavar="A [B]")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The fused file.  [required unless --dry-run]"
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The fused file.  [required unless --dry-run]",
 )
 @click.option("--classes", type=click.IntRange(min=2), help="Number of classes.  [default: as A]")
 @click.option("--labels", type=click.Path(path_type=Path), help="Text file of class names, one each line.")
@@ -102,11 +107,11 @@ def command(
     if names and classes not in (None, len(names)):
         raise click.UsageError(f"--classes {classes}, but '{labels}' names {len(names)} classes.")
     networks, plan = _planned(paths, conventions, plan_file, input_size, max_skips)
-    if not as_json:
-        print_plan(plan, rejections=dry_run)
     if dry_run:
         if as_json:
             console.print_json(plan.model_dump(mode="json"))
+        else:
+            print_plan(plan, rejections=True)
         return
     fused = fuse(
         *networks,
@@ -120,7 +125,7 @@ def command(
     )
     assert output is not None
     save(fused, output, force=force)
-    _report(fused, networks, plan, output, skip_init, as_json)
+    _report(fused, networks, plan, output, as_json)
 
 
 def _planned(
@@ -140,14 +145,20 @@ def _planned(
         networks = load_parents(paths, [input_size] * len(paths), conventions)
         plan = match(*networks, max_skips=max_skips) if len(networks) == 2 else lone_plan(networks[0])
         return networks, plan
-    if input_size is not None:
-        raise click.UsageError("--input-size and --plan exclude each other: the plan says the size.")
+    source = click.get_current_context().get_parameter_source
+    for name, option in (("input_size", "--input-size"), ("max_skips", "--max-skips")):
+        if source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"{option} and --plan exclude each other: the plan says it.")
     plan = read_plan(plan_file)
     if len(plan.parents) != len(paths):
         raise PlanError(f"plan '{plan_file}' is for {len(plan.parents)} parents, {len(paths)} are given.")
+    if set(plan.parents) != set(LETTERS[: len(paths)]):
+        raise PlanError(f"plan '{plan_file}' names the parents {', '.join(plan.parents)}; expected a, b.")
     parents = {
-        letter: parent.model_copy(update={"preprocess": conventions.get(letter, parent.preprocess)})
-        for letter, parent in plan.parents.items()
+        letter: plan.parents[letter].model_copy(
+            update={"preprocess": conventions.get(letter, plan.parents[letter].preprocess)}
+        )
+        for letter in LETTERS[: len(paths)]
     }
     plan = plan.model_copy(update={"parents": parents})
     sizes = [parent.input_size for parent in parents.values()]
@@ -158,9 +169,7 @@ def _planned(
     return networks, plan
 
 
-def _report(
-    fused: Network, networks: list[Network], plan: Plan, output: Path, skip_init: str, as_json: bool
-) -> None:
+def _report(fused: Network, networks: list[Network], plan: Plan, output: Path, as_json: bool) -> None:
     from graftonnx.costs import macs, parameters
     from graftonnx.taps import trunk
 
@@ -175,20 +184,18 @@ def _report(
         "macs": macs(view, view.nodes),
         "parents_macs": alone,
         "exchanges": len(plan.exchanges),
-        "proofs": ["structure", "batch 1 and 3", *(["identity"] if skip_init == "zero" else [])],
+        "proofs": list(fused.notes),
         "plan": plan.model_dump(mode="json"),
     }
     if as_json:
         console.print_json(facts)
         return
+    print_plan(plan, rejections=False)
     for letter, network in zip(plan.parents, networks, strict=True):
         if network.preprocess_reason.startswith("guessed"):
             console.note(f"note: preprocessing of {letter} {network.preprocess_reason}; --preprocess sets it")
     height, width = plan.input_size
-    console.say(
-        "proved: valid ONNX; runs with batch 1 and 3"
-        + ("; both branches equal their parents bit for bit" if skip_init == "zero" else "")
-    )
+    console.say(f"proved: {'; '.join(fused.notes)}")
     console.say(
         f"wrote {output}: image [N, 3, {height}, {width}] -> {facts['classes']} classes, "
         f"{facts['parameters']:,} parameters, {facts['macs'] / 1e6:,.0f} M MACs "

@@ -53,7 +53,9 @@ def describe(network: Network) -> dict[str, Any]:
             "preprocess": network.preprocess.model_dump(mode="json"),
             "preprocess_reason": network.preprocess_reason,
         },
-        "output": {"name": network.head.output, "classes": network.head.classes},
+        "output": {"name": network.head.output, "classes": network.head.classes}
+        if network.complete
+        else None,
         "nodes": len(view.nodes),
         "parameters": parameters(view, view.nodes),
         "macs": macs(view, view.nodes),

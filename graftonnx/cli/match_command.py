@@ -71,6 +71,8 @@ def print_plan(plan: Plan, *, rejections: bool) -> None:
     for letter, parent in plan.parents.items():
         height, width = parent.input_size
         console.say(f"{letter}: {parent.name} at {height}x{width}")
+    if len(plan.parents) == 1:
+        return
     exchanges = Table(title=f"{len(plan.exchanges)} exchanges", title_justify="left")
     exchanges.add_column("#", justify="right")
     for header in ("a", "b"):

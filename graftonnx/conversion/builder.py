@@ -34,6 +34,7 @@ from graftonnx.conversion.values import (
     to_tensor,
 )
 from graftonnx.errors import UnsupportedOpError
+from graftonnx.metadata import is_preprocessing
 
 if TYPE_CHECKING:
     from graftonnx.conversion.bodies import Body
@@ -280,7 +281,7 @@ class Builder:
 
     def trainable(self, name: str) -> bool:
         """Return whether the weight `name` may train: the preprocessing of a fused file may not."""
-        return not (self.source.fused and "/preprocess/" in name)
+        return not (self.source.fused and is_preprocessing(name))
 
     @property
     def label(self) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from graftonnx.graph import GraphView, attribute, integer, sort_nodes, subgraphs, value_shapes
+from graftonnx.graph import GraphView, attribute, integer, reads, sort_nodes, subgraphs, value_shapes
 from graftonnx.shapes import Shape
 from graftonnx.weights import Weights, add_initializer
 
@@ -68,10 +68,7 @@ def drop_dead(model: onnx.ModelProto, weights: Weights) -> None:
     nodes = [node for node in view.nodes if id(node) in alive]
     used = set(view.outputs)
     for node in nodes:
-        used.update(node.input)
-        for inner in subgraphs(node):
-            used.update(name for child in inner.node for name in child.input)
-            used.update(value.name for value in inner.output)
+        used.update(reads(node))
     replace(graph.node, nodes)
     replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
     for name in [name for name in weights if name not in used]:

@@ -36,6 +36,7 @@ def widen(model: onnx.ModelProto, weights: Weights) -> str | None:
     for node in graph.node:
         for item in node.attribute:
             if item.name in ("to", "dtype") and item.i in HALF:
+                found.add(item.i)
                 item.i = TensorProto.FLOAT
             elif item.type == onnx.AttributeProto.TENSOR and item.t.data_type in HALF:
                 found.add(item.t.data_type)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
-from onnx import defs, inliner, version_converter
+from onnx import defs, inliner, shape_inference, version_converter
 
 from graftonnx.errors import ModelError, UnsupportedOpError
 
@@ -12,6 +14,9 @@ OPSET = 18
 
 OLDEST = 7
 """Broadcasting as NumPy does begins here; older files describe other operators under the same names."""
+
+LEGACY_RESIZE = 10
+"""Up to here `Upsample` and `Resize` have one kind of coordinates, and no attribute that says which."""
 
 IR_VERSION = 10
 """What we write. Read by ONNX Runtime since 1.18."""
@@ -71,26 +76,79 @@ def check_operators(model: onnx.ModelProto, opset: int) -> None:
 def convert_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Return the skeleton `model`, written at `opset`, rewritten at :data:`OPSET`.
 
+    What onnx's converter gets wrong or cannot do is mended around it: operators newer than :data:`OPSET` are
+    replaced by the body that their standard defines, and `Upsample` and `Resize` of opset 10 and before keep
+    their coordinates.
+
     Raises:
-        ModelError: If onnx's converter has no road between the two.
+        ModelError: If there is no road between the two.
     """
     del model.opset_import[1:]
     model.opset_import[0].CopyFrom(onnx.helper.make_opsetid("", opset))
     model.ir_version = IR_VERSION
-    if opset == OPSET:
-        return model
-    if all(
-        defs.get_schema(node.op_type, opset, "").since_version
-        == defs.get_schema(node.op_type, OPSET, "").since_version
-        for node in model.graph.node
-        if defs.has(node.op_type, OPSET, "")
-    ) and all(defs.has(node.op_type, OPSET, "") for node in model.graph.node):
-        model.opset_import[0].version = OPSET
-        return model
     try:
-        return version_converter.convert_version(model, OPSET)
+        if opset > OPSET:
+            model = _expand_newer(model, opset)
+            _drop_unit_dilations(model)
+        converted = model if opset == OPSET else version_converter.convert_version(model, OPSET)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].split("failed: ")[-1]
         raise ModelError(
             f"it cannot be brought from opset {opset} to {OPSET}: {reason}. Export it at opset {OPSET}."
         ) from error
+    if opset <= LEGACY_RESIZE:
+        _keep_legacy_coordinates(converted)
+    return converted
+
+
+def _expand_newer(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Replace operators that :data:`OPSET` does not know, or knows with another meaning, by their bodies."""
+    newer = []
+    for op_type in sorted({node.op_type for node in model.graph.node}):
+        schema: Any = defs.get_schema(op_type, opset, "")
+        if schema.since_version > OPSET and (schema.has_function or schema.has_context_dependent_function):
+            newer.append(("", op_type))
+    if not newer:
+        return model
+    typed = shape_inference.infer_shapes(model)
+    typed.graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in typed.graph.initializer
+    )
+    return inliner.inline_selected_functions(typed, newer, inline_schema_functions=True)
+
+
+def _drop_unit_dilations(model: onnx.ModelProto) -> None:
+    """Take `dilations` of ones from poolings: before opset 19 they have none.
+
+    Raises:
+        ModelError: If a pooling is really dilated.
+    """
+    for node in model.graph.node:
+        if node.op_type != "AveragePool":
+            continue
+        for item in list(node.attribute):
+            if item.name != "dilations":
+                continue
+            if any(extent != 1 for extent in item.ints):
+                raise ModelError(
+                    f"node '{node.name or node.output[0]}' (AveragePool) has dilations {list(item.ints)}, "
+                    f"which opset {OPSET} cannot express. Export it without them."
+                )
+            node.attribute.remove(item)
+
+
+def _keep_legacy_coordinates(model: onnx.ModelProto) -> None:
+    """Give resizes of opset 10 and before the coordinates that they mean: asymmetric, rounded down."""
+    for node in model.graph.node:
+        if node.op_type != "Resize":
+            continue
+        kept = [
+            item
+            for item in node.attribute
+            if item.name not in ("coordinate_transformation_mode", "nearest_mode")
+        ]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+        node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+        node.attribute.append(onnx.helper.make_attribute("nearest_mode", "floor"))

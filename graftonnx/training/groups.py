@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from graftonnx import metadata
 from graftonnx.conversion import onnx_name
 from graftonnx.training.config import TrainConfig
 
@@ -23,8 +24,7 @@ def group_of(key: str) -> Group:
 
 def is_preprocessing(key: str) -> bool:
     """Tell whether a weight belongs to a branch's input normalisation, which is never trained."""
-    _, _, rest = onnx_name(key).partition("/")
-    return rest.startswith("preprocess/")
+    return metadata.is_preprocessing(onnx_name(key))
 
 
 def freeze(network: nn.Module, config: TrainConfig) -> list[nn.Module]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -73,7 +74,8 @@ class RunFolder:
         """Refuse a folder that cannot or should not be written, before any work is done.
 
         Raises:
-            GraftError: If it is a file, holds something and `force` is false, or cannot be written.
+            GraftError: If it is a file, holds something and `force` is false, holds something that is no run,
+                or cannot be written.
         """
         if self.path.exists() and not self.path.is_dir():
             raise GraftError(f"cannot write the run to '{self.path}': it is a file. Choose another -o.")
@@ -83,7 +85,32 @@ class RunFolder:
                 f"cannot write the run to '{self.path}': it is not empty. Choose another -o, {hint}"
                 "or pass --force to replace the run in it."
             )
-        check_writable(self.path, force=True)
+        if self.path.is_dir() and any(self.path.iterdir()):
+            self._check_replaceable()
+        check_writable(self.config if self.path.is_dir() else self.path, force=True)
+
+    def _check_replaceable(self) -> None:
+        """Refuse to put a run over files that are not one."""
+        try:
+            self.read()
+        except GraftError as error:
+            raise GraftError(
+                f"cannot replace '{self.path}': it is not empty, and what it holds is not a run of "
+                "graftonnx. Choose another -o."
+            ) from error
+
+    @contextlib.contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Make the folder for the block; if the block fails, a folder that was not there before goes away."""
+        fresh = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        except BaseException:
+            if fresh:
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
+            raise
 
     def create(self, record: RunRecord, split: str) -> None:
         """Make the folder, remove an earlier run's files, and write `config.yaml` and `split.json`."""

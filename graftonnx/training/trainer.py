@@ -90,8 +90,16 @@ def train(
         versions=versions(),
     )
     note(_described(record))
-    run.create(record, parts.to_json())
-    return _go(run, record, opened, network, parts, progress, note)
+    return _go(
+        run,
+        record,
+        opened,
+        network,
+        parts,
+        progress,
+        note,
+        begin=lambda: run.create(record, parts.to_json()),
+    )
 
 
 def resume(
@@ -142,16 +150,22 @@ def _go(
     parts: Split,
     progress: bool,
     note: Note,
+    *,
+    begin: Callable[[], None] = lambda: None,
 ) -> TrainResult:
-    """Decode the images, train from the last checkpoint if there is one, and write the best epoch."""
+    """Decode the images, train from the last checkpoint if there is one, and write the best epoch.
+
+    `begin` is called when nothing but the training itself can fail any more: it replaces an earlier run.
+    """
     config = record.config
     with bars(visible=progress) as shown, forked_random(record.device):
         total = len(parts.train) + len(parts.val)
-        with counting(shown, "decoding images", total) as tick:
+        with run.reserved(), counting(shown, "decoding images", total) as tick:
             kept = stored_size(source.size, config.augment)
             options = {"folder": run.path, "workers": config.workers, "on_image": tick}
             train_images = load_images(parts.root, parts.train, kept, **options)  # type: ignore[arg-type]
             val_images = load_images(parts.root, parts.val, source.size, **options)  # type: ignore[arg-type]
+        begin()
         epochs = _fit(run, record, network, train_images, val_images, shown, note)
         write_curves(run.curves, epochs)
         load_weights(network, run.best)

@@ -72,7 +72,7 @@ def test_fuse_writes_a_valid_file_that_explains_itself(work: Path) -> None:
         *("--preprocess", "a=imagenet", "b=inception"),
     )
     assert result.exit_code == 0, result.output
-    assert "both branches equal their parents bit for bit" in result.stdout
+    assert "branch a equals a.onnx bit for bit; branch b equals b.onnx bit for bit" in result.stdout
     model = onnx.load("fused.onnx")
     onnx.checker.check_model(model, full_check=True)
     metadata = read_metadata(model)
@@ -125,7 +125,12 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(work: Path) -> None:
 
 def test_fuse_as_json_reports_cost_and_proofs(work: Path) -> None:
     facts = json.loads(call("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--classes", "3", "--json").stdout)
-    assert facts["proofs"] == ["structure", "batch 1 and 3", "identity"]
+    assert facts["proofs"] == [
+        "valid ONNX",
+        "runs with batch 1 and 3",
+        "branch a equals a.onnx bit for bit",
+        "branch b equals b.onnx bit for bit",
+    ]
     assert facts["macs"] > facts["parents_macs"] > 0
     assert facts["bytes"] == (work / "f.onnx").stat().st_size
 
@@ -156,7 +161,48 @@ def test_a_parent_that_cannot_run_at_the_size_keeps_its_own_and_says_so(work: Pa
     assert "note: a (a.onnx) keeps 16x16: it cannot run at 20x20 pixels" in result.stderr
 
 
+def test_one_parent_alone_is_reported_as_one(work: Path) -> None:
+    result = call("fuse", "a.onnx", "-o", "f.onnx", "--classes", "3")
+    assert result.exit_code == 0
+    assert "exchanges" not in result.stdout
+    assert "proved: valid ONNX; runs with batch 1 and 3; branch a equals a.onnx bit for bit" in result.stdout
+
+
+def test_another_input_size_is_proven_against_the_parent_as_loaded(work: Path) -> None:
+    result = call("fuse", "a.onnx", "-o", "f.onnx", "--classes", "3", "--input-size", "24")
+    assert "branch a equals a.onnx as it was loaded, bit for bit" in result.stdout
+
+
+def test_the_order_of_parents_in_a_plan_does_not_matter(work: Path) -> None:
+    saved(plain_cnn((8, 16, 32), seed=1, size=20), work / "b.onnx")
+    call("match", "a.onnx", "b.onnx", "-o", "plan.yaml")
+    plan = read_plan(work / "plan.yaml")
+    turned = plan.model_copy(update={"parents": dict(reversed(plan.parents.items()))})
+    (work / "plan.yaml").write_text(turned.to_yaml())
+    result = call("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--classes", "3", "--plan", "plan.yaml")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("option", [["--max-skips", "0"], ["--input-size", "20"]])
+def test_what_the_plan_says_cannot_be_said_beside_it(work: Path, option: list[str]) -> None:
+    call("match", "a.onnx", "b.onnx", "-o", "plan.yaml")
+    result = call("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--plan", "plan.yaml", *option)
+    assert result.exit_code == 2
+    assert f"{option[0]} and --plan exclude each other" in result.stderr
+
+
 BAD = [
+    (["fuse", "a.onnx", "b.onnx", "-o", ".", "--force"], 2, "is a directory."),
+    (
+        ["match", "a.onnx", "b.onnx", "-o", ".", "--force"],
+        1,
+        "it is a folder. Give the name of a file in it.",
+    ),
+    (
+        ["match", "a.onnx", "b.onnx", "--preprocess", "a=mean=1:2"],
+        1,
+        "2 numbers in mean, its input 3 channels",
+    ),
     (["fuse", "a.onnx", "b.onnx"], 2, "Missing option '-o' / '--output'."),
     (["fuse"], 2, "Missing argument 'A [B]'."),
     (["fuse", "a.onnx", "b.onnx", "a.onnx", "-o", "f.onnx"], 2, "3 parents given; expected one or two"),

@@ -17,8 +17,8 @@ COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (200, 50, 40)}
 GRAPH = """
 <ir_version: 10, opset_import: ["": 20]>
 fused (float[batch, 3, 16, 16] input) => (float[batch, 2] logits) {
-    centred = Sub (input, "a/preprocess/mean")
-    scaled = Div (centred, "a/preprocess/std")
+    centred = Sub (input, "preprocess/a/mean")
+    scaled = Div (centred, "preprocess/a/std")
     "a/c1" = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (scaled, "a/conv1.weight")
     "a/n1" = BatchNormalization (
         "a/c1", "a/bn1.weight", "a/bn1.bias", "a/bn1.running_mean", "a/bn1.running_var"
@@ -57,8 +57,8 @@ def fused_model(classes: int = 2, labels: tuple[str, ...] = (), seed: int = 0) -
 
     ones, zeros = np.ones(8, np.float32), np.zeros(8, np.float32)
     weights = {
-        "a/preprocess/mean": np.full((1, 3, 1, 1), 0.5, np.float32),
-        "a/preprocess/std": np.full((1, 3, 1, 1), 0.25, np.float32),
+        "preprocess/a/mean": np.full((1, 3, 1, 1), 0.5, np.float32),
+        "preprocess/a/std": np.full((1, 3, 1, 1), 0.25, np.float32),
         "a/conv1.weight": normal(8, 3, 3, 3),
         "a/bn1.weight": ones,
         "a/bn1.bias": zeros,

@@ -29,7 +29,12 @@ def test_the_first_part_of_the_onnx_name_is_the_group(key: str, group: str) -> N
 
 @pytest.mark.parametrize(
     ("key", "expected"),
-    [("a/preprocess/mean", True), ("preprocess/mean", False), ("a/preprocessor.weight", False)],
+    [
+        ("preprocess/a/mean", True),
+        ("b/preprocess/a/scale", True),
+        ("a/preprocess.weight", False),
+        ("a/preprocessor.weight", False),
+    ],
 )
 def test_preprocessing_is_recognised_by_its_place(key: str, expected: bool) -> None:
     assert is_preprocessing(key) is expected

@@ -191,7 +191,7 @@ def linear_attention(
     groups: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Attend by a state that every token updates, in float32, one token after the other.
+    """Attend by a state that every token updates, in float32 or wider, one token after the other.
 
     Args:
         query: [N, S, heads * D].
@@ -207,11 +207,11 @@ def linear_attention(
     Returns:
         [N, S, heads * E], and the last state.
     """
-    q, k, v = (split_heads(t, h).float() for t, h in ((query, heads), (key, groups), (value, groups)))
+    q, k, v = (_wide(split_heads(t, h)) for t, h in ((query, heads), (key, groups), (value, groups)))
     n, size = query.shape[0], q.shape[3]
-    kept = None if decay is None else split_heads(decay, groups).float().exp()
-    rate = None if beta is None else split_heads(beta, beta.shape[2]).float()
-    memory = q.new_zeros(n, groups, size, v.shape[3]) if state is None else state.float()
+    kept = None if decay is None else _wide(split_heads(decay, groups)).exp()
+    rate = None if beta is None else _wide(split_heads(beta, beta.shape[2]))
+    memory = q.new_zeros(n, groups, size, v.shape[3]) if state is None else _wide(state)
     results = []
     for i in range(query.shape[1]):
         token, content = k[:, :, i], v[:, :, i]
@@ -224,6 +224,10 @@ def linear_attention(
         results.append(torch.einsum("nhd,nhde->nhe", q[:, :, i], read))
     y = torch.stack(results, 1).flatten(2) * (scale or 1 / math.sqrt(size))
     return y.to(query.dtype), memory.to(query.dtype if state is None else state.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def causal_conv(

@@ -7,8 +7,25 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from graftonnx.conversion import formulas, indexing, reductions, windows
+from graftonnx.conversion import (
+    attending,
+    formulas,
+    indexing,
+    reductions,
+    regions,
+    scattering,
+    sorting,
+    spectra,
+    warping,
+    windows,
+)
+
+PLACES = torch.tensor([0, -1]).reshape(1, 1, 2, 1).expand(2, 3, 2, 4)
+SPOTS = torch.arange(6).reshape(2, 3, 1, 1) * 4 + 1
+BOXES = torch.tensor([[0.3, 0.4, 3.1, 4.2], [1.1, 0.2, 2.7, 3.3]], dtype=torch.float64)
+SOFT = {"causal": True, "scale": None, "softcap": 2.0, "precision": None}
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "prelu": lambda x: formulas.prelu(x, torch.full((3, 1, 1), 0.3, dtype=x.dtype)),
@@ -39,6 +56,41 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "pad_reflect": lambda x: indexing.pad_by_index(x, [2, 1, 1, 2], "reflect"),
     "pad_wrap": lambda x: indexing.pad_by_index(x, [2, 1, -1, 2], "wrap"),
     "depth_to_space": lambda x: indexing.depth_to_space(torch.cat([x, x[:, :1]], 1), 2),
+    "gather_nd": lambda x: scattering.gather_nd(x, torch.tensor([[[0], [-1]], [[2], [1]]]), 1),
+    "scatter_nd": lambda x: scattering.scatter_nd(x, torch.tensor([[0, 1], [-1, 2]]), 2 * x[0, :2], "none"),
+    "scatter_nd_add": lambda x: scattering.scatter_nd(x, torch.tensor([[0, 1], [0, 1]]), x[0, :2], "add"),
+    "scatter_nd_mul": lambda x: scattering.scatter_nd(x, torch.tensor([[0, 1], [0, 1]]), x[1, :2], "mul"),
+    "scatter_elements_max": lambda x: scattering.scatter_elements(x, PLACES, x[:, :, :2] + 0.3, 2, "max"),
+    "tensor_scatter": lambda x: scattering.tensor_scatter(x, 2 * x[:, :, :2], torch.tensor([3, 4]), 2, True),
+    "compress": lambda x: scattering.compress(x, torch.tensor([True, False, True]), 1),
+    "reverse_sequence": lambda x: scattering.reverse_sequence(x, torch.tensor([2, 4]), 0, 2),
+    "top_k": lambda x: sorting.top_k(x, [2], 2, True)[0],
+    "unique": lambda x: sorting.unique(x, 1, True)[0],
+    "cum_prod": lambda x: reductions.cum_prod(x, [2], True, True),
+    "grid_sample": lambda x: warping.grid_sample(
+        x, x[..., :2].reshape(2, 5, 3, 2), "bilinear", "border", False
+    ),
+    "columns_to_image": lambda x: warping.columns_to_image(
+        x.reshape(2, 12, 5), [5, 2], [2, 2], [1, 3], [0, 0, 1, 0], [1, 1]
+    ),
+    "unpool": lambda x: warping.unpool(x[:, :, :1, :1], SPOTS, [2, 2], [2, 2], [0] * 4),
+    "deform_conv": lambda x: warping.deform_conv(
+        x, x[:, :, :1, :1], x[:, :2] / 5 + 0.4, x[:, 0, 0, 0], x[:, :1], [1, 1], [0] * 4, [1, 1], 1, 1
+    ),
+    "roi_align": lambda x: regions.roi_align(x, BOXES, torch.tensor([0, 1]), 2, 2, 2, 1.0, False, True),
+    "roi_align_max": lambda x: regions.roi_align(x, BOXES, torch.tensor([0, 1]), 2, 2, 1, 1.0, True, True),
+    "max_roi_pool": lambda x: regions.max_roi_pool(x, F.pad(BOXES, (1, 0)), 2, 2, 1.0),
+    "dft": lambda x: spectra.dft(x[..., :1], [6], [2], False, True),
+    "stft": lambda x: spectra.stft(x[:, 0, :, :1], [1], x[0, 0, :3, 0], None, False),
+    "attention": lambda x: attending.attention(x, x, x, x[:1, :1, :, :1] * x[:1, :1, :1], 0, None, **SOFT)[0],
+    "plain_attention": lambda x: attending.plain_attention(x, x[:, :1], x[:, 1:2], True, None),
+    "rotary_embedding": lambda x: attending.rotary_embedding(
+        x, x[:, 0, :, :1], x[:, 1, :, :1], None, True, None, 2
+    ),
+    "linear_attention": lambda x: attending.linear_attention(
+        x[:, 0], x[:, 1], x[:, 2], None, x[:, 0] / 9, x[:, 1, :, :1], 2, 2, 0.0
+    )[0],
+    "causal_conv": lambda x: attending.causal_conv(x[:, 0], x[0, 0, :, None, :3], None, None, True)[0],
 }
 
 

@@ -134,10 +134,15 @@ def fused_mat_mul(
     """Alpha * A B; `trans` swaps the last two axes first. a: [..., M, K], b: [..., K, N] -> [..., M, N]."""
     if transBatchA or transBatchB:
         raise UnsupportedOpError("transBatchA and transBatchB have no exact form. Optimise the model less.")
+    left, right, dtype = known_shape(g, a), known_shape(g, b), g.type(a).dtype
     a = g.call(torch.transpose, a, -1, -2) if transA else a
     b = g.call(torch.transpose, b, -1, -2) if transB else b
     y = g.call(torch.matmul, a, b)
-    return y if alpha == 1 else g.call(torch.mul, y, alpha)
+    y = y if alpha == 1 else g.call(torch.mul, y, alpha)
+    if left is None or right is None or min(len(left), len(right)) < 2:
+        return y
+    batch = left[:-2] if left[:-2] == right[:-2] else (None,) * (max(len(left), len(right)) - 2)
+    return typed(y, dtype, (*batch, left[-1 if transA else -2], right[-2 if transB else -1]))
 
 
 @op("Gelu", since=1, domain=MICROSOFT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,16 @@ class DropoutByInput(nn.Module):
         p = p.reshape(()) if active is None else p.reshape(()) * active.reshape(())
         mask = torch.rand_like(x, dtype=torch.float32) >= p
         return torch.where(mask, x / (1 - p).to(x.dtype), torch.zeros_like(x)), mask
+
+
+def ignore_count(layer: nn.Module, problems: Any) -> None:
+    """Let a batch norm that counts no batches load a state that has a count, or is a plain dictionary.
+
+    `nn.BatchNorm2d` itself adds the count to a dictionary that does not tell its version.
+    """
+    counts = [key for key in problems.unexpected_keys if key.endswith("num_batches_tracked")]
+    for key in counts:
+        problems.unexpected_keys.remove(key)
 
 
 class DropoutWithMask(nn.Module):

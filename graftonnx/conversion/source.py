@@ -19,7 +19,6 @@ from graftonnx.conversion.origin import Origin, data_field
 from graftonnx.conversion.values import FLOATS, Array, Type
 from graftonnx.errors import ModelError
 from graftonnx.graph import reads, sort_nodes, subgraphs
-from graftonnx.metadata import read_metadata
 
 OLDEST_OPSET = 1
 _DEEPEST_BODY = 8
@@ -58,7 +57,7 @@ class Source:
             expand: Domain and name of standard operators that their definition's body replaces.
         """
         self.opsets = _opsets(model)
-        self.fused = bool(read_metadata(model).parents)
+        self.fused = _is_fused(model)
         self._tensors: dict[str, TensorProto] = {t.name: t for t in model.graph.initializer}
         self.skeleton = _without_data(model)
         for sparse in self.skeleton.graph.sparse_initializer:
@@ -198,6 +197,14 @@ def read(source: str | Path | ModelProto | HasProto) -> ModelProto:
     if not model.HasField("graph"):
         raise ModelError(f"cannot read '{path}': it holds no graph. Give the path of an ONNX file.")
     return model
+
+
+def _is_fused(model: ModelProto) -> bool:
+    """Return whether `fuse` made a model."""
+    # A pickled module imports this file, and shall need torch, onnx and numpy alone.
+    from graftonnx.metadata import read_metadata
+
+    return bool(read_metadata(model).parents)
 
 
 def _opsets(model: ModelProto) -> dict[str, int]:

@@ -145,7 +145,16 @@ def row(
 
 
 def export(network: nn.Module, x: Tensor, path: Path) -> None:
-    """Export a network with its batch norms whole and its batch free."""
+    """Export a network with its batch norms whole and its batch free.
+
+    The exporter merges equal initializers, so that statistics are made unequal, as training does.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 1.5)
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, 0, 0.1)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from graftonnx.conversion import formulas
 from graftonnx.conversion.builder import Builder
-from graftonnx.conversion.layers import BatchNorm, DropoutByInput, DropoutWithMask
+from graftonnx.conversion.layers import BatchNorm, DropoutByInput, DropoutWithMask, ignore_count
 from graftonnx.conversion.ops.conv import own_weights
 from graftonnx.conversion.registry import op
 from graftonnx.conversion.values import Result, Value, Weight, to_tensor
@@ -88,6 +88,7 @@ def batch_normalization(
         layer = _BATCH_NORMS[len(shape)](mean.array.size, epsilon, share, device="meta")
         # Only a cumulative average needs the count, and no ONNX initializer holds it.
         layer.num_batches_tracked = None
+        layer.register_load_state_dict_post_hook(ignore_count)
         return g.layer(layer, x, weights=own)
     tied = BatchNorm(to_tensor(mean.array), to_tensor(var.array), epsilon, share)
     return g.layer(tied, x, scale, b, weights=[None, None, mean, var])

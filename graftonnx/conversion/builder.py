@@ -34,7 +34,6 @@ from graftonnx.conversion.values import (
     to_tensor,
 )
 from graftonnx.errors import UnsupportedOpError
-from graftonnx.metadata import is_preprocessing
 
 if TYPE_CHECKING:
     from graftonnx.conversion.bodies import Body
@@ -281,6 +280,9 @@ class Builder:
 
     def trainable(self, name: str) -> bool:
         """Return whether the weight `name` may train: the preprocessing of a fused file may not."""
+        # A pickled module imports this file, and shall need torch, onnx and numpy alone.
+        from graftonnx.metadata import is_preprocessing
+
         return not (self.source.fused and is_preprocessing(name))
 
     @property

@@ -29,6 +29,7 @@ from graftonnx.conversion.ops import (
     signal,
     sort,
     tensor,
+    text,
     warp,
 )
 
@@ -59,6 +60,7 @@ FAMILIES = (
     signal,
     sort,
     tensor,
+    text,
     warp,
 )
 """Every family, listed by name."""

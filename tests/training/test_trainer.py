@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,31 @@ class TestTheOutputFolder:
         (tmp_path / "run" / "notes.txt").write_text("mine")
         result = train(source, data, tmp_path / "run", settings(epochs=1), force=True)
         assert (result.epochs, (tmp_path / "run" / "notes.txt").read_text()) == (1, "mine")
+
+    def test_that_is_no_run_is_not_replaced_even_with_force(
+        self, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "model.onnx").write_text("precious")
+        with pytest.raises(
+            GraftError, match=r"cannot replace '.*': it is not empty, and what it holds is not a run"
+        ):
+            train(source, data, tmp_path, CONFIG, force=True)
+        assert (tmp_path / "model.onnx").read_text() == "precious"
+
+    def test_keeps_the_earlier_run_when_the_new_one_cannot_start(
+        self, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        broken = tmp_path / "broken"
+        shutil.copytree(data, broken)
+        next(broken.rglob("*.png")).write_bytes(b"no image")
+        train(source, data, tmp_path / "run", settings(epochs=1))
+        before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        with pytest.raises(DataError):
+            train(source, broken, tmp_path / "run", CONFIG, force=True)
+        assert {path: path.read_bytes() for path in before} == before
+        with pytest.raises(DataError):
+            train(source, broken, tmp_path / "new", CONFIG)
+        assert not (tmp_path / "new").exists()
 
     def test_may_exist_if_it_is_empty(self, source: Path, data: Path, tmp_path: Path) -> None:
         (tmp_path / "run").mkdir()

@@ -2,7 +2,8 @@
 
 A grid has a step (`scale`), the integer that stands for 0 (`zero`), and bounds (`low`, `high`). Rounding is
 half to even and bounds saturate, as in ONNX Runtime. Sums of products are computed in float64, which holds
-every sum of 8-bit products exactly and which all devices multiply.
+every sum of 8-bit products exactly and which all devices multiply; a depthwise convolution in float32, which
+holds sums of up to 258 products.
 """
 
 from __future__ import annotations
@@ -125,9 +126,9 @@ def dynamic_grid(x: Tensor) -> tuple[Tensor, Tensor]:
     return scale, torch.round(torch.clamp(-low / scale, 0, 255)).to(torch.uint8)
 
 
-def centred(q: Tensor, zero: Number) -> Tensor:
-    """Return how many steps q lies above 0, in float64."""
-    return q.double() - (zero.double() if isinstance(zero, Tensor) else zero)
+def centred(q: Tensor, zero: Number, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Return how many steps q lies above 0, in `dtype`."""
+    return q.to(dtype) - (zero.to(dtype) if isinstance(zero, Tensor) else zero)
 
 
 def ratio(a: Tensor, b: Tensor, y: Tensor) -> Tensor:

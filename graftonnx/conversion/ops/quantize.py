@@ -8,6 +8,7 @@ back stores as a float initializer if it changed. Nothing flows back through int
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,9 @@ from graftonnx.conversion.registry import op
 from graftonnx.conversion.source import dtype_name
 from graftonnx.conversion.values import FLOATS, Result, Value, Weight
 from graftonnx.errors import UnsupportedOpError
+
+_EXACT_IN_FLOAT32 = 258
+"""So many products of 8-bit integers add up to less than 2 ** 24."""
 
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -286,14 +290,17 @@ def integer_convolution(
     rank = spatial_rank(g, w)
     kernel = kernel_of(g, w, kernel_shape)
     stride, dilation = tuple(strides or [1] * rank), tuple(dilations or [1] * rank)
-    steps = g.call(quantization.centred, x, zero_of(x_zero))
+    depthwise = (g.shape(w) or (0, 0))[1] == 1 and math.prod(kernel) <= _EXACT_IN_FLOAT32
+    dtype = torch.float32 if depthwise else torch.float64
+    steps = g.call(quantization.centred, x, zero_of(x_zero), dtype)
     steps, padding = padded(g, steps, kernel, stride, dilation, auto_pad, pads)
     zero = zero_of(w_zero)
     if not isinstance(zero, int):
         zero = g.call(quantization.align, zero, rank + 2, 0, 0, None)
-    weight = g.call(quantization.centred, w, zero)
+    weight = g.call(quantization.centred, w, zero, dtype)
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": group}
-    return g.call(_CONVOLVE[rank], steps, weight, None, **settings)
+    y = g.call(_CONVOLVE[rank], steps, weight, None, **settings)
+    return g.call(torch.Tensor.double, y) if depthwise else y
 
 
 @op("QLinearConv", since=10)

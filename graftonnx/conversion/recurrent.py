@@ -243,7 +243,7 @@ def _input_share(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
 
 
 def _state(state: Tensor | None, x: Tensor, r: Tensor) -> Tensor:
-    return x.new_zeros(r.shape[0], x.shape[1], r.shape[2]) if state is None else state.to(x)
+    return x.new_zeros(r.shape[0], x.shape[1], r.shape[2]) if state is None else state.to(x).contiguous()
 
 
 def _flipped(x: Tensor, reverse: bool) -> Tensor:

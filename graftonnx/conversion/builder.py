@@ -114,7 +114,7 @@ class Builder:
             for role, weight in zip(ROLES, weights, strict=False):
                 if weight is None:
                     continue
-                tensor = to_tensor(weight.array)
+                tensor = _taken(weight)
                 self._placed[weight.name] = f"{path}.{role}"
                 if role in ("weight", "bias"):
                     setattr(layer, role, nn.Parameter(tensor))
@@ -323,7 +323,7 @@ class Builder:
         self._placed[weight.name] = key
         owner, _, leaf = key.rpartition(".")
         holder = self.root.get_submodule(owner)
-        tensor = to_tensor(weight.array)
+        tensor = _taken(weight)
         # A batch norm in a body reads its running statistics as any other value.
         if weight.trainable and weight.name not in self.source.inner_statistics:
             holder.register_parameter(leaf, nn.Parameter(tensor))
@@ -381,6 +381,13 @@ class Builder:
         if isinstance(result, (tuple, list)):
             return tuple(to_array(item) for item in result)
         return to_array(result) if isinstance(result, torch.Tensor) else result
+
+
+def _taken(weight: Weight) -> torch.Tensor:
+    """Return a tensor of a weight's numbers, which from now on the weight shares: the file's copy may go."""
+    tensor = to_tensor(weight.array)
+    weight.array = to_array(tensor)
+    return tensor
 
 
 def _no_graphs(graph: GraphProto) -> Any:

@@ -88,7 +88,7 @@ def batch_normalization(
         layer = _BATCH_NORMS[len(shape)](mean.array.size, epsilon, share, device="meta")
         # Only a cumulative average needs the count, and no ONNX initializer holds it.
         layer.num_batches_tracked = None
-        layer.register_load_state_dict_post_hook(ignore_count)
+        layer.register_load_state_dict_post_hook(ignore_count)  # type: ignore[no-untyped-call]  # torch has no types here
         return g.layer(layer, x, weights=own)
     tied = BatchNorm(to_tensor(mean.array), to_tensor(var.array), epsilon, share)
     return g.layer(tied, x, scale, b, weights=[None, None, mean, var])

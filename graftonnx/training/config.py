@@ -23,7 +23,8 @@ class TrainConfig(Record):
         batch_size: Images per optimiser step.
         val_fraction: Share of each class that validates, where the data comes without a `val/` folder.
         lr_branches: Peak learning rate of the parents' weights.
-        lr_skips: Peak learning rate of the exchanges between branches.
+        lr_skips: Peak learning rate of the exchanges between branches. Ten times the default lets them
+            overwrite what the branches know before the head can read it.
         lr_head: Peak learning rate of the head.
         weight_decay: AdamW's decay of weight matrices and kernels; biases and norms never decay.
         label_smoothing: Share of the target that is spread over all classes.
@@ -42,7 +43,7 @@ class TrainConfig(Record):
     batch_size: int = Field(default=32, ge=1)
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     lr_branches: float = Field(default=1e-4, ge=0)
-    lr_skips: float = Field(default=1e-3, ge=0)
+    lr_skips: float = Field(default=1e-4, ge=0)
     lr_head: float = Field(default=1e-3, ge=0)
     weight_decay: float = Field(default=0.02, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)

@@ -151,7 +151,9 @@ def test_torch_export_keeps_the_batch_free(file: Exported) -> None:
 @pytest.mark.parametrize(
     ("name", "exporter"),
     [("vit", "dynamo"), ("convnext", "torchscript"), ("lstm", "dynamo"), ("unet", "torchscript"),
-     ("mobilenet_v3", "dynamo"), ("bert", "torchscript")],
+     ("mobilenet_v3", "dynamo"), ("bert", "torchscript"),
+     pytest.param("bert", "dynamo", marks=pytest.mark.xfail(
+         reason="the exporter traces masked attention with other strides than it then decomposes"))],
 )  # fmt: skip
 def test_the_onnx_exporter_takes_it_again(name: str, exporter: str, tmp_path: Path) -> None:
     file = exported(name, exporter)

@@ -59,7 +59,7 @@ def to_torch(source: str | Path | ModelProto | HasProto) -> fx.GraphModule:
     are buffers; `onnx_name` tells which key is which initializer. Float constants of several elements that
     `Constant` and `ConstantOfShape` nodes hold are weights as well; those of one element are numbers, as
     are bounds, exponents, ratios and what guards a division from zero. Initializers that a fused file names
-    `<branch>/preprocess/...` are buffers. `train()` and `eval()` mean what they mean in PyTorch; the module
+    `preprocess/<branch>/...` are buffers. `train()` and `eval()` mean what they mean in PyTorch; the module
     arrives in `eval()`.
 
     Args:

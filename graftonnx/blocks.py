@@ -77,7 +77,6 @@ def preprocessing(
 
 def projection(
     source: gs.Variable,
-    target: gs.Variable,
     shapes: tuple[tuple[int, int, int], tuple[int, int, int]],
     plan: Projection,
     name: str,
@@ -94,15 +93,14 @@ def projection(
 
     Args:
         source: The tap that is read, [N, C, H, W].
-        target: The tap that is added to, [N, C', H', W'].
-        shapes: (C, H, W) and (C', H', W').
+        shapes: (C, H, W), and (C', H', W') of the tap that is added to.
         plan: The projection's kind and window.
         name: Prefix of the names.
         init: `zero`: the skip adds nothing before training; `paper`: plain Add, or He-initialised Conv.
         rng: For the weights.
 
     Returns:
-        The nodes, and the variable to add to `target`.
+        The nodes, and the variable to add to the target.
     """
     (inner, *_), (outer, *size) = shapes
     if plan.kind == "equal" and init == "paper":

@@ -61,7 +61,7 @@ def fold_operators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Folded]:
     Before: `x -> Conv -> BatchNormalization -> Relu -> Dropout -> y`. After: `x -> Conv -> Relu -> y`.
 
     Args:
-        model: Opset 20, every operator of the default domain. It stays as it is.
+        model: What `train` or `load` gives. It stays as it is.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

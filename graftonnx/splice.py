@@ -273,17 +273,17 @@ def _skips(
     """Build the projections, and put a sum in front of everybody who read a target."""
     readers = {skip.target: list(values[skip.target].outputs) for skip in plan.skips}
     addends: dict[str, list[gs.Variable]] = defaultdict(list)
+    names: dict[str, str] = {}
     nodes: list[gs.Node] = []
     for skip, name in _named(plan):
+        names.setdefault(skip.target, name)
         pair = shapes[skip.source], shapes[skip.target]
-        steps, projected = blocks.projection(
-            values[skip.source], values[skip.target], pair, skip.projection, name, init, rng
-        )
+        steps, projected = blocks.projection(values[skip.source], pair, skip.projection, name, init, rng)
         nodes += steps
         addends[skip.target].append(projected)
     for target, projections in addends.items():
         tap = values[target]
-        name = next(name for skip, name in _named(plan) if skip.target == target)
+        name = names[target]
         total = gs.Variable(f"{name}/sum", np.float32)
         op = "Add" if len(projections) == 1 else "Sum"
         for node in readers[target]:

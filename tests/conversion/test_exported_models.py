@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +10,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from conversion.torch_models import CASES
+from conversion.torch_models import CASES, export_module, export_network
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
@@ -41,48 +36,10 @@ class Exported:
         return CASES[self.name].inputs(batch)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the exporters."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
-
-
 @functools.cache
 def exported(name: str, exporter: str) -> Exported:
-    torch.manual_seed(0)
-    case = CASES[name]
-    network = case.network()
-    with torch.no_grad():
-        for layer in network.modules():
-            if isinstance(layer, (nn.BatchNorm2d, nn.LayerNorm)):
-                # Exporters merge equal initializers, so none may be equal, as after training.
-                layer.weight.uniform_(0.5, 1.5)
-                layer.bias.normal_(0, 0.1)
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.running_mean.normal_(0, 0.1)
-                layer.running_var.uniform_(0.5, 1.5)
-    network.eval()
-    return Exported(network, _export(network, case.inputs(2), dynamo=EXPORTERS[exporter]), name)
-
-
-def _export(network: nn.Module, inputs: tuple[Tensor, ...], *, dynamo: bool) -> onnx.ModelProto:
-    batch = torch.export.Dim("batch")
-    with quiet():
-        if dynamo:
-            free = tuple({0: batch} for _ in inputs)
-            program = torch.onnx.export(network, inputs, dynamo=True, dynamic_shapes=free, verbose=False)
-            assert program is not None
-            return program.model_proto
-        names = [f"input{i}" for i in range(len(inputs))]
-        file = io.BytesIO()
-        torch.onnx.export(
-            network, inputs, file, dynamo=False, opset_version=16, input_names=names,
-            dynamic_axes={n: {0: "batch"} for n in names}, training=torch.onnx.TrainingMode.PRESERVE,
-        )  # fmt: skip
-        return onnx.load_from_string(file.getvalue())
+    original, proto = export_network(name, dynamo=EXPORTERS[exporter])
+    return Exported(original, proto, name)
 
 
 @pytest.fixture(params=[f"{name}-{exporter}" for name in CASES for exporter in EXPORTERS])
@@ -159,7 +116,7 @@ def test_the_onnx_exporter_takes_it_again(name: str, exporter: str, tmp_path: Pa
     file = exported(name, exporter)
     module = to_torch(file.proto)
     again = tmp_path / "again.onnx"
-    onnx.save(_export(module, file.inputs(2), dynamo=True), again)
+    onnx.save(export_module(module, file.inputs(2), dynamo=True), again)
     inputs = file.inputs(4)
     (found,) = open_session(again, provider="cpu").run(*(x.numpy() for x in inputs))
     torch.testing.assert_close(torch.from_numpy(found), module(*inputs).detach(), **TOLERANCE)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -246,3 +251,65 @@ CASES = {
     "bert": Case(BERT, _masked_tokens),
 }
 """Every network, by name."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the exporters."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def export_network(name: str, *, dynamo: bool, trained: bool = True) -> tuple[nn.Module, onnx.ModelProto]:
+    """Make the network `name` of CASES and export it; the same one each time.
+
+    Args:
+        name: Of the network.
+        dynamo: Which of the two exporters writes.
+        trained: Give norms the unequal numbers that training gives them, since exporters merge equal
+            initializers, and have the TorchScript exporter keep them. Otherwise every option is the default.
+    """
+    torch.manual_seed(0)
+    case = CASES[name]
+    network = case.network()
+    if trained:
+        with torch.no_grad():
+            for layer in network.modules():
+                if isinstance(layer, (nn.BatchNorm2d, nn.LayerNorm)):
+                    layer.weight.uniform_(0.5, 1.5)
+                    layer.bias.normal_(0, 0.1)
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.running_mean.normal_(0, 0.1)
+                    layer.running_var.uniform_(0.5, 1.5)
+    kept = torch.onnx.TrainingMode.PRESERVE if trained else torch.onnx.TrainingMode.EVAL
+    return network.eval(), export_module(network, case.inputs(2), dynamo=dynamo, mode=kept)
+
+
+def export_module(
+    network: nn.Module, inputs: tuple[Tensor, ...], *, dynamo: bool,
+    mode: torch.onnx.TrainingMode = torch.onnx.TrainingMode.PRESERVE,
+) -> onnx.ModelProto:  # fmt: skip
+    """Export a module with a free batch.
+
+    Args:
+        network: In evaluation mode.
+        inputs: To trace it with; the first axis of each is the batch.
+        dynamo: Which of the two exporters writes.
+        mode: What the TorchScript exporter does with norms.
+    """
+    batch = torch.export.Dim("batch")
+    with quiet():
+        if dynamo:
+            free = tuple({0: batch} for _ in inputs)
+            program = torch.onnx.export(network, inputs, dynamo=True, dynamic_shapes=free, verbose=False)
+            assert program is not None
+            return program.model_proto
+        names = [f"input{i}" for i in range(len(inputs))]
+        file = io.BytesIO()
+        torch.onnx.export(
+            network, inputs, file, dynamo=False, opset_version=16, input_names=names,
+            dynamic_axes={n: {0: "batch"} for n in names}, training=mode,
+        )  # fmt: skip
+        return onnx.load_from_string(file.getvalue())

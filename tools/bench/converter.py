@@ -135,7 +135,8 @@ def row(
             "original": original.train(),
             "graftonnx": to_torch(path).train(),
         }
-        sides |= {peer: convert_with(peer, path) for peer in peers}
+        model = in_inference_mode(onnx.load(path))
+        sides |= {peer: convert_with(peer, model, x) for peer in peers}
     times = alternate({name: side for name, side in sides.items() if side is not None}, x, rounds)
     base = times["original"]
     ratios = {n: statistics.median(a / b for a, b in zip(t, base, strict=True)) for n, t in times.items()}
@@ -147,9 +148,11 @@ def row(
 def export(network: nn.Module, x: Tensor, path: Path) -> None:
     """Export a network with its batch norms whole and its batch free.
 
-    The exporter merges equal initializers, so that statistics are made unequal, as training does.
+    The exporter merges equal initializers, so that statistics and biases are made unequal, as training does.
     """
     for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.normal_(layer.bias, 0, 0.01)
         if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
             layer.running_mean.normal_(0, 0.1)
             layer.running_var.uniform_(0.5, 1.5)
@@ -165,18 +168,32 @@ def export(network: nn.Module, x: Tensor, path: Path) -> None:
         )  # fmt: skip
 
 
-def convert_with(peer: str, path: Path) -> nn.Module | None:
-    """Convert with another converter; None if it fails."""
+def in_inference_mode(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with batch norms and dropout as for inference: the other converters know no others."""
+    for node in model.graph.node:
+        if node.op_type in ("BatchNormalization", "Dropout"):
+            del node.output[1:]
+            kept = [item for item in node.attribute if item.name != "training_mode"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            if node.op_type == "Dropout":
+                del node.input[2:]
+    return model
+
+
+def convert_with(peer: str, model: onnx.ModelProto, x: Tensor) -> nn.Module | None:
+    """Convert with another converter; None if that fails, or if the result cannot take a step."""
     module = importlib.import_module(peer)
     try:
-        if peer == "onnx2torch":
-            return module.convert(str(path)).train()
         if peer == "onnx2pytorch":
-            return module.ConvertModel(onnx.load(path), experimental=True).train()
-        return module.convert(onnx.load(path)).train()
+            converted: nn.Module = module.ConvertModel(model, experimental=True)
+        else:
+            converted = module.convert(model)
+        seconds(converted.train().requires_grad_(), x, 1)
     except Exception as error:  # whatever a foreign converter raises is a failure of it
         print(f"{peer}: {type(error).__name__}: {error}", file=sys.stderr)
         return None
+    return converted
 
 
 def alternate(sides: dict[str, nn.Module], x: Tensor, rounds: int) -> dict[str, list[float]]:

@@ -20,12 +20,12 @@ from graftonnx.errors import DataError, ModelError, ParityError
 from graftonnx.folding import Folded, fold_operators
 from graftonnx.graph import GraphView
 from graftonnx.metadata import InputConvention, Metadata, Preprocess, read_metadata, write_metadata
-from graftonnx.model import load, read, save
+from graftonnx.model import load, save
 from graftonnx.normalise.constants import replace
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.runtime import Session, open_session, with_outputs
 from graftonnx.shapes import spelled
-from graftonnx.weights import attach, detach, exceeds_protobuf
+from graftonnx.weights import exceeds_protobuf, read, split, whole
 
 PROBABILITIES, LOGITS = "probabilities", "logits"
 
@@ -104,7 +104,7 @@ def export(
     """
     files.check_writable(output, force=force)
     path = model_file(source)
-    original = read(path)
+    original = whole(*read(path))
     metadata = read_metadata(original)
     convention = known_preprocess(path, metadata, preprocess)
     before = original if metadata.input is not None else load(path, preprocess=convention).proto
@@ -173,10 +173,8 @@ def _single_output(model: onnx.ModelProto, *, with_softmax: bool) -> tuple[str, 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with the shape of every value, inferred anew."""
-    weights = detach(model)
-    model = infer_shapes(model)
-    attach(model, weights)
-    return model
+    skeleton, weights = split(model)
+    return whole(infer_shapes(skeleton), weights)
 
 
 def _renamed(model: onnx.ModelProto, old: str, new: str) -> str:

@@ -20,12 +20,12 @@ from typing import TypeAlias
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, numpy_helper
+from onnx import NodeProto
 
 from graftonnx.graph import GraphView, attribute, integer, ints, subgraphs
 from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
 from graftonnx.normalise.inference import infer_shapes
-from graftonnx.weights import Weights, add_initializer, attach, detach
+from graftonnx.weights import Weights, add_initializer, array_of, split, whole
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -63,9 +63,7 @@ def fold_operators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Folded]:
     Args:
         model: What `train` or `load` gives. It stays as it is.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    weights = detach(copy)
+    copy, weights = split(model)
     constants_to_initializers(copy, weights)
     copy = infer_shapes(copy)
     constants = fold(copy, weights)
@@ -86,8 +84,7 @@ def fold_operators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Folded]:
             changed = changed or bool(done)
             drop_dead(copy, weights)
     copy = infer_shapes(copy)
-    attach(copy, weights)
-    return copy, Folded(constants=constants, **counts)
+    return whole(copy, weights), Folded(constants=constants, **counts)
 
 
 class _Graph:
@@ -102,10 +99,10 @@ class _Graph:
 
     def array(self, view: GraphView, name: str) -> Floats | None:
         """Return an initializer of float32 as float64; None for anything else."""
-        tensor = self.weights.get(name) or view.initializers.get(name)
+        tensor = view.initializers.get(name)
         if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
             return None
-        return numpy_helper.to_array(tensor).astype(np.float64)
+        return array_of(tensor, self.weights).astype(np.float64)
 
     def set_input(self, view: GraphView, node: NodeProto, index: int, name: str, values: Floats) -> None:
         """Make input `index` of `node` an initializer with these values, called `name` if that is free.
@@ -167,8 +164,7 @@ def _zeros(graph: _Graph, view: GraphView) -> set[str]:
     zeros = {
         name
         for name, tensor in view.initializers.items()
-        if tensor.data_type == onnx.TensorProto.FLOAT
-        and not numpy_helper.to_array(graph.weights.get(name, tensor)).any()
+        if tensor.data_type == onnx.TensorProto.FLOAT and not array_of(tensor, graph.weights).any()
     }
     for node in view.nodes:
         of = [not name or name in zeros for name in node.input]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from graftonnx import files
 from graftonnx.errors import GraftError, ModelError
@@ -23,7 +20,16 @@ from graftonnx.normalise.layout import to_channels_first
 from graftonnx.normalise.opset import check_operators, convert_opset, declared_opset, inline_functions
 from graftonnx.shapes import spelled
 from graftonnx.spine import Head, Spine, find_head
-from graftonnx.weights import Weights, attach, detach, exceeds_protobuf
+from graftonnx.weights import (
+    Weights,
+    exceeds_protobuf,
+    read,
+    split,
+    whole,
+    without_stubs,
+    write,
+    write_external,
+)
 
 BATCH = "batch"
 DEFAULT_SIZE = (224, 224)
@@ -78,41 +84,12 @@ class Network:
     @property
     def proto(self) -> onnx.ModelProto:
         """The whole model, weights included."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self.skeleton)
-        attach(model, self.weights)
-        return model
+        return whole(self.skeleton, self.weights)
 
     @property
     def view(self) -> GraphView:
         """An index over the skeleton's graph."""
         return GraphView(self.skeleton.graph)
-
-
-def read(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file, external data included.
-
-    Raises:
-        ModelError: If there is no such file, or it is not an ONNX model, or its data is missing.
-    """
-    try:
-        model = onnx.load_model(path)
-    except FileNotFoundError as error:
-        raise ModelError(f"cannot read '{path}': there is no such file.") from error
-    except IsADirectoryError as error:
-        raise ModelError(f"cannot read '{path}': it is a folder; expected an .onnx file.") from error
-    except OSError as error:
-        raise ModelError(f"cannot read '{path}': {error.strerror or error}.") from error
-    except DecodeError as error:
-        raise ModelError(
-            f"cannot read '{path}': it is not an ONNX file, or it is truncated "
-            f"({path.stat().st_size:,} bytes). Download or export it again."
-        ) from error
-    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise ModelError(f"cannot read '{path}': its external data: {_sentence(error)}") from error
-    if not model.graph.node or not model.graph.output:
-        raise ModelError(f"cannot read '{path}': it is not an ONNX network (no graph in it).")
-    return model
 
 
 def load(
@@ -138,9 +115,9 @@ def load(
         UnsupportedOpError: If it holds operators that ONNX does not define.
     """
     path = Path(path)
-    model = read(path)
+    model, weights = read(path)
     try:
-        network = _normalised(model, path.name, files.sha256(path), preprocess)
+        network = _normalised(model, weights, path.name, files.sha256(path), preprocess)
         network = dataclasses.replace(network, path=path)
         return network if input_size is None else resize(network, input_size)
     except GraftError as error:
@@ -155,9 +132,7 @@ def from_proto(
     preprocess: Preprocess | str | None = None,
 ) -> Network:
     """Do what :func:`load` does, with a model that is in memory; `model` stays as it is."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    network = _normalised(copy, name, "", preprocess)
+    network = _normalised(*split(model), name, "", preprocess)
     return network if input_size is None else resize(network, input_size)
 
 
@@ -197,23 +172,20 @@ def save(model: Network | onnx.ModelProto, path: str | Path, *, force: bool = Fa
     """
     path = Path(path)
     files.check_writable(path, force=force)
-    proto = model.proto if isinstance(model, Network) else model
-    if not exceeds_protobuf(proto):
-        files.write_bytes(path, proto.SerializeToString(deterministic=True))
+    skeleton, weights = (model.skeleton, model.weights) if isinstance(model, Network) else split(model)
+    if not exceeds_protobuf(skeleton, weights):
+        with files.atomic(path) as temporary:
+            write(skeleton, weights, temporary)
         return
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        data = f"{path.name}.data"
-        files.check_writable(path.with_name(data), force=force)
-        try:
-            onnx.save_model(proto, Path(folder, path.name), save_as_external_data=True, location=data)
-        except OSError as error:
-            raise GraftError(f"cannot write '{path}': {error.strerror or error}.") from error
-        shutil.move(Path(folder, data), path.with_name(data))
-        Path(folder, path.name).replace(path)
+    data = path.with_name(f"{path.name}.data")
+    files.check_writable(data, force=force)
+    with files.atomic(path) as temporary, files.atomic(data) as elements:
+        write_external(skeleton, weights, temporary, elements, location=data.name)
 
 
 def _normalised(
     model: onnx.ModelProto,
+    weights: Weights,
     name: str,
     digest: str,
     preprocess: Preprocess | str | None,
@@ -222,9 +194,8 @@ def _normalised(
     metadata = read_metadata(model)
     model = inline_functions(model)
     check_operators(model, opset)
-    _check(model)
+    _check(model, weights)
     notes: list[str] = []
-    weights = detach(model)
     constants_to_initializers(model, weights)
     half = widen(model, weights)
     if half:
@@ -264,11 +235,10 @@ def _normalised(
     )
 
 
-def _check(model: onnx.ModelProto) -> None:
-    if exceeds_protobuf(model):
-        return
+def _check(model: onnx.ModelProto, weights: Weights) -> None:
+    """Run onnx's checker."""
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(without_stubs(model, weights))
     except onnx.checker.ValidationError as error:
         raise ModelError(f"it is not valid ONNX: {_sentence(error)}") from error
 

@@ -16,10 +16,10 @@ import onnx
 from numpy.typing import NDArray
 
 from graftonnx.errors import ModelError, ParityError
-from graftonnx.model import Network, read
+from graftonnx.model import Network
 from graftonnx.normalise.constants import replace
 from graftonnx.runtime import open_session, with_outputs
-from graftonnx.weights import exceeds_protobuf
+from graftonnx.weights import exceeds_protobuf, read, whole
 
 BATCHES = (1, 3)
 ROW_TOLERANCE = 1e-3
@@ -125,7 +125,7 @@ def compare_with_file(parent: Network, image: Array, feature: Array) -> float | 
     wanted = parent.head.feature
     if parent.path is None or not parent.complete:
         return None
-    model = read(parent.path)
+    model = whole(*read(parent.path))
     element = next(
         value for value in model.graph.input if value.name == parent.input
     ).type.tensor_type.elem_type

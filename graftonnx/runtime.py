@@ -25,12 +25,9 @@ from graftonnx import providers
 from graftonnx.errors import ModelError, RuntimeProviderError
 from graftonnx.metadata import Metadata, read_metadata
 from graftonnx.providers import PROVIDERS, Provider
-from graftonnx.weights import exceeds_protobuf
+from graftonnx.weights import exceeds_protobuf, split, write_external
 
 _FATAL, _WARNING = 4, 2
-_EXTERNAL_THRESHOLD = 1024
-"""Bytes; smaller tensors stay inside the file when the others go to external data."""
-
 _ORT_ERRORS: tuple[type[Exception], ...] = (
     *(
         getattr(ort.capi.onnxruntime_pybind11_state, name)
@@ -287,46 +284,6 @@ def _source(model: Path | onnx.ModelProto) -> Iterator[str | bytes]:
         yield model.SerializeToString()
         return
     with tempfile.TemporaryDirectory(prefix="graftonnx-") as folder:
-        yield str(_spill(model, Path(folder)))
-
-
-def _spill(model: onnx.ModelProto, folder: Path) -> Path:
-    """Write a model with its large weights in external data, without changing the model or copying them."""
-    skeleton = onnx.ModelProto()
-    for field, value in model.ListFields():
-        if field.name == "graph":
-            continue
-        _assign(skeleton, field, value)
-    for field, value in model.graph.ListFields():
-        if field.name != "initializer":
-            _assign(skeleton.graph, field, value)
-    with (folder / "weights").open("wb") as weights:
-        for tensor in model.graph.initializer:
-            if len(tensor.raw_data) < _EXTERNAL_THRESHOLD:
-                skeleton.graph.initializer.add().CopyFrom(tensor)
-                continue
-            offset = weights.tell()
-            weights.write(tensor.raw_data)
-            placeholder = skeleton.graph.initializer.add(
-                name=tensor.name, data_type=tensor.data_type, dims=tensor.dims
-            )
-            placeholder.data_location = onnx.TensorProto.EXTERNAL
-            for key, text in (
-                ("location", "weights"),
-                ("offset", str(offset)),
-                ("length", str(weights.tell() - offset)),
-            ):
-                placeholder.external_data.add(key=key, value=text)
-    target = folder / "model.onnx"
-    target.write_bytes(skeleton.SerializeToString())
-    return target
-
-
-def _assign(message: Any, field: Any, value: Any) -> None:
-    """Copy one field of a protobuf message."""
-    if hasattr(value, "extend"):
-        getattr(message, field.name).extend(value)
-    elif field.message_type is not None:
-        getattr(message, field.name).CopyFrom(value)
-    else:
-        setattr(message, field.name, value)
+        path = Path(folder, "model.onnx")
+        write_external(*split(model), path, path.with_name("weights"), location="weights")
+        yield str(path)

@@ -30,7 +30,7 @@ from graftonnx.normalise.inference import infer_shapes
 from graftonnx.normalise.opset import IR_VERSION, OPSET
 from graftonnx.plan import Plan, Projection, Skip
 from graftonnx.shapes import convolved_extent
-from graftonnx.weights import Weights, detach
+from graftonnx.weights import Weights, split
 
 INPUT, OUTPUT = "input", "logits"
 
@@ -129,7 +129,8 @@ def splice(
     replace(model.opset_import, [onnx.helper.make_opsetid("", OPSET)])
     model.producer_name = "graftonnx"
     weights: Weights = {name: t for branch in branches.values() for name, t in branch.weights.items()}
-    weights |= detach(model)
+    model, made = split(model)
+    weights |= made
     drop_dead(model, weights)
     return infer_shapes(model), weights
 

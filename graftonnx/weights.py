@@ -1,64 +1,315 @@
-"""Take the large initializers out of a model, so that analysis and surgery work on a light skeleton."""
+"""The large tensors of a model, apart from its graph: analysis and surgery work on a light skeleton.
+
+A tensor that lies in a file stays there until somebody needs its numbers; writing a model copies it from file
+to file.
+"""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto, numpy_helper
 
-INLINE_BYTES = 1024
-"""Initializers up to this size stay in the skeleton: shapes, axes, scales, which analysis has to read."""
-
+from graftonnx import wire
+from graftonnx.errors import ModelError
+from graftonnx.tensors import Array, Held, SourceFile, Stored, Tensor, encoded_size
+from graftonnx.wire import INLINE_BYTES
 
 PROTOBUF_LIMIT = 2**31 - 2**20
 """Bytes; protobuf refuses messages of 2 GiB, the margin is for structure."""
 
-Weights: TypeAlias = dict[str, TensorProto]
-"""The tensors of a model, by initializer name, apart from its graph."""
+Weights: TypeAlias = dict[str, Tensor]
+"""The large tensors of a model by initializer name."""
 
 
-def exceeds_protobuf(model: onnx.ModelProto) -> bool:
-    """Return whether a model is too large for one protobuf message; `ByteSize` raises on such a model."""
-    sizes = (len(tensor.raw_data) or tensor.ByteSize() for tensor in model.graph.initializer)
-    return sum(sizes) >= PROTOBUF_LIMIT
+def read(path: Path) -> tuple[ModelProto, Weights]:
+    """Read an ONNX file, but for the elements of its large initializers.
+
+    Returns:
+        The skeleton, in which these initializers are stubs, and their elements, which stay in the file, or in
+        the files that hold its external data.
+
+    Raises:
+        ModelError: If there is no such file, or it is not an ONNX model, or its data is missing.
+    """
+    try:
+        model, spans = wire.read_skeleton(path)
+        stubs = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in spans}
+        file = SourceFile(path)
+        weights: Weights = {
+            name: Stored(file, span.start, span.length, stubs[name], span.field)
+            for name, span in spans.items()
+        }
+        for name, tensor in weights.items():
+            _check_size(name, tensor)
+        weights |= _external(model, path.parent)
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+    except FileNotFoundError as error:
+        raise ModelError(f"cannot read '{path}': there is no such file.") from error
+    except IsADirectoryError as error:
+        raise ModelError(f"cannot read '{path}': it is a folder; expected an .onnx file.") from error
+    except OSError as error:
+        raise ModelError(f"cannot read '{path}': {error.strerror or error}.") from error
+    except DecodeError as error:
+        raise ModelError(
+            f"cannot read '{path}': it is not an ONNX file, or it is truncated "
+            f"({path.stat().st_size:,} bytes). Download or export it again."
+        ) from error
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"cannot read '{path}': its external data: {reason}") from error
+    except ModelError as error:
+        raise error.at(f"cannot read '{path}'") from error
+    if not model.graph.node or not model.graph.output:
+        raise ModelError(f"cannot read '{path}': it is not an ONNX network (no graph in it).")
+    return model, weights
 
 
-def stub(tensor: TensorProto) -> TensorProto:
-    """Return a tensor with the name, type and shape of `tensor`, but without its data."""
-    return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-
-
-def detach(model: onnx.ModelProto) -> Weights:
-    """Move every large initializer of the main graph out of `model`, leaving a stub in its place."""
+def _external(model: ModelProto, folder: Path) -> Weights:
+    """Take over the large initializers whose elements lie in files beside the model, and make them stubs."""
+    files: dict[str, SourceFile] = {}
     weights: Weights = {}
     for tensor in model.graph.initializer:
-        if tensor.ByteSize() > INLINE_BYTES:
-            whole = TensorProto()
-            whole.CopyFrom(tensor)
-            light = stub(tensor)
-            tensor.Clear()
-            tensor.CopyFrom(light)
-            weights[whole.name] = whole
+        if not onnx.external_data_helper.uses_external_data(tensor):
+            continue
+        size = encoded_size(tensor)
+        if size is None or size <= INLINE_BYTES:
+            continue
+        info = onnx.external_data_helper.ExternalDataInfo(tensor)
+        if info.location not in files:
+            files[info.location] = SourceFile(_inside(folder, info.location, tensor.name))
+        file, start = files[info.location], info.offset or 0
+        length = size if info.length is None else info.length
+        if start + length > file.size:
+            raise ModelError(
+                f"the data of '{tensor.name}' ends at byte {start + length:,} of '{info.location}', "
+                f"which has {file.size:,}. Copy that file again."
+            )
+        weights[tensor.name] = Stored(file, start, length, tensor)
+        _check_size(tensor.name, weights[tensor.name])
+        tensor.ClearField("data_location")
+        del tensor.external_data[:]
     return weights
 
 
-def attach(model: onnx.ModelProto, weights: Weights) -> None:
-    """Put the data back into every stub of `model`, under the stub's name."""
+def _inside(folder: Path, location: str, name: str) -> Path:
+    """Return the path of a file with external data.
+
+    Raises:
+        ModelError: If it is no plain file in the model's folder.
+    """
+    path = folder / location
+    inside = path.resolve().is_relative_to(folder.resolve()) and not Path(location).is_absolute()
+    if not inside or ".." in Path(location).parts or any(part.is_symlink() for part in _steps(folder, path)):
+        raise ModelError(
+            f"the data of '{name}' is said to lie in '{location}'; expected a plain file in the model's "
+            "folder."
+        )
+    if not path.is_file():
+        raise ModelError(
+            f"the data of '{name}' should lie in '{location}' beside it, and there is no such file. "
+            "Copy it there."
+        )
+    return path
+
+
+def _steps(folder: Path, path: Path) -> Iterator[Path]:
+    """Yield the path and the folders that lead to it, without the outermost."""
+    while path != folder and path != path.parent:
+        yield path
+        path = path.parent
+
+
+def _check_size(name: str, tensor: Tensor) -> None:
+    expected = encoded_size(tensor)
+    if expected is not None and tensor.nbytes != expected:
+        kind = TensorProto.DataType.Name(tensor.data_type).lower()
+        raise ModelError(
+            f"the initializer '{name}' holds {tensor.nbytes:,} bytes, expected {expected:,} for {kind} "
+            f"{list(tensor.dims)}. Export the file again."
+        )
+
+
+def exceeds_protobuf(model: ModelProto, weights: Weights | None = None) -> bool:
+    """Return whether a model is too large for one protobuf message; `ByteSize` raises on such a model."""
+    sizes = [len(tensor.raw_data) or tensor.ByteSize() for tensor in model.graph.initializer]
+    sizes += [tensor.nbytes for tensor in (weights or {}).values()]
+    return sum(sizes) >= PROTOBUF_LIMIT
+
+
+def split(model: ModelProto) -> tuple[ModelProto, Weights]:
+    """Return a copy of a model without the elements of its large initializers, and these, not copied."""
+    skeleton = ModelProto()
+    weights: Weights = {}
+    _copy_fields(model, skeleton, "graph")
+    _copy_fields(model.graph, skeleton.graph, "initializer")
+    for tensor in model.graph.initializer:
+        copy = skeleton.graph.initializer.add()
+        if (len(tensor.raw_data) or tensor.ByteSize()) > INLINE_BYTES and tensor.name not in weights:
+            weights[tensor.name] = Held(tensor)
+            _copy_fields(tensor, copy, *wire.ELEMENTS)
+        else:
+            copy.CopyFrom(tensor)
+    return skeleton, weights
+
+
+def _copy_fields(source: Any, target: Any, *without: str) -> None:
+    """Copy all fields of a protobuf message, but for some."""
+    for descriptor, value in source.ListFields():
+        if descriptor.name in without:
+            continue
+        if hasattr(value, "extend"):
+            getattr(target, descriptor.name).extend(value)
+        elif descriptor.message_type is not None:
+            getattr(target, descriptor.name).CopyFrom(value)
+        else:
+            setattr(target, descriptor.name, value)
+
+
+def attach(model: ModelProto, weights: Weights) -> None:
+    """Put the elements back into every stub of `model`, by the stub's name."""
     for tensor in model.graph.initializer:
         whole = weights.get(tensor.name)
         if whole is not None:
-            name = tensor.name
-            tensor.CopyFrom(whole)
-            tensor.name = name
+            whole.fill(tensor)
 
 
-def add_initializer(model: onnx.ModelProto, weights: Weights, name: str, array: NDArray[np.generic]) -> None:
-    """Add an initializer to the skeleton `model`; a large one goes to `weights` and leaves a stub."""
+def whole(model: ModelProto, weights: Weights) -> ModelProto:
+    """Return a copy of a skeleton with its elements."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    attach(copy, weights)
+    return copy
+
+
+def array_of(tensor: TensorProto, weights: Weights) -> Array:
+    """Return the elements of an initializer of a skeleton; the array must not be written to."""
+    elements = weights.get(tensor.name)
+    return numpy_helper.to_array(tensor) if elements is None else elements.array()
+
+
+def without_stubs(model: ModelProto, weights: Weights) -> ModelProto:
+    """Return a skeleton as onnx's checker takes it: what has no elements is an input instead."""
+    copy = ModelProto()
+    _copy_fields(model, copy, "graph")
+    _copy_fields(model.graph, copy.graph, "initializer")
+    inputs = {value.name for value in copy.graph.input}
+    for tensor in model.graph.initializer:
+        if tensor.name not in weights:
+            copy.graph.initializer.add().CopyFrom(tensor)
+        elif tensor.name not in inputs:
+            copy.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    return copy
+
+
+def add_initializer(model: ModelProto, weights: Weights, name: str, array: Array) -> None:
+    """Add an initializer to the skeleton `model`; the elements of a large one go to `weights`."""
     tensor = numpy_helper.from_array(array, name)
     if tensor.ByteSize() > INLINE_BYTES:
-        weights[name] = tensor
-        tensor = stub(tensor)
+        weights[name] = Held(tensor)
+        tensor = TensorProto(name=name, data_type=tensor.data_type, dims=tensor.dims)
     model.graph.initializer.append(tensor)
+
+
+def write(model: ModelProto, weights: Weights, path: Path) -> None:
+    """Write a model to a file without holding it in memory: stored elements are copied from file to file.
+
+    The bytes are those that protobuf writes for the whole model.
+
+    Args:
+        model: The skeleton.
+        weights: Its elements; together less than 2 GB.
+        path: The target; it is replaced.
+    """
+    head, tail = _around(model, "graph")
+    graph_head, graph_tail = _around(model.graph, "initializer")
+    parts = [_encoded(tensor, weights.get(tensor.name)) for tensor in model.graph.initializer]
+    length = len(graph_head) + len(graph_tail) + sum(part.length for part in parts)
+    with path.open("wb", buffering=0) as target:
+        wire.write_all(target, head + wire.length_tag(wire.GRAPH, length) + graph_head)
+        for part in parts:
+            wire.write_all(target, part.before)
+            if part.stored is not None:
+                part.stored.copy_to(target)
+            wire.write_all(target, part.after)
+        wire.write_all(target, graph_tail + tail)
+
+
+def write_external(model: ModelProto, weights: Weights, path: Path, data: Path, *, location: str) -> None:
+    """Write a model of any size: its large elements go to a second file, which the first one names.
+
+    Args:
+        model: The skeleton.
+        weights: Its elements.
+        path: The target; it is replaced.
+        data: The target for the elements, likewise.
+        location: The name that `data` will have beside the model.
+    """
+    skeleton = ModelProto()
+    skeleton.CopyFrom(model)
+    with data.open("wb", buffering=0) as target:
+        for tensor in skeleton.graph.initializer:
+            elements = weights.get(tensor.name)
+            if elements is None:
+                continue
+            start = -target.tell() % _PAGE + target.tell()
+            target.seek(start)
+            if isinstance(elements, Stored):
+                elements.copy_to(target)
+            else:
+                wire.write_all(target, np.ascontiguousarray(elements.array()).tobytes())
+            tensor.data_location = TensorProto.EXTERNAL
+            places = {"location": location, "offset": start, "length": target.tell() - start}
+            for key, value in places.items():
+                tensor.external_data.add(key=key, value=str(value))
+    path.write_bytes(skeleton.SerializeToString(deterministic=True))
+
+
+_PAGE = 4096
+"""Elements in external data begin at a page, so that they can be mapped into memory."""
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """An initializer as a field of its graph: bytes, elements that lie in a file, and bytes again."""
+
+    before: bytes
+    stored: Stored | None
+    after: bytes
+
+    @property
+    def length(self) -> int:
+        """Of the whole, in bytes."""
+        return len(self.before) + (self.stored.nbytes if self.stored else 0) + len(self.after)
+
+
+def _encoded(stub: TensorProto, elements: Tensor | None) -> _Encoded:
+    if not isinstance(elements, Stored):
+        tensor = stub
+        if elements is not None:
+            tensor = TensorProto()
+            tensor.CopyFrom(stub)
+            elements.fill(tensor)
+        content = tensor.SerializeToString(deterministic=True)
+        return _Encoded(wire.length_tag(wire.INITIALIZER, len(content)) + content, None, b"")
+    before, after = _around(stub, elements.field)
+    before += wire.length_tag(wire.TENSOR[elements.field], elements.nbytes)
+    tag = wire.length_tag(wire.INITIALIZER, len(before) + elements.nbytes + len(after))
+    return _Encoded(tag + before, elements, after)
+
+
+def _around(message: Any, field: str) -> tuple[bytes, bytes]:
+    """Return what protobuf writes in front of a field, and behind it."""
+    fields = message.DESCRIPTOR.fields_by_name
+    before, after = type(message)(), type(message)()
+    _copy_fields(message, before, *(n for n, f in fields.items() if f.number >= fields[field].number))
+    _copy_fields(message, after, *(n for n, f in fields.items() if f.number <= fields[field].number))
+    return before.SerializeToString(deterministic=True), after.SerializeToString(deterministic=True)

@@ -378,7 +378,7 @@ def test_what_is_no_image_classifier_is_refused_in_words(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it is not an ONNX network (no graph in it)"),
+        (b"", "it is not an ONNX file, or it is truncated (0 bytes)"),
         (b"\x89PNG\r\n\x1a\n" + bytes(200), "it is not an ONNX file, or it is truncated (208 bytes)"),
         (b"just some text, nothing else", "it is not an ONNX file, or it is truncated (28 bytes)"),
     ],

@@ -48,10 +48,10 @@ def command(
     is shown with its node. With --against, two ONNX files run on the same input, and their outputs are
     compared by position.
     """
-    from graftonnx.conversion.source import read
     from graftonnx.parity import random_inputs
+    from graftonnx.weights import read, whole
 
-    model = read(file)
+    model = whole(*read(file))
     refusals = _refusals(file) if against is None else []
     if refusals:
         _refuse({"file": str(file)}, refusals, as_json)
@@ -60,7 +60,7 @@ def command(
     if against is not None:
         from graftonnx.parity import compare_models
 
-        comparison = compare_models(model, read(against), *arrays, rtol=tolerance)
+        comparison = compare_models(model, whole(*read(against)), *arrays, rtol=tolerance)
         sides = (file.name, against.name)
     else:
         from graftonnx.conversion import to_torch

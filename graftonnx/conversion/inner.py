@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from graftonnx.conversion.origin import Origin, constant_tensor, data_field, fill
+from graftonnx.conversion.origin import Origin, constant_tensor, fill
 from graftonnx.conversion.values import FLOATS, Array
 from graftonnx.errors import ModelError
 from graftonnx.graph import subgraphs
+from graftonnx.tensors import data_field
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from graftonnx.conversion.names import onnx_name
 from graftonnx.conversion.ops import FAMILIES as FAMILIES  # importing them registers every operator
 from graftonnx.conversion.origin import Origin
 from graftonnx.conversion.patterns import erase_dead, recognise
-from graftonnx.conversion.source import HasProto, Source, read
+from graftonnx.conversion.source import HasWeights, Source, read
 from graftonnx.conversion.values import Value, Weight, is_float, to_array
 from graftonnx.errors import ModelError, Refusal, UnsupportedOpError
 from graftonnx.graph import reads, sort_nodes
@@ -51,7 +51,7 @@ _ORDERS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", 
 """Operators that depend on the order of integers alone."""
 
 
-def to_torch(source: str | Path | ModelProto | HasProto) -> fx.GraphModule:
+def to_torch(source: str | Path | ModelProto | HasWeights) -> fx.GraphModule:
     """Convert an ONNX model to a module that computes the same and can be trained.
 
     The module is called with one tensor for each input of the graph, in the graph's order; it returns one
@@ -63,16 +63,16 @@ def to_torch(source: str | Path | ModelProto | HasProto) -> fx.GraphModule:
     arrives in `eval()`.
 
     Args:
-        source: A path, a model, or anything with a model in its attribute `proto`. It is not changed.
+        source: A path, a model, or a network from :func:`graftonnx.load`. It is not changed.
 
     Raises:
         UnsupportedOpError: If an operator has no exact counterpart.
         ModelError: If the file cannot be read.
     """
-    model = read(source)
+    model, weights = read(source)
     settings: frozenset[str] = frozenset()
     while True:
-        walk = _walk(Source(model, _bodies()), settings)
+        walk = _walk(Source(model, weights, _bodies()), settings)
         walk.run()
         clash = walk.builder.settings & walk.builder.held
         if not clash:
@@ -81,9 +81,9 @@ def to_torch(source: str | Path | ModelProto | HasProto) -> fx.GraphModule:
         settings |= clash
 
 
-def unsupported(source: str | Path | ModelProto | HasProto) -> list[UnsupportedOpError]:
+def unsupported(source: str | Path | ModelProto | HasWeights) -> list[UnsupportedOpError]:
     """Return for every node that cannot be converted the reason; an empty list if there is none."""
-    walk = _walk(Source(read(source), _bodies()), frozenset())
+    walk = _walk(Source(*read(source), _bodies()), frozenset())
     walk.run(collect=True)
     return walk.errors
 

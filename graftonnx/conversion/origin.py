@@ -13,8 +13,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from graftonnx.conversion import quantization
 from graftonnx.conversion.values import Array, to_array, to_tensor
 from graftonnx.errors import ModelError
-
-_DATA_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+from graftonnx.tensors import data_field
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +66,6 @@ def constant_tensor(node: NodeProto) -> TensorProto | None:
         if node.op_type == "Constant" and item.name == "value":
             held = item.t
     return held
-
-
-def data_field(tensor: TensorProto) -> str:
-    """Return the name of the field in which a tensor keeps its numbers."""
-    for field in _DATA_FIELDS:
-        if len(getattr(tensor, field)):
-            return field
-    return "raw_data"
 
 
 def fill(tensor: TensorProto, array: Array, field: str) -> None:

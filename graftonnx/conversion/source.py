@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto
 from onnx.inliner import inline_local_functions, inline_selected_functions
 
+from graftonnx import weights, wire
 from graftonnx.conversion.inner import DeepOrigin, all_nodes, inner_statistics, lifted
-from graftonnx.conversion.origin import Origin, data_field
-from graftonnx.conversion.values import FLOATS, Array, Type
+from graftonnx.conversion.origin import Origin
+from graftonnx.conversion.values import Array, Type
 from graftonnx.errors import ModelError
 from graftonnx.graph import reads, sort_nodes, subgraphs
+from graftonnx.tensors import Held
+from graftonnx.weights import Weights, split
 
 OLDEST_OPSET = 1
 _DEEPEST_BODY = 8
 """How often a body may contain an operator with a body."""
 
-_SMALL = 256
-"""Elements; float tensors up to this size stay in the skeleton, where shape inference may need them."""
 
-
-class HasProto(Protocol):
-    """A network: anything that holds an ONNX model as `proto`."""
+class HasWeights(Protocol):
+    """A network: its graph, and its large tensors apart from it."""
 
     @property
-    def proto(self) -> ModelProto:
-        """The model."""
+    def skeleton(self) -> ModelProto:
+        """The graph."""
+
+    @property
+    def weights(self) -> Weights:
+        """The elements that the skeleton lacks."""
 
 
 class Source:
@@ -49,22 +51,25 @@ class Source:
         inner_statistics: Names of running statistics that batch norms in inner graphs read.
     """
 
-    def __init__(self, model: ModelProto, expand: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, model: ModelProto, weights: Weights, expand: Iterable[tuple[str, str]] = ()) -> None:
         """Read a model.
 
         Args:
-            model: It is not changed.
+            model: A skeleton. It is not changed.
+            weights: Its large tensors.
             expand: Domain and name of standard operators that their definition's body replaces.
         """
         self.opsets = _opsets(model)
         self.fused = _is_fused(model)
-        self._tensors: dict[str, TensorProto] = {t.name: t for t in model.graph.initializer}
-        self.skeleton = _without_data(model)
+        self.skeleton = ModelProto()
+        self.skeleton.CopyFrom(model)
+        self._tensors = _all_tensors(self.skeleton.graph) | weights
         for sparse in self.skeleton.graph.sparse_initializer:
             raise ModelError(f"the initializer '{sparse.values.name}' is sparse. Store it as a dense tensor.")
         self._separate_statistics()
         whole, self._inner = lifted(self.skeleton)
-        self._tensors.update((t.name, t) for t in whole.graph.initializer if t.name in self._inner)
+        inner = _all_tensors(whole.graph)
+        self._tensors |= {name: inner[name] for name in self._inner}
         self.inner_statistics = inner_statistics(whole.graph)
         expanded = _expanded(whole, set(expand))
         self.graph = expanded.graph
@@ -85,7 +90,7 @@ class Source:
     def array(self, name: str) -> Array:
         """Return the numbers of an initializer; read-only where they are the file's own bytes."""
         try:
-            return numpy_helper.to_array(self._tensors[name])
+            return self._tensors[name].array()
         except (ValueError, TypeError) as error:
             raise ModelError(f"the initializer '{name}' is damaged: {error}.") from error
 
@@ -130,9 +135,11 @@ class Source:
         for stub in self.skeleton.graph.initializer:
             whole = self._tensors[stub.name]
             if stub.name in held:
-                encodings[stub.name] = data_field(whole)
+                encodings[stub.name] = whole.field
+                for field in wire.ELEMENTS:
+                    stub.ClearField(field)
             else:
-                stub.CopyFrom(whole)
+                whole.fill(stub)
         return (
             DeepOrigin(self.skeleton, encodings, self._inner)
             if self._inner
@@ -149,6 +156,7 @@ class Source:
         After: `BatchNormalization(x, ones, zeros, zeros/running_mean, ones/running_var)`.
         """
         graph = self.skeleton.graph
+        stubs = {tensor.name: tensor for tensor in graph.initializer}
         count = Counter(name for node in graph.node for name in reads(node))
         for node in graph.node:
             if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
@@ -157,13 +165,12 @@ class Source:
                 name = node.input[index]
                 if name not in self._tensors or count[name] == 1:
                     continue
-                copy = TensorProto()
-                copy.CopyFrom(self._tensors[name])
+                copy = graph.initializer.add()
+                copy.CopyFrom(stubs[name])
                 copy.name = self._free_name(f"{name}/{role}")
                 count[name] -= 1
                 node.input[index] = copy.name
-                self._tensors[copy.name] = copy
-                graph.initializer.add(name=copy.name, data_type=copy.data_type, dims=copy.dims)
+                self._tensors[copy.name] = self._tensors[name]
                 if self.skeleton.ir_version < 4:
                     graph.input.append(
                         onnx.helper.make_tensor_value_info(copy.name, copy.data_type, copy.dims)
@@ -176,27 +183,17 @@ class Source:
         )
 
 
-def read(source: str | Path | ModelProto | HasProto) -> ModelProto:
-    """Return the model of a path, a proto or a network.
+def read(source: str | Path | ModelProto | HasWeights) -> tuple[ModelProto, Weights]:
+    """Return the skeleton and the weights of a path, a model or a network.
 
     Raises:
         ModelError: If there is no such file, or it is no ONNX model.
     """
     if isinstance(source, ModelProto):
-        return source
-    if not isinstance(source, (str, Path)):
-        return source.proto
-    path = Path(source)
-    if not path.is_file():
-        what = "it is a folder" if path.is_dir() else "there is no such file"
-        raise ModelError(f"cannot read '{path}': {what}. Give the path of an ONNX file.")
-    try:
-        model = onnx.load(path)
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"cannot read '{path}': it is not a whole ONNX file ({error}).") from error
-    if not model.HasField("graph"):
-        raise ModelError(f"cannot read '{path}': it holds no graph. Give the path of an ONNX file.")
-    return model
+        return split(source)
+    if isinstance(source, (str, Path)):
+        return weights.read(Path(source))
+    return source.skeleton, source.weights
 
 
 def _is_fused(model: ModelProto) -> bool:
@@ -227,35 +224,8 @@ def _opsets(model: ModelProto) -> dict[str, int]:
     return opsets
 
 
-def _without_data(model: ModelProto) -> ModelProto:
-    """Return a copy in which the large float initializers have no data; others keep theirs."""
-    skeleton = ModelProto()
-    for descriptor, value in model.ListFields():
-        if descriptor.name == "graph":
-            continue
-        _assign(skeleton, descriptor.name, value)
-    for descriptor, value in model.graph.ListFields():
-        if descriptor.name != "initializer":
-            _assign(skeleton.graph, descriptor.name, value)
-    for tensor in model.graph.initializer:
-        copy = skeleton.graph.initializer.add()
-        if dtype_name(tensor.data_type) in FLOATS and math.prod(tensor.dims) > _SMALL:
-            for descriptor, value in tensor.ListFields():
-                if not descriptor.name.endswith("_data") or descriptor.name == "external_data":
-                    _assign(copy, descriptor.name, value)
-        else:
-            copy.CopyFrom(tensor)
-    return skeleton
-
-
-def _assign(message: Any, field: str, value: Any) -> None:
-    """Copy one field of a protobuf message."""
-    if hasattr(value, "extend"):
-        getattr(message, field).extend(value)
-    elif hasattr(value, "CopyFrom"):
-        getattr(message, field).CopyFrom(value)
-    else:
-        setattr(message, field, value)
+def _all_tensors(graph: GraphProto) -> Weights:
+    return {tensor.name: Held(tensor) for tensor in graph.initializer}
 
 
 def dtype_name(data_type: int) -> str | None:

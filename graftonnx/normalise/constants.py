@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 
 from graftonnx.graph import GraphView, attribute, integer, reads, sort_nodes, subgraphs, value_shapes
 from graftonnx.shapes import Shape
-from graftonnx.weights import Weights, add_initializer
+from graftonnx.weights import Weights, add_initializer, array_of
 
 NOT_FOLDED = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -105,8 +105,7 @@ class _Folding:
         return True
 
     def _array(self, name: str) -> Array:
-        tensor = self.weights.get(name, self.tensors[name])
-        return numpy_helper.to_array(tensor)
+        return array_of(self.tensors[name], self.weights)
 
     def _evaluate(self, node: NodeProto) -> list[Array] | None:
         if any(name and name not in self.tensors for name in node.input):

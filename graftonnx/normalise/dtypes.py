@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from graftonnx.weights import Weights
+from graftonnx.tensors import Held
+from graftonnx.weights import Weights, array_of
 
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -27,12 +28,12 @@ def widen(model: onnx.ModelProto, weights: Weights) -> str | None:
     for tensor in graph.initializer:
         if tensor.data_type in HALF:
             found.add(tensor.data_type)
-            whole = weights.get(tensor.name)
-            if whole is None:
-                tensor.CopyFrom(_widened(tensor))
-            else:
-                weights[tensor.name] = _widened(whole)
+            wide = numpy_helper.from_array(array_of(tensor, weights).astype(np.float32), tensor.name)
+            if tensor.name in weights:
+                weights[tensor.name] = Held(wide)
                 tensor.data_type = TensorProto.FLOAT
+            else:
+                tensor.CopyFrom(wide)
     for node in graph.node:
         for item in node.attribute:
             if item.name in ("to", "dtype") and item.i in HALF:
@@ -40,9 +41,6 @@ def widen(model: onnx.ModelProto, weights: Weights) -> str | None:
                 item.i = TensorProto.FLOAT
             elif item.type == onnx.AttributeProto.TENSOR and item.t.data_type in HALF:
                 found.add(item.t.data_type)
-                item.t.CopyFrom(_widened(item.t))
+                array = numpy_helper.to_array(item.t).astype(np.float32)
+                item.t.CopyFrom(numpy_helper.from_array(array, item.t.name))
     return TensorProto.DataType.Name(min(found)).lower() if found else None
-
-
-def _widened(tensor: TensorProto) -> TensorProto:
-    return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)

@@ -11,7 +11,7 @@ import onnx
 from graftonnx.errors import DataError, GraftError, ModelError
 from graftonnx.files import sha256
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
-from graftonnx.model import read
+from graftonnx.weights import read, whole
 
 SHOWN = 10
 """Class names that a message lists before it says how many more there are."""
@@ -44,7 +44,7 @@ def open_source(path: Path) -> Source:
     Raises:
         ModelError: If it cannot be read, or takes or gives something else than a fused network.
     """
-    model = read(path)
+    model = whole(*read(path))
     try:
         metadata = read_metadata(model)
         height, width, classes = _shapes(model)

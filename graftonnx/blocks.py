@@ -6,8 +6,9 @@ calls puts them into a graph. Trainable tensors end in `weight` or `bias`; other
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from graftonnx.layouts import Layout
 from graftonnx.metadata import Preprocess
 from graftonnx.plan import Projection
 
@@ -77,7 +79,7 @@ def preprocessing(
 
 def projection(
     source: gs.Variable,
-    shapes: tuple[tuple[int, int, int], tuple[int, int, int]],
+    layouts: tuple[Layout, Layout],
     plan: Projection,
     name: str,
     init: SkipInit,
@@ -89,37 +91,106 @@ def projection(
         conv     source ─ Conv
         resize   source ─ Conv 1x1 ─ Resize
 
-    A 1x1 Conv and a Resize commute, so the Conv comes first where the map is smaller: fewer MACs.
+    A 1x1 Conv and a Resize commute, so the Conv comes first where the map is smaller: fewer MACs. Where
+    channels come last on both sides and the positions agree, a MatMul is the 1x1 Conv; else such a tensor is
+    brought to channels first for the Conv, without its class tokens, which then get nothing.
 
     Args:
-        source: The tap that is read, [N, C, H, W].
-        shapes: (C, H, W), and (C', H', W') of the tap that is added to.
+        source: The tap that is read.
+        layouts: Of the source, and of the tap that is added to.
         plan: The projection's kind and window.
         name: Prefix of the names.
-        init: `zero`: the skip adds nothing before training; `paper`: plain Add, or He-initialised Conv.
+        init: `zero`: the skip adds nothing before training; `paper`: plain Add, or He-initialised weights.
         rng: For the weights.
 
     Returns:
         The nodes, and the variable to add to the target.
     """
-    (inner, *_), (outer, *size) = shapes
-    if plan.kind == "equal" and init == "paper":
+    inner, outer = layouts
+    in_place = inner == dataclasses.replace(outer, channels=inner.channels)
+    if plan.kind == "equal" and init == "paper" and in_place:
         return [], source
-    weight_shape = (outer, inner, *plan.kernel)
-    weight = np.zeros(weight_shape, np.float32) if init == "zero" else he_normal(weight_shape, rng)
-    steps = [
-        Step(
-            "Conv",
-            f"{name}/conv",
-            {"kernel_shape": list(plan.kernel), "strides": list(plan.stride), "pads": list(plan.pads)},
-            (gs.Constant(f"{name}/weight", weight),),
-        )
-    ]
-    if plan.kind == "resize":
-        resize = _resize(f"{name}/resize", (size[0], size[1]))
-        steps = [*steps, resize] if math.prod(size) >= math.prod(shapes[0][1:]) else [resize, *steps]
+    if in_place and inner.kind != "channels_first" and set(plan.kernel) == {1}:
+        steps = [_weighted("MatMul", name, (inner.channels, outer.channels), init, rng)]
+    else:
+        steps = [*_to_maps(inner, name), *_on_maps(layouts, plan, name, init, rng), *_from_maps(outer, name)]
     result = gs.Variable(f"{name}/projected", np.float32)
     return _chained(steps, source, result), result
+
+
+def _on_maps(
+    layouts: tuple[Layout, Layout], plan: Projection, name: str, init: SkipInit, rng: np.random.Generator
+) -> list[Step]:
+    """Project [N, C, *grid] to [N, C', *grid']."""
+    inner, outer = layouts
+    if plan.kind == "equal" and init == "paper":
+        return []
+    shape = (outer.channels, inner.channels, *plan.kernel)
+    conv = _weighted("Conv", name, shape, init, rng)
+    window = {"kernel_shape": list(plan.kernel), "strides": list(plan.stride), "pads": list(plan.pads)}
+    steps = [dataclasses.replace(conv, attributes=window)]
+    if plan.kind == "resize":
+        resize = _resize(f"{name}/resize", outer.grid)
+        steps = [*steps, resize] if outer.positions >= inner.positions else [resize, *steps]
+    return steps
+
+
+def _weighted(op: str, name: str, shape: tuple[int, ...], init: SkipInit, rng: np.random.Generator) -> Step:
+    """Return a Conv [out, in, ...] or a MatMul [in, out], with its weight."""
+    if init == "zero":
+        weight = np.zeros(shape, np.float32)
+    else:
+        weight = he_normal(shape, rng) if op == "Conv" else he_normal(shape[::-1], rng).T.copy()
+    return Step(op, f"{name}/{op.lower()}", operands=(gs.Constant(f"{name}/weight", weight),))
+
+
+def _to_maps(layout: Layout, name: str) -> list[Step]:
+    """Bring a tensor of any layout to [N, C, *grid]; class tokens are left out."""
+    dimensions = len(layout.grid)
+    if layout.kind == "channels_first":
+        return []
+    if layout.kind == "channels_last":
+        order = [0, dimensions + 1, *range(1, dimensions + 1)]
+        return [Step("Transpose", f"{name}/channels_first", {"perm": order})]
+    steps = []
+    if layout.prefix:
+        bounds = {"starts": layout.prefix, "ends": layout.prefix + layout.positions, "axes": 1}
+        operands = tuple(_integers(f"{name}/{key}", [value]) for key, value in bounds.items())
+        steps.append(Step("Slice", f"{name}/patches", operands=operands))
+    steps.append(Step("Transpose", f"{name}/channels_first", {"perm": [0, 2, 1]}))
+    if dimensions > 1:
+        steps.append(_reshape(f"{name}/maps", [0, layout.channels, *layout.grid]))
+    return steps
+
+
+def _from_maps(layout: Layout, name: str) -> list[Step]:
+    """Bring [N, C, *grid] to a tensor of any layout; its class tokens are zeros."""
+    dimensions = len(layout.grid)
+    if layout.kind == "channels_first":
+        return []
+    if layout.kind == "channels_last":
+        order = [0, *range(2, dimensions + 2), 1]
+        return [Step("Transpose", f"{name}/channels_last", {"perm": order})]
+    steps = []
+    if dimensions > 1:
+        steps.append(_reshape(f"{name}/positions", [0, layout.channels, layout.positions]))
+    steps.append(Step("Transpose", f"{name}/tokens", {"perm": [0, 2, 1]}))
+    if layout.prefix:
+        operands = (
+            _integers(f"{name}/pads", [layout.prefix, 0]),
+            gs.Constant(f"{name}/nothing", np.array(0, np.float32)),
+            _integers(f"{name}/pad_axes", [1]),
+        )
+        steps.append(Step("Pad", f"{name}/class_tokens", operands=operands))
+    return steps
+
+
+def _reshape(name: str, target: list[int]) -> Step:
+    return Step("Reshape", name, operands=(_integers(f"{name}/target", target),))
+
+
+def _integers(name: str, values: list[int]) -> gs.Constant:
+    return gs.Constant(name, np.array(values, np.int64))
 
 
 def pool(feature: gs.Variable, rank: int, branch: str) -> tuple[list[gs.Node], gs.Variable]:
@@ -190,10 +261,11 @@ def _dense(name: str, inner: int, outer: int, bound: float, rng: np.random.Gener
     return Step("Gemm", name, {"transB": 1}, operands)
 
 
-def _resize(name: str, size: tuple[int, int]) -> Step:
-    """Resize the last two axes to exact sizes; scales would round (55 x 56/55 gives 55)."""
-    sizes = gs.Constant(f"{name}/sizes", np.array(size, np.int64))
-    attributes = {"axes": [2, 3], "mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+def _resize(name: str, size: Sequence[int]) -> Step:
+    """Resize the axes behind the channels to exact sizes; scales would round (55 x 56/55 gives 55)."""
+    sizes = _integers(f"{name}/sizes", list(size))
+    axes = list(range(2, 2 + len(size)))
+    attributes = {"axes": axes, "mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     empty = gs.Variable.empty()
     return Step("Resize", name, attributes, (empty, empty, sizes))
 

@@ -19,10 +19,10 @@ A plan file is YAML with this schema; unknown fields are refused:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from graftonnx import files
 from graftonnx.errors import PlanError
@@ -32,35 +32,47 @@ VERSION = 1
 """The version of the schema that this code writes and reads."""
 
 Extent = Annotated[int, Field(ge=1)]
-Size = tuple[Extent, Extent]
+Size = Annotated[tuple[Extent, ...], Field(min_length=1, max_length=3)]
+Window = Size
 Padding = Annotated[int, Field(ge=0)]
 TapName = Annotated[str, Field(pattern=r"^[a-z]/.+")]
 BranchName = Annotated[str, Field(pattern=r"^[a-z]$")]
 
 
 class Projection(Record):
-    """How a source tap becomes what its target can add: `[N, C, H, W] -> [N, C', H', W']`.
+    """How a source tap becomes what its target can add: `[N, C, *grid] -> [N, C', *grid']`.
 
     Attributes:
         kind: `equal` (the shapes agree: nothing, or a 1x1 Conv), `conv` (one Conv with this window) or
             `resize` (a 1x1 Conv, then a Resize to the target's size).
-        kernel: Of the Conv: height and width.
+        kernel: Of the Conv, along each dimension of the grid: (height, width) in an image network.
         stride: Likewise.
-        pads: At the top, left, bottom and right.
+        pads: At the beginning of each dimension, then at the end of each: (top, left, bottom, right).
     """
 
     kind: Literal["equal", "conv", "resize"]
-    kernel: Size = (1, 1)
-    stride: Size = (1, 1)
-    pads: tuple[Padding, Padding, Padding, Padding] = (0, 0, 0, 0)
+    kernel: Window = (1, 1)
+    stride: Window = (1, 1)
+    pads: Annotated[tuple[Padding, ...], Field(min_length=2, max_length=6)] = (0, 0, 0, 0)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        """Refuse a window whose parts are for different numbers of dimensions."""
+        dimensions = len(self.kernel)
+        if len(self.stride) != dimensions or len(self.pads) != 2 * dimensions:
+            raise ValueError(
+                f"its kernel has {dimensions} numbers, its stride {len(self.stride)} and its pads "
+                f"{len(self.pads)}; expected one, one and two for each dimension"
+            )
+        return self
 
     def __str__(self) -> str:
         """Return the projection for people: `equal`, `conv 3x3/2`."""
         if self.kind == "equal":
             return "equal"
-        window = f"{self.kernel[0]}x{self.kernel[1]}"
-        if self.stride != (1, 1):
-            window += f"/{self.stride[0]}" if self.stride[0] == self.stride[1] else f"/{self.stride}"
+        window = "x".join(map(str, self.kernel))
+        if set(self.stride) != {1}:
+            window += f"/{self.stride[0]}" if len(set(self.stride)) == 1 else f"/{self.stride}"
         return f"conv {window}" + (" + resize" if self.kind == "resize" else "")
 
 

@@ -24,19 +24,18 @@ from graftonnx import blocks
 from graftonnx.blocks import SkipInit
 from graftonnx.errors import PlanError
 from graftonnx.graph import GraphView, sort_nodes, subgraphs
+from graftonnx.layouts import Layout, find_layouts
 from graftonnx.model import BATCH, Network
 from graftonnx.normalise.constants import drop_dead, replace
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.normalise.opset import IR_VERSION, OPSET
 from graftonnx.plan import Plan, Projection, Skip
-from graftonnx.shapes import convolved_extent
+from graftonnx.shapes import convolved_extent, spelled
 from graftonnx.weights import Weights, split
 
 INPUT, OUTPUT = "input", "logits"
 
 G_LOGGER.severity = G_LOGGER.CRITICAL  # it prints to stdout, which belongs to our results
-
-Shape3 = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def splice(
             or the skips together close a cycle.
     """
     branches = {letter: cut(letter, network) for letter, network in parents.items()}
-    shapes = check_plan(branches, plan)
+    layouts = check_plan(branches, plan)
     rng = np.random.default_rng(seed)
     height, width = plan.input_size
     image = gs.Variable(INPUT, np.float32, (BATCH, 3, height, width))
@@ -121,7 +120,7 @@ def splice(
         )
         nodes += graph.nodes
     nodes += _head(branches, values, head, rng, logits)
-    nodes += _skips(plan, values, shapes, skip_init, rng)
+    nodes += _skips(plan, values, layouts, skip_init, rng)
     graph = gs.Graph(nodes, [image], [logits], name="graftonnx", opset=OPSET)
     model = gs.export_onnx(graph, ir_version=IR_VERSION)
     replace(model.graph.node, sort_nodes(model.graph.node))
@@ -148,17 +147,21 @@ def cut(letter: str, network: Network) -> Branch:
     return Branch(letter, network, skeleton, {prefix + name: tensor for name, tensor in weights.items()})
 
 
-def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Shape3]:
+def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Layout]:
     """Check that every skip of a plan can be spliced in.
 
     Returns:
-        The shape (C, H, W) of every tap that the plan names.
+        The layout of every tap that the plan names.
 
     Raises:
         PlanError: Naming the offending skip.
     """
     views = {letter: GraphView(branch.skeleton.graph) for letter, branch in branches.items()}
-    shapes: dict[str, Shape3] = {}
+    known = {
+        letter: find_layouts(branch.skeleton, views[letter], branch.input)
+        for letter, branch in branches.items()
+    }
+    layouts: dict[str, Layout] = {}
     seen: set[tuple[str, str]] = set()
     for skip in plan.skips:
         where = f"skip '{skip.source}' -> '{skip.target}'"
@@ -166,55 +169,69 @@ def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Shape3]:
             raise PlanError(f"{where} stands twice in the plan. Remove one.")
         seen.add((skip.source, skip.target))
         for tap in (skip.source, skip.target):
-            shapes[tap] = _tap_shape(views, tap, where)
+            layouts[tap] = _tap_layout(views, known, tap, where)
         if skip.source.split("/")[0] == skip.target.split("/")[0]:
             raise PlanError(f"{where} stays inside one branch; it must lead from one to another.")
-        if skip.projection.kind == "resize" and (skip.projection.kernel, skip.projection.stride) != (
-            (1, 1),
-            (1, 1),
-        ):
-            raise PlanError(f"{where}: a resize projection has kernel [1, 1] and stride [1, 1].")
-        found = projected_shape(skip.projection, shapes[skip.source], shapes[skip.target])
-        if found != shapes[skip.target]:
-            raise PlanError(
-                f"{where}: its projection '{skip.projection}' gives {list(found)} (C, H, W), "
-                f"the target has {list(shapes[skip.target])}. Correct the projection or remove the skip."
-            )
+        _check_projection(skip, layouts[skip.source], layouts[skip.target], where)
     _check_acyclic(views, plan)
-    return shapes
+    return layouts
 
 
-def projected_shape(projection: Projection, source: Shape3, target: Shape3) -> Shape3:
-    """Return the shape (C, H, W) that a projection to `target` gives; Convs always give its channels."""
+def _check_projection(skip: Skip, source: Layout, target: Layout, where: str) -> None:
+    projection = skip.projection
+    if projection.kind == "resize" and {*projection.kernel, *projection.stride} != {1}:
+        raise PlanError(f"{where}: a resize projection has kernel [1, 1] and stride [1, 1].")
+    dimensions = {len(source.grid), len(target.grid), len(projection.kernel)}
+    if len(dimensions) > 1:
+        raise PlanError(
+            f"{where}: it leads from {source} to {target}, and its projection has a kernel of "
+            f"{len(projection.kernel)} numbers; expected grids of equal dimensions, and a number for each."
+        )
+    found = projected_shape(projection, source, target)
+    if found != target.shape:
+        names = "(C, H, W)" if len(target.grid) == 2 else "(C, ...)"
+        raise PlanError(
+            f"{where}: its projection '{projection}' gives {list(found)} {names}, "
+            f"the target has {list(target.shape)}. Correct the projection or remove the skip."
+        )
+
+
+def projected_shape(projection: Projection, source: Layout, target: Layout) -> tuple[int, ...]:
+    """Return the shape (C, *grid) that a projection to `target` gives; Convs always give its channels."""
     if projection.kind == "equal":
-        return source
+        return source.shape
     if projection.kind == "resize":
-        return target
-    height, width = (
+        return target.shape
+    count = len(source.grid)
+    extents = (
         convolved_extent(
-            source[axis + 1],
+            source.grid[axis],
             projection.kernel[axis],
             projection.stride[axis],
-            projection.pads[axis] + projection.pads[axis + 2],
+            projection.pads[axis] + projection.pads[axis + count],
         )
-        for axis in (0, 1)
+        for axis in range(count)
     )
-    return target[0], height, width
+    return target.channels, *extents
 
 
-def _tap_shape(views: Mapping[str, GraphView], tap: str, where: str) -> Shape3:
+def _tap_layout(
+    views: Mapping[str, GraphView], known: Mapping[str, Mapping[str, Layout]], tap: str, where: str
+) -> Layout:
     letter = tap.split("/")[0]
     if letter not in views:
         raise PlanError(f"{where}: there is no branch '{letter}'; the branches are {', '.join(views)}.")
-    shape = views[letter].shapes.get(tap)
-    if shape is None or tap not in views[letter].producer:
+    if tap not in views[letter].producer:
         raise PlanError(
             f"{where}: branch '{letter}' has no value '{tap.removeprefix(letter + '/')}' before its feature. "
             "`graftonnx inspect` lists the taps."
         )
-    if len(shape) != 4 or None in shape[1:]:
-        raise PlanError(f"{where}: '{tap}' is not an image map [N, C, H, W].")
-    return shape[1] or 0, shape[2] or 0, shape[3] or 0
+    if tap not in known[letter]:
+        raise PlanError(
+            f"{where}: '{tap}' {spelled(views[letter].shapes.get(tap))} is neither an image map [N, C, H, W] "
+            "nor a sequence of tokens [N, T, C]. `graftonnx inspect` lists the taps."
+        )
+    return known[letter][tap]
 
 
 def _check_acyclic(views: Mapping[str, GraphView], plan: Plan) -> None:
@@ -267,7 +284,7 @@ def feature_extent(network: Network) -> tuple[int, int]:
 def _skips(
     plan: Plan,
     values: Mapping[str, gs.Variable],
-    shapes: Mapping[str, Shape3],
+    layouts: Mapping[str, Layout],
     init: SkipInit,
     rng: np.random.Generator,
 ) -> list[gs.Node]:
@@ -278,7 +295,7 @@ def _skips(
     nodes: list[gs.Node] = []
     for skip, name in _named(plan):
         names.setdefault(skip.target, name)
-        pair = shapes[skip.source], shapes[skip.target]
+        pair = layouts[skip.source], layouts[skip.target]
         steps, projected = blocks.projection(values[skip.source], pair, skip.projection, name, init, rng)
         nodes += steps
         addends[skip.target].append(projected)

@@ -7,19 +7,21 @@ A block is convolution (+ normalisation) (+ add) + activation. Its output is
 - a Concat of several branches along the channels;
 - a convolution or normalisation that feeds the next convolution directly (a linear bottleneck).
 
+Of tokens, and of maps whose channels come last, only the sums of residual blocks are taps.
 Taps on the spine, through which every path leads, end whole blocks; others lie inside parallel branches.
 Values smaller than the feature (the squeezed vectors of squeeze-and-excitation) are not taps.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from onnx import NodeProto
 
 from graftonnx.graph import GraphView, integer
+from graftonnx.layouts import Layout, find_layouts
 from graftonnx.model import Network
-from graftonnx.shapes import Shape
 
 ACTIVATIONS = frozenset(
     {"Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "HardSwish", "Gelu", "Mish", "Softplus"}
@@ -42,8 +44,8 @@ class Tap:
     Attributes:
         name: The value's name in the parent.
         op: The operator that makes it.
-        shape: C, H, W for one image.
-        stride: Input pixels for each pixel, vertically and horizontally.
+        layout: Where its channels and positions lie.
+        stride: Input pixels for each position, along each dimension of the grid.
         depth: Weight layers up to here, relative to those up to the feature: 0..1.
         spine: Whether every path from the image to the feature leads through it.
         level: Nodes on the longest path to it. Taps are sorted by it, then by name: a topological order that
@@ -52,11 +54,16 @@ class Tap:
 
     name: str
     op: str
-    shape: tuple[int, int, int]
-    stride: tuple[float, float]
+    layout: Layout
+    stride: tuple[float, ...]
     depth: float
     spine: bool
     level: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """C and the extents of the grid: (C, H, W) in an image network."""
+        return self.layout.shape
 
 
 def trunk(network: Network) -> list[NodeProto]:
@@ -75,25 +82,25 @@ def find_taps(network: Network) -> list[Tap]:
     deepest = max(depths.get(network.head.feature, 0), 1)
     spine = frozenset(network.spine.values)
     inside = {id(node) for node in nodes}
-    _, height, width = network.input_shape
-    smallest = _image_shape(view.shapes.get(network.head.feature)) or (0, 1, 1)
+    layouts = find_layouts(network.skeleton, view, network.input)
+    feature = layouts.get(network.head.feature)
     taps = []
     levels = _longest(nodes, frozenset())
     for node in nodes:
         name = node.output[0]
-        shape = _image_shape(view.shapes.get(name))
-        if shape is None or name not in network.spine.data or name == network.head.feature:
+        layout = layouts.get(name)
+        if layout is None or name not in network.spine.data or name == network.head.feature:
             continue
-        if shape[1] < smallest[1] or shape[2] < smallest[2]:
+        if feature is not None and _is_smaller(layout, feature):
             continue
         readers = [reader for reader in view.consumers[name] if id(reader) in inside]
-        if depths.get(name, 0) and readers and _ends_block(view, node, readers):
+        if depths.get(name, 0) and readers and _is_output(view, node, readers, layout):
             taps.append(
                 Tap(
                     name=name,
                     op=node.op_type,
-                    shape=shape,
-                    stride=(height / shape[1], width / shape[2]),
+                    layout=layout,
+                    stride=_stride(network.input_shape[1:], layout.grid),
                     depth=depths[name] / deepest,
                     spine=name in spine,
                     level=levels[name],
@@ -102,11 +109,25 @@ def find_taps(network: Network) -> list[Tap]:
     return sorted(taps, key=lambda tap: (tap.level, tap.name))
 
 
-def _image_shape(shape: Shape | None) -> tuple[int, int, int] | None:
-    if shape is None or len(shape) != 4 or None in shape[1:]:
-        return None
-    _, channels, height, width = shape
-    return (channels or 0, height or 0, width or 0)
+def _is_smaller(layout: Layout, feature: Layout) -> bool:
+    """Return whether a map is smaller than the feature in any direction."""
+    if len(layout.grid) != len(feature.grid):
+        return layout.positions < feature.positions
+    return any(extent < least for extent, least in zip(layout.grid, feature.grid, strict=True))
+
+
+def _stride(extents: tuple[int, ...], grid: tuple[int, ...]) -> tuple[float, ...]:
+    if len(extents) != len(grid):
+        return (math.prod(extents) / math.prod(grid),)
+    return tuple(extent / points for extent, points in zip(extents, grid, strict=True))
+
+
+def _is_output(view: GraphView, node: NodeProto, readers: list[NodeProto], layout: Layout) -> bool:
+    if layout.kind == "channels_first":
+        return _ends_block(view, node, readers)
+    whole = view.shapes.get(node.output[0])
+    addends = [name for name in view.dynamic_inputs(node) if view.shapes.get(name) == whole]
+    return node.op_type in ("Add", "Sum") and len(addends) >= 2
 
 
 def _longest(nodes: list[NodeProto], counted: frozenset[str]) -> dict[str, int]:

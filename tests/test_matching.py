@@ -9,9 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
-from graftonnx.matching import align, match, project
+from graftonnx.alignment import align
+from graftonnx.layouts import Layout
+from graftonnx.matching import match, project
 from graftonnx.model import Network, from_proto
 from graftonnx.plan import Projection
+
+
+def maps(channels: int, *grid: int) -> Layout:
+    return Layout("channels_first", channels, grid)
 
 
 def brute_force(scores: np.ndarray, most: int) -> float:
@@ -54,11 +60,11 @@ def test_an_alignment_is_non_crossing_and_as_good_as_brute_force(scores: np.ndar
 def test_a_projection_is_as_simple_as_the_shapes_allow(
     source: tuple[int, int, int], target: tuple[int, int, int], expected: Projection
 ) -> None:
-    assert project(source, target) == expected
+    assert project(maps(*source), maps(*target)) == expected
 
 
 def test_maps_more_than_twice_apart_are_rejected_in_words() -> None:
-    assert project((8, 28, 28), (8, 7, 7)) == "sizes too far apart: 28x28 against 7x7, more than 2x"
+    assert project(maps(8, 28, 28), maps(8, 7, 7)) == "sizes too far apart: 28x28 against 7x7, more than 2x"
 
 
 @pytest.fixture

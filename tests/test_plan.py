@@ -48,7 +48,7 @@ def test_sizes_and_windows_stand_on_one_line(plan: Plan) -> None:
             "field 'skips.0.projection.kind' of skip 'b/stem' -> 'a/stem': Input should be",
         ),
         ("skips:", "skipz:", "field 'skipz': there is no such field; take it out"),
-        ("input_size: [16, 16]", "input_size: [16]", "field 'input_size"),
+        ("input_size: [16, 16]", "input_size: []", "field 'input_size"),
         ("version: 1", "version: true", "its version is True; this graftonnx reads version 1."),
         ("kernel: [1, 1]", "kernel: [-1, 1]", "expected at least 1 (found -1)."),
         ("stride: [1, 1]", "stride: [0, 1]", "' -> 'a/stem': expected at least 1 (found 0)."),

@@ -1,0 +1,161 @@
+"""Align two sequences: the best pairs that do not cross, by dynamic programming."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float64]
+
+SEARCH = 20_000
+"""Sets of pairs that :func:`align_within` looks at before it takes the best one so far."""
+
+_UP, _LEFT, _TAKE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all chosen pairs together may cost; None for no limit.
+
+    Attributes:
+        macs: Multiply-accumulates for one image.
+        parameters: Weights.
+    """
+
+    macs: float | None = None
+    parameters: float | None = None
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Both limits as numbers."""
+        return tuple(np.inf if limit is None else limit for limit in (self.macs, self.parameters))  # type: ignore[return-value] # two of them
+
+    def less(self, macs: float, parameters: float) -> Budget:
+        """Return what is left when something was spent."""
+        return Budget(
+            None if self.macs is None else self.macs - macs,
+            None if self.parameters is None else self.parameters - parameters,
+        )
+
+
+def align(scores: Scores, most: int) -> list[tuple[int, int]]:
+    """Return the non-crossing pairs (i, j) of the largest summed score, at most `most` of them.
+
+    `best[j, k]` is the largest sum over the rows so far and columns < j with k pairs. Each row is computed at
+    once; only the decisions are kept, a byte each. Ties go to earlier pairs; equal input gives equal output.
+
+    Args:
+        scores: [I, J]; pairs with a score <= 0 are never taken.
+        most: The largest number of pairs.
+    """
+    rows, columns = scores.shape
+    most = max(min(most, rows, columns), 0)
+    if most == 0:
+        return []
+    decisions = np.zeros((rows, columns, most), np.uint8)
+    best = np.full((columns + 1, most + 1), -np.inf)
+    best[:, 0] = 0.0
+    gains = np.where(scores > 0, scores, -np.inf)
+    for i in range(rows):
+        above = best[1:, 1:]
+        taken = best[:-1, :-1] + gains[i][:, None]
+        better = np.maximum(above, taken)
+        row = np.maximum.accumulate(better, axis=0)
+        decisions[i] = np.where(taken > above, _TAKE, _UP)
+        decisions[i, 1:][row[:-1] >= better[1:]] = _LEFT
+        decisions[i][row == above] = _UP
+        best = best.copy()
+        best[1:, 1:] = row
+    pairs: list[tuple[int, int]] = []
+    i, j, k = rows, columns, int(np.argmax(best[columns]))
+    while k > 0:
+        decision = decisions[i - 1, j - 1, k - 1]
+        if decision == _UP:
+            i -= 1
+        elif decision == _LEFT:
+            j -= 1
+        else:
+            i, j, k = i - 1, j - 1, k - 1
+            pairs.append((i, j))
+    return pairs[::-1]
+
+
+def align_within(
+    scores: Scores, most: int, macs: NDArray[np.int64], parameters: NDArray[np.int64], budget: Budget
+) -> list[tuple[int, int]]:
+    """Do what :func:`align` does, among the sets of pairs whose cost stays within a budget.
+
+    Branch and bound: sets are extended pair by pair, the most promising first; what the rest can add at most
+    is what it would add without a budget. The result is the best one unless `SEARCH` sets did not suffice.
+
+    Args:
+        scores: [I, J].
+        most: The largest number of pairs.
+        macs: [I, J]; what each pair computes.
+        parameters: [I, J]; how many weights it has.
+        budget: For all pairs together.
+    """
+    limits = budget.limits
+    scores = np.where((macs <= limits[0]) & (parameters <= limits[1]), scores, 0.0)
+    pairs = align(scores, most)
+    if _sum(macs, pairs) <= limits[0] and _sum(parameters, pairs) <= limits[1]:
+        return pairs
+    search = _Search(scores, np.stack([macs, parameters]).astype(np.float64), np.array(limits), most)
+    search.extend([], 0.0, np.zeros(2), 0, 0)
+    return search.found
+
+
+class _Search:
+    """The state of a branch and bound."""
+
+    def __init__(self, scores: Scores, costs: Scores, limits: Scores, most: int) -> None:
+        self.scores, self.costs, self.limits = scores, costs, limits
+        self.most = min(most, *scores.shape)
+        self.rest = _best_behind(scores, self.most)
+        self.found: list[tuple[int, int]] = []
+        self.value = 0.0
+        self.steps = 0
+
+    def extend(self, pairs: list[tuple[int, int]], value: float, cost: Scores, i: int, j: int) -> None:
+        """Look at every set that begins with `pairs`; the next pair is at row >= i and column >= j."""
+        self.steps += 1
+        if value > self.value:
+            self.found, self.value = list(pairs), value
+        left = self.most - len(pairs)
+        if left == 0 or self.steps > SEARCH:
+            return
+        gains = self.scores[i:, j:]
+        bounds = value + gains + self.rest[left - 1, i + 1 :, j + 1 :]
+        fits = (self.costs[:, i:, j:] + cost[:, None, None] <= self.limits[:, None, None]).all(0)
+        rows, columns = np.nonzero(fits & (gains > 0) & (bounds > self.value))
+        order = np.argsort(-bounds[rows, columns], kind="stable")
+        for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+            if bounds[row, column] <= self.value:
+                break
+            pair = (i + row, j + column)
+            self.extend(
+                [*pairs, pair],
+                value + float(self.scores[pair]),
+                cost + self.costs[:, pair[0], pair[1]],
+                pair[0] + 1,
+                pair[1] + 1,
+            )
+
+
+def _best_behind(scores: Scores, most: int) -> Scores:
+    """Return [K + 1, I + 1, J + 1]: the largest sum of at most k pairs at row >= i and column >= j."""
+    rows, columns = scores.shape
+    best = np.zeros((most + 1, rows + 1, columns + 1))
+    gains = np.maximum(scores, 0.0)
+    for k in range(1, most + 1):
+        for i in range(rows - 1, -1, -1):
+            taken = gains[i] + best[k - 1, i + 1, 1:]
+            row = np.maximum(best[k, i + 1, :-1], taken)
+            best[k, i, :-1] = np.maximum.accumulate(row[::-1])[::-1]
+    return best
+
+
+def _sum(costs: NDArray[np.int64], pairs: list[tuple[int, int]]) -> int:
+    return sum(int(costs[pair]) for pair in pairs)

@@ -1,0 +1,173 @@
+"""How a tensor holds features on a grid: which axis has the channels, which have the positions.
+
+| kind | tensor | in |
+|---|---|---|
+| channels_first | [N, C, *grid] | convolutional networks; one, two or three dimensions |
+| channels_last | [N, *grid, C] | Swin, the inside of ConvNeXt |
+| tokens | [N, prefix + positions, C] | ViT; `prefix` class tokens in front of the patches |
+
+The axis of the channels is followed through the graph from the image on: a convolution puts it at 1, a matrix
+product at the end, a transpose moves it. Whether axis 0 is still the batch is found by inferring the shapes
+for two batches: windowed attention merges its windows into that axis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx
+from onnx import NodeProto
+
+from graftonnx.errors import ModelError
+from graftonnx.graph import GraphView, ints, value_shapes
+from graftonnx.normalise.inference import infer_shapes, set_extents
+from graftonnx.shapes import Shape
+
+MOST_PREFIX = 8
+"""Class and register tokens in front of the patches."""
+
+_PROBE = 7
+"""A batch that hardly occurs as another extent."""
+
+_CHANNELS_SECOND = frozenset(
+    {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "GroupNormalization"}
+    | {"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "LRN", "Upsample"}
+)
+_CHANNELS_AT_THE_END = frozenset({"MatMul", "LayerNormalization", "RMSNormalization", "Attention"})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where channels and positions of a tensor lie.
+
+    Attributes:
+        kind: See the table of the module.
+        channels: C.
+        grid: Extents of the positions: (L,), (H, W) or (D, H, W).
+        prefix: Tokens in front of the grid's.
+    """
+
+    kind: Literal["channels_first", "channels_last", "tokens"]
+    channels: int
+    grid: tuple[int, ...]
+    prefix: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """C and the grid."""
+        return (self.channels, *self.grid)
+
+    @property
+    def positions(self) -> int:
+        """Points of the grid."""
+        return math.prod(self.grid)
+
+    def __str__(self) -> str:
+        """Return the tensor's shape for people: `[N, 1+14x14, 192]`."""
+        extents = "x".join(map(str, self.grid))
+        if self.kind == "tokens":
+            prefix = f"{self.prefix}+" if self.prefix else ""
+            return f"[N, {prefix}{extents}, {self.channels}]"
+        grid = ", ".join(map(str, self.grid))
+        inner = f"{self.channels}, {grid}" if self.kind == "channels_first" else f"{grid}, {self.channels}"
+        return f"[N, {inner}]"
+
+
+def find_layouts(model: onnx.ModelProto, view: GraphView, source: str) -> dict[str, Layout]:
+    """Return the layout of every value that holds features on a grid.
+
+    Args:
+        model: A skeleton whose shapes were inferred with an open batch.
+        view: Of its graph.
+        source: The image input, [N, C, *extents].
+    """
+    dimensions = len(view.shapes[source]) - 2
+    axes = _channel_axes(view, source)
+    found: dict[str, Layout] = {}
+    grids: dict[int, tuple[int, ...]] = {}
+    unsure: list[str] = []
+    for name, axis in axes.items():
+        layout = _layout(view.shapes.get(name) or (), axis, dimensions, grids)
+        if layout is None:
+            continue
+        found[name] = layout
+        if layout.kind != "channels_first":
+            unsure.append(name)
+        if layout.kind != "tokens":
+            grids[layout.positions] = layout.grid
+    for name in _other_batches(model, source, unsure) if unsure else ():
+        del found[name]
+    return found
+
+
+def _layout(shape: Shape, axis: int, dimensions: int, grids: dict[int, tuple[int, ...]]) -> Layout | None:
+    extents = tuple(extent for extent in shape[1:] if extent is not None)
+    if len(extents) != len(shape) - 1 or len(extents) < 2:
+        return None
+    if len(shape) == dimensions + 2 and axis == 1:
+        return Layout("channels_first", extents[0], extents[1:])
+    if axis != len(shape) - 1:
+        return None
+    if len(shape) == 3:
+        prefix, grid = _arranged(extents[0], grids)
+        return Layout("tokens", extents[1], grid, prefix)
+    if len(shape) == dimensions + 2:
+        return Layout("channels_last", extents[-1], extents[:-1])
+    return None
+
+
+def _arranged(tokens: int, grids: dict[int, tuple[int, ...]]) -> tuple[int, tuple[int, ...]]:
+    """Return how many tokens stand in front of a grid that was seen before, and that grid."""
+    for prefix in range(min(MOST_PREFIX, tokens - 1) + 1):
+        if tokens - prefix in grids:
+            return prefix, grids[tokens - prefix]
+    return 0, (tokens,)
+
+
+def _channel_axes(view: GraphView, source: str) -> dict[str, int]:
+    """Return the axis of the channels for every value where it is known, in topological order."""
+    axes = {source: 1}
+    for node in view.nodes:
+        axis = _channel_axis(view, node, axes)
+        if axis is not None:
+            axes.update((name, axis) for name in node.output if name)
+    return axes
+
+
+def _channel_axis(view: GraphView, node: NodeProto, axes: dict[str, int]) -> int | None:
+    carriers = [name for name in node.input if name in axes]
+    shape = view.shapes.get(node.output[0])
+    if not carriers or shape is None:
+        return None
+    carrier = max(carriers, key=lambda name: len(view.shapes.get(name) or ()))
+    axis, before = axes[carrier], view.shapes.get(carrier) or ()
+    if node.op_type in _CHANNELS_SECOND:
+        return 1
+    if node.op_type in _CHANNELS_AT_THE_END:
+        return len(shape) - 1
+    if node.op_type == "Transpose":
+        return ints(node, "perm", reversed(range(len(before)))).index(axis)
+    if len(shape) == len(before) and (node.op_type != "Reshape" or shape[axis] == before[axis]):
+        return axis
+    if node.op_type == "Reshape" and shape and before and shape[-1] == before[-1] and axis == len(before) - 1:
+        return len(shape) - 1
+    if len(shape) > 1 and axis == 1 and len(before) > 1 and shape[1] == before[1]:
+        return 1
+    return None
+
+
+def _other_batches(model: onnx.ModelProto, source: str, names: Sequence[str]) -> list[str]:
+    """Return those values whose first extent is not the batch."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    value = next(item for item in probe.graph.input if item.name == source)
+    extents = [dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]]
+    set_extents(probe, source, (_PROBE, *extents))
+    try:
+        shapes = value_shapes(infer_shapes(probe).graph)
+    except ModelError:
+        return list(names)  # a batch is baked in, which the proofs of a fused network find
+    return [name for name in names if (shapes.get(name) or (None,))[0] != _PROBE]

@@ -161,7 +161,7 @@ def _as_planned(parents: dict[str, Network], plan: Plan) -> dict[str, Network]:
     taken = {}
     for letter, network in parents.items():
         wanted = plan.parents[letter]
-        if network.input_shape[1:] != wanted.input_size:
+        if network.image_size != wanted.input_size:
             height, width = wanted.input_size
             raise PlanError(
                 f"the plan runs parent '{letter}' at {height}x{width} pixels, but '{network.name}' is loaded "
@@ -183,7 +183,7 @@ def _described(letter: str, network: Network) -> Parent:
         sha256=network.sha256,
         producer=network.producer,
         parameters=parameters(network.view, trunk(network)),
-        input_size=network.input_shape[1:],
+        input_size=network.image_size,
         input_value=f"{letter}/{network.input}",
         feature=f"{letter}/{network.head.feature}",
         features=feature_extent(network)[1],

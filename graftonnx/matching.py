@@ -78,14 +78,14 @@ def planned(network: Network) -> PlannedParent:
     return PlannedParent(
         name=network.name,
         sha256=network.sha256,
-        input_size=network.input_shape[1:],
+        input_size=network.image_size,
         preprocess=network.preprocess,
     )
 
 
 def fused_size(parents: list[Network]) -> tuple[int, int]:
     """Return height and width of the shared image: the largest of the parents'."""
-    sizes = [parent.input_shape[1:] for parent in parents]
+    sizes = [parent.image_size for parent in parents]
     return max(size[0] for size in sizes), max(size[1] for size in sizes)
 
 

@@ -75,7 +75,9 @@ def find_taps(network: Network) -> list[Tap]:
     deepest = max(depths.get(network.head.feature, 0), 1)
     spine = frozenset(network.spine.values)
     inside = {id(node) for node in nodes}
-    _, height, width = network.input_shape
+    if len(network.input_shape) != 3:
+        return []
+    height, width = network.image_size
     smallest = _image_shape(view.shapes.get(network.head.feature)) or (0, 1, 1)
     taps = []
     levels = _longest(nodes, frozenset())

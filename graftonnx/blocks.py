@@ -44,14 +44,14 @@ def preprocessing(
     branch: str,
     convention: Preprocess,
     channels: int,
-    sizes: tuple[tuple[int, int], tuple[int, int]],
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
 ) -> list[gs.Node]:
     """Turn the shared image into what a branch was trained on.
 
         source ─ (Resize) ─ (channel order) ─ (Mul) ─ (Add) ─ target
 
     Args:
-        source: The fused graph's input, [N, 3, H, W], RGB in 0..1.
+        source: The fused graph's input: [N, 3, H, W], RGB in 0..1; sound and video as the parents take them.
         target: The branch's input, [N, C, H', W'].
         branch: Prefix of the names.
         convention: What the branch expects.
@@ -62,13 +62,15 @@ def preprocessing(
     steps: list[Step] = []
     if sizes[0] != sizes[1]:
         steps.append(_resize(f"{prefix}/resize", sizes[1]))
-    if convention.order == "bgr" and channels == 3:
+    is_image = len(sizes[0]) == 2
+    if is_image and convention.order == "bgr" and channels == 3:
         indices = gs.Constant(f"{prefix}/bgr", np.array([2, 1, 0], np.int64))
         steps.append(Step("Gather", f"{prefix}/order", {"axis": 1}, (indices,)))
-    if channels == 1:
+    if is_image and channels == 1:
         luma = gs.Constant(f"{prefix}/luma", np.array(GREY, np.float32).reshape(1, 3, 1, 1))
         steps.append(Step("Conv", f"{prefix}/grey", {"kernel_shape": [1, 1]}, (luma,)))
-    mean, std = (np.array(v, np.float64).reshape(1, -1, 1, 1) for v in (convention.mean, convention.std))
+    along = (1, -1, *(1 for _ in sizes[0]))
+    mean, std = (np.array(v, np.float64).reshape(along) for v in (convention.mean, convention.std))
     scale, offset = (convention.scale / std).astype(np.float32), (-mean / std).astype(np.float32)
     if np.any(scale != 1):
         steps.append(Step("Mul", f"{prefix}/mul", operands=(gs.Constant(f"{prefix}/scale", scale),)))

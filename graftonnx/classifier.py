@@ -65,6 +65,11 @@ class Classifier:
         self.labels = session.metadata.labels
         self._preprocess = preprocess
         self._softmax = softmax
+        if len(session.input_shape) != 4:
+            raise ModelError(
+                f"cannot use '{session.name}': its input is {list(session.input_shape)}, expected images "
+                "[N, C, H, W]. Run it with your own code."
+            )
         fixed, channels, height, width = session.input_shape
         outputs = session.output_shape(session.output_names[0])
         if not isinstance(height, int) or not isinstance(width, int) or not isinstance(outputs[1], int):

@@ -16,7 +16,7 @@ from graftonnx.metadata import PRESETS, InputConvention, Metadata, Parent, write
 from graftonnx.model import Network, check_preprocess
 from graftonnx.plan import Plan
 from graftonnx.spine import Head, find_spine
-from graftonnx.splice import INPUT, OUTPUT, HeadDesign, feature_extent, splice
+from graftonnx.splice import INPUT, OUTPUT, HeadDesign, feature_extent, shared_shape, splice
 from graftonnx.taps import trunk
 
 
@@ -37,7 +37,7 @@ def fuse(
     One parent alone gets preprocessing and a new head, which is the plain way to fine-tune it.
 
     Args:
-        *parents: One or two networks from :func:`graftonnx.load`; their branches are called a, b.
+        *parents: Networks from :func:`graftonnx.load`; their branches are called a, b, c, ...
         plan: What to exchange; the best plan of :func:`graftonnx.match` when omitted.
         classes: Number of logits; that of `labels`, or of the first parent, when omitted.
         labels: Class names in the order of the logits.
@@ -45,7 +45,7 @@ def fuse(
         dropout: Share of hidden units dropped in training.
         skip_init: `zero`: before training both branches compute exactly what their parents do; `paper`: plain
             additions.
-        max_skips: Number of exchanges to plan at most.
+        max_skips: Number of exchanges between two parents to plan at most.
         seed: For the weights of projections and head.
         prove: Whether to run the proofs of :mod:`graftonnx.proofs`.
 
@@ -61,12 +61,12 @@ def fuse(
         raise ValueError(f"skip_init (={skip_init!r}) is neither 'zero' nor 'paper'")
     if hidden < 0 or not 0 <= dropout < 1:
         raise ValueError(f"hidden (={hidden}) must be 0 or more, dropout (={dropout}) in 0 <= p < 1")
-    if not 1 <= len(parents) <= 2:
-        raise ValueError(f"{len(parents)} parents given; one or two can be fused")
+    if not 1 <= len(parents) <= len(ascii_lowercase):
+        raise ValueError(f"{len(parents)} parents given; 1 to {len(ascii_lowercase)} can be fused")
     known = dict(zip(ascii_lowercase, parents, strict=False))
     classes = _classes(classes, labels, parents[0])
     if plan is None:
-        plan = match(*parents, max_skips=max_skips) if len(parents) == 2 else lone_plan(parents[0])
+        plan = match(*parents, max_skips=max_skips) if len(parents) > 1 else lone_plan(parents[0])
     known = _as_planned(known, plan)
     skeleton, weights = splice(
         known, plan, HeadDesign(classes, hidden, dropout), skip_init=skip_init, seed=seed
@@ -84,7 +84,7 @@ def fuse(
         skeleton=skeleton,
         weights=weights,
         input=INPUT,
-        input_shape=(3, *plan.input_size),
+        input_shape=shared_shape(parents, plan.input_size),
         head=Head(OUTPUT, classes, "head/features"),
         spine=find_spine(view, INPUT, OUTPUT),
         preprocess=PRESETS["unit"],
@@ -161,12 +161,16 @@ def _as_planned(parents: dict[str, Network], plan: Plan) -> dict[str, Network]:
     taken = {}
     for letter, network in parents.items():
         wanted = plan.parents[letter]
-        if network.input_shape[1:] != wanted.input_size:
-            height, width = wanted.input_size
+        if len(wanted.input_size) != len(plan.input_size):
             raise PlanError(
-                f"the plan runs parent '{letter}' at {height}x{width} pixels, but '{network.name}' is loaded "
-                f"at {network.input_shape[1]}x{network.input_shape[2]}. Load it with input_size="
-                f"({height}, {width})."
+                f"the plan's input_size has {len(plan.input_size)} numbers, that of its parent '{letter}' "
+                f"{len(wanted.input_size)}; expected as many."
+            )
+        if network.input_shape[1:] != wanted.input_size:
+            found, expected = ("x".join(map(str, s)) for s in (network.input_shape[1:], wanted.input_size))
+            raise PlanError(
+                f"the plan runs parent '{letter}' at {expected}, but '{network.name}' is loaded at {found}. "
+                f"Load it with input_size={wanted.input_size}."
             )
         try:
             check_preprocess(wanted.preprocess, network.input_shape[0])

@@ -83,7 +83,7 @@ class Parent(Record):
         sha256: Of the file's bytes.
         producer: What the file says made it.
         parameters: Elements of the weights that the branch kept.
-        input_size: Height and width at which the branch runs, in pixels.
+        input_size: The extents at which the branch runs; for images height and width, in pixels.
         input_value: The value (in the fused graph) that holds the branch's preprocessed input.
         feature: The value (in the fused graph) that holds the branch's last feature tensor, before pooling.
         features: Its number of channels: the branch's share of the concatenated vector.
@@ -95,7 +95,7 @@ class Parent(Record):
     sha256: str
     producer: str = ""
     parameters: int
-    input_size: tuple[int, int]
+    input_size: tuple[int, ...]
     input_value: str
     feature: str
     features: int

@@ -32,23 +32,27 @@ from graftonnx.weights import (
 )
 
 BATCH = "batch"
-DEFAULT_SIZE = (224, 224)
-"""Height and width at which a network runs whose file leaves both open."""
+DEFAULT_EXTENTS = {1: (16_000,), 2: (224, 224), 3: (16, 112, 112)}
+"""The extents at which a network runs whose file leaves one open, by their number: a second of sound at
+16 kHz, an image, a clip."""
+
+LAYOUTS = {1: "[N, C, L]", 2: "[N, C, H, W]", 3: "[N, C, D, H, W]"}
+"""What inputs look like, by the number of extents behind the channels."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """An image classifier in the internal form.
+    """A classifier of images, of sound or of video, in the internal form.
 
-    One opset, one channels-first float input `[batch, C, H, W]`, constants as initializers, every shape known
-    but for the batch. Never modified in place.
+    One opset, one channels-first float input (`[batch, C, L]`, `[batch, C, H, W]` or `[batch, C, D, H, W]`),
+    constants as initializers, every shape known but for the batch. Never modified in place.
 
     Attributes:
         name: The file's name, without its folder.
         skeleton: The graph; large initializers are stubs.
         weights: The data of the stubs.
-        input: The image input.
-        input_shape: C, H, W.
+        input: The input.
+        input_shape: C and the extents: C, L or C, H, W or C, D, H, W.
         head: Its own head: output, classes, and the feature tensor in front.
         spine: The values on every path from the input to the output.
         preprocess: What the input expects, as far as we know.
@@ -67,7 +71,7 @@ class Network:
     skeleton: onnx.ModelProto
     weights: Weights = field(repr=False)
     input: str
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     head: Head
     spine: Spine = field(repr=False)
     preprocess: Preprocess
@@ -80,6 +84,21 @@ class Network:
     complete: bool = True
     notes: tuple[str, ...] = ()
     path: Path | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of its images, in pixels.
+
+        Raises:
+            ModelError: If it takes something else.
+        """
+        _, *extents = self.input_shape
+        if len(extents) != 2:
+            raise ModelError(
+                f"'{self.name}' takes {spelled((None, *self.input_shape))}, which is no image "
+                f"{LAYOUTS[2]}. Only image classifiers can be fused."
+            )
+        return extents[0], extents[1]
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -95,15 +114,15 @@ class Network:
 def load(
     path: str | Path,
     *,
-    input_size: tuple[int, int] | None = None,
+    input_size: tuple[int, ...] | None = None,
     preprocess: Preprocess | str | None = None,
 ) -> Network:
-    """Read an image classifier and bring it to the internal form.
+    """Read a classifier and bring it to the internal form.
 
     Args:
         path: An ONNX file of any exporter, opset 7 or newer.
-        input_size: Height and width in pixels at which the network shall run; its own when omitted. When it
-            differs from the network's own, the head is cut off.
+        input_size: The extents at which the network shall run, for images height and width in pixels; its own
+            when omitted. When they differ from the network's own, the head is cut off.
         preprocess: What the input expects: a preset's name or the numbers; a guess with a reason when
             omitted.
 
@@ -111,7 +130,7 @@ def load(
         The network, with every shape inferred.
 
     Raises:
-        ModelError: If the file cannot be read or is not an image classifier.
+        ModelError: If the file cannot be read or is not such a classifier.
         UnsupportedOpError: If it holds operators that ONNX does not define.
     """
     path = Path(path)
@@ -128,7 +147,7 @@ def from_proto(
     model: onnx.ModelProto,
     name: str,
     *,
-    input_size: tuple[int, int] | None = None,
+    input_size: tuple[int, ...] | None = None,
     preprocess: Preprocess | str | None = None,
 ) -> Network:
     """Do what :func:`load` does, with a model that is in memory; `model` stays as it is."""
@@ -136,18 +155,24 @@ def from_proto(
     return network if input_size is None else resize(network, input_size)
 
 
-def resize(network: Network, size: tuple[int, int]) -> Network:
+def resize(network: Network, size: tuple[int, ...]) -> Network:
     """Return a network as it runs at another input size, with its head cut off.
 
     Args:
         network: Any network.
-        size: Height and width in pixels. At its own size the network is returned as it is.
+        size: The extents, for images height and width in pixels. At its own size the network is returned as
+            it is.
 
     Raises:
         ModelError: If the trunk cannot run at this size, as with extents baked into a `Reshape`.
     """
     if min(size) < 1:
-        raise ValueError(f"size (={size}) must be at least 1 pixel in height and width")
+        raise ValueError(f"size (={size}) must be at least 1 in every extent")
+    if len(size) != len(network.input_shape) - 1:
+        raise ModelError(
+            f"its input has the shape {spelled((None, *network.input_shape))}; "
+            f"it cannot run at {_by(size)}, which has another number of extents."
+        )
     if size == network.input_shape[1:]:
         return network
     model, weights = onnx.ModelProto(), dict(network.weights)
@@ -160,7 +185,7 @@ def resize(network: Network, size: tuple[int, int]) -> Network:
     try:
         model = infer_shapes(model)
     except ModelError as error:
-        raise error.at(f"it cannot run at {size[0]}x{size[1]} pixels") from error
+        raise error.at(f"it cannot run at {_by(size)} {_unit(size)}") from error
     return dataclasses.replace(network, skeleton=model, weights=weights, input_shape=shape, complete=False)
 
 
@@ -206,16 +231,17 @@ def _normalised(
     if to_channels_first(model, image):
         notes.append("channels-last input brought to [N, C, H, W]")
     channels, size = _input_extents(model, image)
-    if size is None:
-        size = DEFAULT_SIZE
-        notes.append(f"height and width are open: taken as {size[0]}x{size[1]}")
+    if 0 in size:
+        what = "height and width" if len(size) == 2 else "extents"
+        size = DEFAULT_EXTENTS[len(size)]
+        notes.append(f"{what} are open: taken as {_by(size)}")
     model = _infer(model, weights, image, (channels, *size), notes)
     head, spine, auxiliary = find_head(GraphView(model.graph), image)
     if auxiliary:
         notes.append(f"other outputs dropped: {', '.join(auxiliary)}")
     replace(model.graph.output, [o for o in model.graph.output if o.name == head.output])
     drop_dead(model, weights)
-    known, reason = _preprocessing(preprocess, metadata, producer, channels)
+    known, reason = _preprocessing(preprocess, metadata, producer, (channels, *size))
     return Network(
         name=name,
         skeleton=model,
@@ -249,7 +275,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _image_input(model: onnx.ModelProto) -> str:
-    """Return the one input, which must be an image batch."""
+    """Return the one input, which must be a batch of images, sounds or clips."""
     inputs = list(model.graph.input)
     if len(inputs) != 1:
         names = ", ".join(f"'{value.name}'" for value in inputs) or "none"
@@ -258,29 +284,27 @@ def _image_input(model: onnx.ModelProto) -> str:
         )
     kind = inputs[0].type.tensor_type
     dims = tuple(d.dim_value or None for d in kind.shape.dim)
-    if kind.elem_type != onnx.TensorProto.FLOAT or len(dims) != 4:
+    if kind.elem_type != onnx.TensorProto.FLOAT or len(dims) - 2 not in LAYOUTS:
         found = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
         raise ModelError(
-            f"its input '{inputs[0].name}' is {found} {spelled(dims)}; expected a float image [N, C, H, W]. "
-            "Only image classifiers can be fused."
+            f"its input '{inputs[0].name}' is {found} {spelled(dims)}; expected a float image {LAYOUTS[2]}, "
+            f"or sound {LAYOUTS[1]}, or video {LAYOUTS[3]}. Only such classifiers can be fused."
         )
     return str(inputs[0].name)
 
 
-def _input_extents(model: onnx.ModelProto, image: str) -> tuple[int, tuple[int, int] | None]:
-    """Return the channels of the image input (RGB if open), and its size (None if open)."""
+def _input_extents(model: onnx.ModelProto, image: str) -> tuple[int, tuple[int, ...]]:
+    """Return the channels of the input (if open: RGB, or one for sound), and its extents (0 where open)."""
     value = next(item for item in model.graph.input if item.name == image)
-    _, channels, height, width = (d.dim_value for d in value.type.tensor_type.shape.dim)
-    channels = 3 if channels < 1 else channels
-    if channels not in (1, 3):
+    _, channels, *extents = (max(d.dim_value, 0) for d in value.type.tensor_type.shape.dim)
+    channels = channels or (1 if len(extents) == 1 else 3)
+    if len(extents) == 2 and channels not in (1, 3):
         raise ModelError(f"its input '{image}' has {channels} channels; expected 1 (grey) or 3 (RGB).")
-    if height < 1 or width < 1:
-        return channels, None
-    return channels, (height, width)
+    return channels, tuple(extents)
 
 
 def _infer(
-    model: onnx.ModelProto, weights: Weights, image: str, extents: tuple[int, int, int], notes: list[str]
+    model: onnx.ModelProto, weights: Weights, image: str, extents: tuple[int, ...], notes: list[str]
 ) -> onnx.ModelProto:
     """Free the batch and infer every shape; constant parts are folded on the way."""
     set_extents(model, image, (BATCH, *extents))
@@ -296,15 +320,18 @@ def _infer(
 
 
 def _preprocessing(
-    given: Preprocess | str | None, metadata: Metadata, producer: str, channels: int
+    given: Preprocess | str | None, metadata: Metadata, producer: str, shape: tuple[int, ...]
 ) -> tuple[Preprocess, str]:
-    """Return what the input expects, and how we know."""
+    """Return what an input of this shape (C and the extents) expects, and how we know."""
+    channels, *extents = shape
     if isinstance(given, str):
         given = PRESETS.get(given) or _unknown_preset(given)
     if given is not None:
-        return check_preprocess(given, channels), "given"
+        return _check_order(check_preprocess(given, channels), extents), "given"
     if metadata.input is not None:
         return check_preprocess(metadata.input.preprocess, channels), "the file says so"
+    if len(extents) != 2:
+        return Preprocess(), "raw numbers: no image"
     if channels == 1:
         return Preprocess(order="grey"), "guessed: one channel"
     for mark, preset in (("tf2onnx", "inception"), ("keras", "inception"), ("caffe", "caffe")):
@@ -330,6 +357,25 @@ def check_preprocess(convention: Preprocess, channels: int) -> Preprocess:
             f"its preprocessing is for grey images, its input has {channels} channels. Use rgb or bgr."
         )
     return convention
+
+
+def _check_order(convention: Preprocess, extents: list[int]) -> Preprocess:
+    """Return `convention` if an input with these extents has the channels that it orders."""
+    if len(extents) != 2 and convention.order != "rgb":
+        raise ModelError(
+            f"its preprocessing orders channels as {convention.order}, its input is no image. "
+            "Give scale, mean and std alone."
+        )
+    return convention
+
+
+def _by(size: tuple[int, ...]) -> str:
+    """Return extents for people: `224x224`."""
+    return "x".join(map(str, size))
+
+
+def _unit(size: tuple[int, ...]) -> str:
+    return {1: "samples", 2: "pixels"}.get(len(size), "frames and pixels")
 
 
 def _unknown_preset(name: str) -> Preprocess:

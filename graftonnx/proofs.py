@@ -89,7 +89,7 @@ def check_identity(parent: Network, branch: str, image: Array, feature: Array) -
     Args:
         parent: The network alone.
         branch: Its letter, for the message.
-        image: The branch's input, [N, C, H, W].
+        image: The branch's input, [N, C, *extents].
         feature: What the branch made of it.
 
     Raises:
@@ -112,7 +112,7 @@ def compare_with_file(parent: Network, image: Array, feature: Array) -> float | 
 
     Args:
         parent: The network, as it was loaded from a file.
-        image: The branch's input, [N, C, H, W].
+        image: The branch's input, [N, C, *extents].
         feature: What the branch made of it.
 
     Returns:
@@ -133,7 +133,7 @@ def compare_with_file(parent: Network, image: Array, feature: Array) -> float | 
         return None
     session = open_session(with_outputs(model, [wanted]), provider="cpu", threads=1, optimise=False)
     if session.input_shape[1] != image.shape[1] and session.input_shape[-1] == image.shape[1]:
-        image = image.transpose(0, 2, 3, 1)
+        image = np.moveaxis(image, 1, -1)
     images = np.ascontiguousarray(image, onnx.helper.tensor_dtype_to_np_dtype(element))
     rows = [session.run(row[None], outputs=[wanted])[0] for row in images]
     expected = np.concatenate(rows).astype(feature.dtype)
@@ -157,6 +157,5 @@ def _blamed(names: Mapping[str, str], values: list[Array]) -> str:
 
 
 def _images(shape: tuple[int | str | None, ...]) -> Array:
-    _, channels, height, width = shape
-    rng = np.random.default_rng(0)
-    return rng.random((max(BATCHES), int(channels or 3), int(height or 1), int(width or 1)), np.float32)
+    extents = [int(extent or 1) for extent in shape[1:]]
+    return np.random.default_rng(0).random((max(BATCHES), *extents), np.float32)

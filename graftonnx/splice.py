@@ -11,7 +11,7 @@ checked before anything is built. The parents are never modified.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,8 +100,7 @@ def splice(
     branches = {letter: cut(letter, network) for letter, network in parents.items()}
     layouts = check_plan(branches, plan)
     rng = np.random.default_rng(seed)
-    height, width = plan.input_size
-    image = gs.Variable(INPUT, np.float32, (BATCH, 3, height, width))
+    image = gs.Variable(INPUT, np.float32, (BATCH, *shared_shape(parents.values(), plan.input_size)))
     logits = gs.Variable(OUTPUT, np.float32, (BATCH, head.classes))
     nodes: list[gs.Node] = []
     values: dict[str, gs.Variable] = {}
@@ -116,7 +115,7 @@ def splice(
             letter,
             branch.network.preprocess,
             channels,
-            ((height, width), (size[0], size[1])),
+            (plan.input_size, tuple(size)),
         )
         nodes += graph.nodes
     nodes += _head(branches, values, head, rng, logits)
@@ -132,6 +131,12 @@ def splice(
     weights |= made
     drop_dead(model, weights)
     return infer_shapes(model), weights
+
+
+def shared_shape(parents: Iterable[Network], size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return channels and extents of the fused network's input: images have RGB, others what parents take."""
+    channels = 3 if len(size) == 2 else max(parent.input_shape[0] for parent in parents)
+    return channels, *size
 
 
 def cut(letter: str, network: Network) -> Branch:

@@ -124,3 +124,70 @@ def saved(model: onnx.ModelProto, path: Path) -> Path:
     """Write a model and return its path."""
     onnx.save_model(model, path)
     return path
+
+
+def token_net(
+    *, size: int = 16, patch: int = 4, width: int = 12, depth: int = 2, prefix: int = 1, seed: int = 0
+) -> onnx.ModelProto:
+    """Patches, class tokens in front, residual blocks t0, t1, … of two layers; the mean of the tokens, Gemm."""
+    net = Builder(seed)
+    side = size // patch
+    weight = net.weight("embed.weight", width, 3, patch, patch)
+    value = net.node("Conv", ["image", weight], "embed", kernel_shape=[patch] * 2, strides=[patch] * 2)
+    value = net.node("Reshape", [value, net.ints("columns", 0, width, side * side)], "flat_patches")
+    value = net.node("Transpose", [value], "patches", perm=[0, 2, 1])
+    if prefix:
+        net.initializers.append(numpy_helper.from_array(np.ones((1, prefix, width), np.float32), "class"))
+        first = net.node("ReduceMean", [value], "mean", axes=[1], keepdims=1)
+        tokens = net.node("Add", [first, "class"], "class_tokens")
+        value = net.node("Concat", [tokens, value], "tokens", axis=1)
+    for index in range(depth):
+        inner = net.node("MatMul", [value, net.weight(f"t{index}.in", width, 2 * width)], f"t{index}.hidden")
+        inner = net.node("Relu", [inner], f"t{index}.active")
+        inner = net.node("MatMul", [inner, net.weight(f"t{index}.out", 2 * width, width)], f"t{index}.change")
+        value = net.node("Add", [value, inner], f"t{index}")
+    value = net.node("ReduceMean", [value], "pooled", axes=[1], keepdims=0)
+    net.node("Gemm", [value, net.weight("fc", 4, width)], "scores", transB=1)
+    return net.model("scores", ["batch", 4], image=["batch", 3, size, size])
+
+
+def windowed_net(*, size: int = 16, width: int = 12, window: int = 2, seed: int = 0) -> onnx.ModelProto:
+    """Maps whose channels come last; the inner layer of each residual block w0, w1 sees one window at a time."""
+    net = Builder(seed)
+    side = size // 4
+    weight = net.weight("embed.weight", width, 3, 4, 4)
+    value = net.node("Conv", ["image", weight], "embed", kernel_shape=[4, 4], strides=[4, 4])
+    value = net.node("Transpose", [value], "last", perm=[0, 2, 3, 1])
+    for index in range(2):
+        name, count = f"w{index}", side // window
+        split = net.ints(f"{name}.split", -1, count, window, count, window, width)
+        inner = net.node("Reshape", [value, split], f"{name}.split_out")
+        inner = net.node("Transpose", [inner], f"{name}.grouped", perm=[0, 1, 3, 2, 4, 5])
+        inner = net.node(
+            "Reshape", [inner, net.ints(f"{name}.to", -1, window * window, width)], f"{name}.windows"
+        )
+        inner = net.node("MatMul", [inner, net.weight(f"{name}.weight", width, width)], f"{name}.mixed")
+        inner = net.node("Add", [inner, f"{name}.windows"], f"{name}.inside")
+        back = net.ints(f"{name}.back", -1, count, count, window, window, width)
+        inner = net.node("Reshape", [inner, back], f"{name}.unfolded")
+        inner = net.node("Transpose", [inner], f"{name}.ungrouped", perm=[0, 1, 3, 2, 4, 5])
+        inner = net.node("Reshape", [inner, net.ints(f"{name}.whole", -1, side, side, width)], f"{name}.maps")
+        value = net.node("Add", [value, inner], name)
+    value = net.node("ReduceMean", [value], "pooled", axes=[1, 2], keepdims=0)
+    net.node("Gemm", [value, net.weight("fc", 4, width)], "scores", transB=1)
+    return net.model("scores", ["batch", 4], image=["batch", 3, size, size])
+
+
+def grid_cnn(extents: Sequence[int], *, channels: int = 2, seed: int = 0) -> onnx.ModelProto:
+    """Blocks r0, r1, r2 with a kernel axis for each extent; the second halves them; pool, Gemm -> `scores`."""
+    net = Builder(seed)
+    axes = len(extents)
+    value, inner = "image", channels
+    for index, (width, stride) in enumerate(((4, 1), (8, 2), (8, 1))):
+        weight = net.weight(f"r{index}.weight", width, inner, *[3] * axes)
+        attributes = {"kernel_shape": [3] * axes, "pads": [1] * 2 * axes, "strides": [stride] * axes}
+        value = net.node("Conv", [value, weight], f"r{index}.conv", **attributes)
+        value, inner = net.node("Relu", [value], f"r{index}"), width
+    value = net.node("Flatten", [net.node("GlobalAveragePool", [value], "pooled")], "flat", axis=1)
+    net.node("Gemm", [value, net.weight("fc", 4, inner)], "scores", transB=1)
+    return net.model("scores", ["batch", 4], image=["batch", channels, *extents])

@@ -253,7 +253,7 @@ def test_a_plan_with_a_cycle_is_refused_naming_the_skip(a: Network) -> None:
 
 def test_a_plan_for_other_sizes_is_refused(a: Network, b: Network) -> None:
     plan = match(a, b)
-    with pytest.raises(PlanError, match=r"the plan runs parent 'a' at 16x16 pixels, but .* loaded at 24x24"):
+    with pytest.raises(PlanError, match=r"the plan runs parent 'a' at 16x16, but .* loaded at 24x24"):
         fuse(from_proto(residual_cnn(), "a.onnx", input_size=(24, 24)), b, classes=5, plan=plan)
 
 

@@ -121,4 +121,5 @@ def convention(network: Network) -> str:
     def numbers(values: tuple[float, ...]) -> str:
         return f"{values[0]:g}" if len(values) == 1 else f"[{', '.join(f'{v:g}' for v in values)}]"
 
-    return f"{given.order}, (x * {given.scale:g} - {numbers(given.mean)}) / {numbers(given.std)}"
+    formula = f"(x * {given.scale:g} - {numbers(given.mean)}) / {numbers(given.std)}"
+    return f"{given.order}, {formula}" if len(network.input_shape) == 3 else formula

@@ -7,13 +7,11 @@ import onnx
 from graftonnx.graph import GraphView, ints
 from graftonnx.normalise.constants import replace
 
-TO_CHANNELS_FIRST = (0, 3, 1, 2)
-TO_CHANNELS_LAST = (0, 2, 3, 1)
 CHANNELS = (1, 3)
 
 
 def to_channels_first(model: onnx.ModelProto, name: str) -> bool:
-    """Make the image input `name` channels-first, in place.
+    """Make the input `name` channels-first, in place; the second only for images.
 
         NHWC ─ Transpose(0,3,1,2) ─ Conv     becomes     NCHW ─ Conv
         NHWC ─ anything else                 becomes     NCHW ─ Transpose(0,2,3,1) ─ anything else
@@ -24,25 +22,25 @@ def to_channels_first(model: onnx.ModelProto, name: str) -> bool:
     graph = model.graph
     value = next(item for item in graph.input if item.name == name)
     dims = value.type.tensor_type.shape.dim
-    if len(dims) != 4:
-        return False
+    rank = len(dims)
+    to_first, to_last = (0, rank - 1, *range(1, rank - 1)), (0, *range(2, rank), 1)
     view = GraphView(graph)
     readers = view.consumers[name]
-    transposes = [n for n in readers if n.op_type == "Transpose" and ints(n, "perm") == TO_CHANNELS_FIRST]
+    transposes = [n for n in readers if n.op_type == "Transpose" and ints(n, "perm") == to_first]
     if readers and len(transposes) == len(readers):
         for transpose in transposes:
             _rename_reads(view, transpose.output[0], name)
         dropped = {id(node) for node in transposes}
         replace(graph.node, [node for node in view.nodes if id(node) not in dropped])
-    elif dims[3].dim_value in CHANNELS and dims[1].dim_value not in CHANNELS:
+    elif rank == 4 and dims[3].dim_value in CHANNELS and dims[1].dim_value not in CHANNELS:
         last = f"{name}/channels_last"
         _rename_reads(view, name, last)
-        transpose = onnx.helper.make_node("Transpose", [name], [last], name=last, perm=TO_CHANNELS_LAST)
+        transpose = onnx.helper.make_node("Transpose", [name], [last], name=last, perm=to_last)
         replace(graph.node, [transpose, *view.nodes])
     else:
         return False
     ordered = [onnx.TensorShapeProto.Dimension() for _ in dims]
-    for target, source in zip(ordered, TO_CHANNELS_FIRST, strict=True):
+    for target, source in zip(ordered, to_first, strict=True):
         target.CopyFrom(dims[source])
     replace(dims, ordered)
     return True

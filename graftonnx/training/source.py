@@ -101,6 +101,11 @@ def _shapes(model: onnx.ModelProto) -> tuple[int, int, int]:
         )
     image, logits = inputs[0], model.graph.output[0]
     given, made = _dims(image), _dims(logits)
+    if len(given) in (3, 5):
+        raise ModelError(
+            f"its input '{image.name}' has shape {given}; only networks that take images [batch, 3, H, W] "
+            "can be trained here. Train the module that graftonnx.to_torch gives."
+        )
     if image.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(given) != 4 or given[1] != 3:
         raise ModelError(
             f"its input '{image.name}' has shape {given}, expected float32 [batch, 3, H, W]. Fuse it first."

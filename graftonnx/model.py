@@ -10,11 +10,12 @@ import onnx
 
 from graftonnx import files
 from graftonnx.errors import GraftError, ModelError
-from graftonnx.graph import GraphView
+from graftonnx.graph import GraphView, value_shapes
 from graftonnx.metadata import PRESETS, Metadata, Preprocess, read_metadata
 from graftonnx.normalise.batch import free_batch
 from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
 from graftonnx.normalise.dtypes import widen
+from graftonnx.normalise.extents import free_extents
 from graftonnx.normalise.inference import infer_shapes, set_extents
 from graftonnx.normalise.layout import to_channels_first
 from graftonnx.normalise.opset import check_operators, convert_opset, declared_opset, inline_functions
@@ -181,9 +182,13 @@ def resize(network: Network, size: tuple[int, ...]) -> Network:
     replace(model.graph.output, [onnx.helper.make_tensor_value_info(feature, onnx.TensorProto.FLOAT, None)])
     drop_dead(model, weights)
     shape = (network.input_shape[0], *size)
-    set_extents(model, network.input, (BATCH, *shape))
+    free_extents(model, weights)
     try:
+        set_extents(model, network.input, (BATCH, *shape))
         model = infer_shapes(model)
+        while fold(model, weights):
+            model = infer_shapes(model)
+        _check_batch(model, network.input, (1, *shape))
     except ModelError as error:
         raise error.at(f"it cannot run at {_by(size)} {_unit(size)}") from error
     return dataclasses.replace(network, skeleton=model, weights=weights, input_shape=shape, complete=False)
@@ -315,8 +320,31 @@ def _infer(
     model = infer_shapes(model)
     if free_batch(model, weights, image):
         notes.append("batch made dynamic")
+        try:
+            _check_batch(model, image, (2, *extents))
+        except ModelError as error:
+            raise error.at("its batch is fixed to 1 and could not be freed") from error
     set_extents(model, image, (BATCH, *extents))
     return infer_shapes(model)
+
+
+def _check_batch(model: onnx.ModelProto, image: str, shape: tuple[int, ...]) -> None:
+    """Check that every output has as many rows as the input, by inferring shapes with a given batch.
+
+    Raises:
+        ModelError: If one has not, or the shapes do not fit together.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    set_extents(copy, image, shape)
+    shapes = value_shapes(infer_shapes(copy).graph)
+    for output in model.graph.output:
+        found = shapes.get(output.name)
+        if found and found[0] not in (None, shape[0]):
+            raise ModelError(
+                f"a batch of {shape[0]} gives '{output.name}' {spelled(found)}: extents are baked into its "
+                "constants that could not be freed. Export it with a dynamic batch, at the size it shall run."
+            )
 
 
 def _preprocessing(

@@ -13,12 +13,14 @@ from onnx import TensorProto, helper, numpy_helper
 from graftonnx.errors import GraftError, ModelError, UnsupportedOpError
 from graftonnx.metadata import PRESETS, Preprocess
 from graftonnx.model import from_proto, load, save
+from graftonnx.normalise.extents import follow
 from graftonnx.normalise.opset import OPSET
-from graftonnx.runtime import open_session
+from graftonnx.runtime import open_session, with_outputs
 
 
-def run(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
-    return open_session(model, provider="cpu", threads=1, optimise=False).run(image)[0]
+def run(model: onnx.ModelProto, image: np.ndarray, output: str | None = None) -> np.ndarray:
+    session = open_session(model, provider="cpu", threads=1, optimise=False)
+    return session.run(image, outputs=[output or session.output_names[0]])[0]
 
 
 @pytest.fixture
@@ -51,6 +53,43 @@ def test_a_baked_batch_becomes_dynamic(image: np.ndarray) -> None:
     three = np.concatenate([image, image[:, :, ::-1], 1 - image])
     rows = np.concatenate([run(model, row[None]) for row in three])
     np.testing.assert_allclose(run(network.proto, three), rows, rtol=1e-5, atol=1e-6)
+
+
+def test_batch_one_in_slices_resizes_and_states_is_freed() -> None:
+    net = Builder()
+    value = net.block("image", "r0", 3, 8)
+    ends = net.ints("starts", 0, 0), net.ints("ends", 1, 6), net.ints("axes", 0, 1)
+    value = net.node("Slice", [value, *ends], "sliced")
+    value = net.node("Resize", [value, "", "", net.ints("sizes", 1, 6, 4, 4)], "resized", mode="linear")
+    value = net.node("Reshape", [value, net.ints("tokens", 1, 6, 16)], "columns")
+    value = net.node("Transpose", [value], "steps", perm=[2, 0, 1])
+    weights = net.weight("w", 1, 20, 6), net.weight("r", 1, 20, 5), net.weight("b", 1, 40)
+    states = net.weight("h", 1, 1, 5), net.weight("c", 1, 1, 5)
+    value = net.node("LSTM", [value, *weights, "", *states], "all_steps", hidden_size=5)
+    value = net.node("Squeeze", [value, net.ints("direction", 1)], "squeezed")
+    value = net.node("Gather", [value, net.ints("last", -1)], "taken", axis=0)
+    value = net.node("Squeeze", [value, net.ints("zero", 0)], "row")
+    net.node("Gemm", [value, net.weight("fc", 4, 5)], "scores", transB=1)
+    model = net.model("scores", [1, 4], image=[1, 3, 16, 16])
+    rows = np.random.default_rng(0).random((8, 3, 16, 16), np.float32)
+    expected = np.concatenate([run(model, row[None]) for row in rows])
+    np.testing.assert_allclose(run(from_proto(model, "net").proto, rows), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_that_cannot_be_freed_is_refused() -> None:
+    net = Builder()
+    value = net.block("image", "r0", 3, 8)
+    value = net.node("Reshape", [value, net.ints("joined", 8, 256)], "merged")
+    value = net.node("Reshape", [value, net.ints("parted", 1, 8, 16, 16)], "back")
+    value = net.node("Mul", [net.weight("each", 2, 8, 16, 16), value], "twice")
+    value = net.node("GlobalAveragePool", [value], "pooled")
+    value = net.node("Flatten", [value], "flat", axis=1)
+    value = net.node("Gemm", [value, net.weight("fc", 4, 8)], "rows", transB=1)
+    net.node("ReduceMean", [value], "scores", axes=[0])
+    with pytest.raises(
+        ModelError, match="its batch is fixed to 1 and could not be freed: a batch of 2 gives"
+    ):
+        from_proto(net.model("scores", [1, 4], image=[1, 3, 16, 16]), "net")
 
 
 def test_a_class_token_is_expanded_to_the_batch(image: np.ndarray) -> None:
@@ -217,11 +256,54 @@ def test_another_input_size_cuts_the_head_off() -> None:
     assert [value.name for value in network.proto.graph.output] == ["r1"]
 
 
+def shuffle(size: int, *, batch: int | str = 1) -> onnx.ModelProto:
+    """Channels are shuffled as ShuffleNet does, the batch and the size baked into both reshapes."""
+    net = Builder()
+    value = net.block("image", "r0", 3, 8)
+    value = net.node("Reshape", [value, net.ints("split", 1, 2, 4, size, size)], "split_out")
+    value = net.node("Transpose", [value], "turned", perm=[0, 2, 1, 3, 4])
+    value = net.node("Reshape", [value, net.ints("join", 1, 8, size, size)], "shuffled")
+    value = net.block(value, "r1", 8, 8)
+    value = net.node("Reshape", [value, net.ints("columns", 1, 8, size * size)], "tokens")
+    value = net.node("Softmax", [value], "weighted", axis=2)
+    value = net.node("ReduceMax", [value], "pooled", axes=[2], keepdims=0)
+    net.node("Gemm", [value, net.weight("fc", 4, 8)], "scores", transB=1)
+    return net.model("scores", [batch, 4], image=[batch, 3, size, size])
+
+
+def test_extents_baked_into_reshapes_follow_the_input_size() -> None:
+    found = from_proto(shuffle(16), "net", input_size=(12, 12))
+    expected = from_proto(shuffle(12), "net")
+    image = np.random.default_rng(0).random((3, 3, 12, 12), np.float32)
+    assert {node.op_type for node in found.view.nodes} <= {node.op_type for node in expected.view.nodes}
+    value = found.head.feature
+    wanted = with_outputs(expected.proto, [value])
+    np.testing.assert_array_equal(run(found.proto, image), run(wanted, image, output=value))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "recipe"),
+    [
+        ((None, 8, 4, 4), (None, 2, 4, 4, 4), [-1, 2, 4, (2,), (3,)]),
+        ((None, 2, 4, 5, 5), (None, 8, 5, 5), [-1, (1, 2), (3,), (4,)]),
+        ((None, 8, 3, 5), (None, 8, 15), [-1, (1,), (2, 3)]),
+        ((None, 8, 15), (None, 8, 3, 5), [-1, (1,), 3, 5]),
+        ((4, None, 6), (4, None, 2, 3), [(0,), -1, 2, 3]),
+        ((None, 8, 1, 1), (None, 8), [-1, (1,)]),
+        ((None, 3, 4), (None, 6), None),
+        ((None, 3, 4), (None, None), None),
+    ],
+)
+def test_the_extents_of_a_reshape_follow_from_its_source(
+    source: tuple[int | None, ...], target: tuple[int | None, ...], recipe: list[object] | None
+) -> None:
+    assert follow(source, target) == recipe
+
+
 def test_a_network_with_baked_extents_refuses_another_size_with_the_first_reason() -> None:
     net = Builder()
     value = net.block("image", "r0", 3, 8)
-    value = net.node("Reshape", [value, net.ints("shape", 0, 8, 16, 16)], "baked")
-    value = net.node("Add", [value, net.block("image", "r1", 3, 8)], "sum")
+    value = net.node("Add", [value, net.weight("position", 1, 8, 16, 16)], "sum")
     value = net.node("GlobalAveragePool", [value], "pooled")
     value = net.node("Flatten", [value], "flat", axis=1)
     net.node("Gemm", [value, net.weight("fc", 4, 8)], "scores", transB=1)

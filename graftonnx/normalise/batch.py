@@ -1,9 +1,18 @@
-"""Free the batch extent that old exporters baked into the targets of `Reshape` and the operands of `Concat`.
+"""Free the batch extent that old exporters baked into the constants of a graph.
 
 The batch is followed through the graph as an axis: it starts as axis 0 of the input, moves with `Transpose`,
-and merges with its neighbour in a `Reshape`, where it stays the outer one. A constant target then gets -1 at
-that axis, and a constant that is concatenated to a batch (a class token) is expanded to it. Whether the
-result is right is proven later, by running it with batch 1 and batch 3.
+`Squeeze`, `Gather` and their like, and merges with its neighbour in a `Reshape`, where it stays the outer
+one.
+
+| baked in | becomes |
+|---|---|
+| the target of a `Reshape` | -1 at the batch's axis |
+| an operand of a `Concat` (a class token), the first state of an `LSTM` | expanded to the batch |
+| the ends of a `Slice` that keeps the one row | no end |
+| the sizes of a `Resize` | sizes of the other axes only |
+
+`Expand`, `Tile` and broadcasting leave an extent of 1 open by themselves. Whether the result is right is
+checked by shape inference with batch 2, and proven later, by running it with batch 1 and batch 3.
 """
 
 from __future__ import annotations
@@ -12,14 +21,18 @@ import math
 
 import numpy as np
 import onnx
+from onnx import NodeProto
 
-from graftonnx.graph import GraphView, integer, ints, sort_nodes
+from graftonnx.graph import GraphView, attribute, integer, ints, sort_nodes
 from graftonnx.normalise.constants import replace
 from graftonnx.weights import Weights, add_initializer
 
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+NO_END = np.iinfo(np.int64).max
+
 
 def free_batch(model: onnx.ModelProto, weights: Weights, name: str) -> int:
-    """Make constant `Reshape` targets independent of the batch, in place.
+    """Make constants independent of the batch, in place.
 
     Args:
         model: A skeleton whose shapes were inferred with batch 1.
@@ -27,94 +40,181 @@ def free_batch(model: onnx.ModelProto, weights: Weights, name: str) -> int:
         name: The image input.
 
     Returns:
-        The number of targets and operands that were rewritten.
+        The number of constants that were rewritten.
     """
-    view = GraphView(model.graph)
+    freeing = _Freeing(model, weights)
     first = len(model.graph.node)
     axis: dict[str, int] = {name: 0}
     rewritten = 0
-    for node in view.nodes:
+    for node in freeing.view.nodes:
         carrier = next((item for item in node.input if item in axis), None)
-        if carrier is None:
+        if carrier is None or node.op_type in ("Shape", "Size"):
             continue
         position = axis[carrier]
-        if node.op_type == "Shape":
-            continue
-        if node.op_type == "Transpose":
-            position = ints(node, "perm").index(position)
-        elif node.op_type == "Reshape" and node.input[0] == carrier:
-            source, target = view.shapes.get(carrier), view.shapes.get(node.output[0])
-            if source is None or target is None or None in source or None in target:
-                continue
-            position = _carried([s or 0 for s in source], [t or 0 for t in target], position)
-            rewritten += _free_target(model, weights, view, node, position)
-        elif node.op_type == "Concat":
-            for index, operand in enumerate(node.input):
-                if operand not in axis:
-                    rewritten += _expand_operand(model, weights, view, node, index, carrier, position)
-        for output in node.output:
-            axis[output] = position
+        for index, output in enumerate(node.output):
+            moved = _moved(freeing.view, node, carrier, position, index)
+            if output and moved is not None:
+                axis[output] = moved
+        rewritten += freeing.free(node, carrier, position, axis)
     if len(model.graph.node) > first:
         replace(model.graph.node, sort_nodes(model.graph.node))
     return rewritten
 
 
-def _carried(source: list[int], target: list[int], position: int) -> int:
+def _moved(view: GraphView, node: NodeProto, carrier: str, position: int, output: int) -> int | None:
+    """Return the axis of the batch in an output of `node`; None if it is gone, or nobody knows where."""
+    before, after = view.shapes.get(carrier), view.shapes.get(node.output[output])
+    if before is None or after is None:
+        return None
+    kind = node.op_type
+    if kind == "Transpose":
+        return (ints(node, "perm") or tuple(reversed(range(len(before))))).index(position)
+    if kind == "Reshape":
+        return None if None in before or None in after else _carried(before, after, position)
+    if kind == "Flatten":
+        return 0 if position < integer(node, "axis", 1) % (len(before) + 1) else 1
+    if kind == "Unsqueeze":
+        added = {axis % len(after) for axis in _axes(view, node) or ()}
+        return [axis for axis in range(len(after)) if axis not in added][position]
+    if kind == "Squeeze" or (len(after) < len(before) and kind.startswith(("Reduce", "Arg"))):
+        return _without(view, node, before, position)
+    if kind == "Gather" and carrier == node.input[0]:
+        axis = integer(node, "axis", 0) % len(before)
+        shift = len(after) - len(before) if axis < position else 0
+        return None if axis == position else position + shift
+    if kind in RECURRENT and integer(node, "layout", 0) == 0:
+        return 2 if output == 0 else 1
+    if kind == "Einsum":
+        return _in_equation(node, carrier, position)
+    moved = position + len(after) - len(before)
+    return moved if 0 <= moved < len(after) else None
+
+
+def _carried(source: tuple[int | None, ...], target: tuple[int | None, ...], position: int) -> int:
     """Return the axis of `target` that holds the batch, which is axis `position` of `source`."""
-    outer = math.prod(source[:position])
-    return next((axis for axis in range(len(target)) if math.prod(target[:axis]) == outer), 0)
+    outer = math.prod(extent or 0 for extent in source[:position])
+    before = (math.prod(extent or 0 for extent in target[:axis]) for axis in range(len(target)))
+    return next((axis for axis, product in enumerate(before) if product == outer), 0)
 
 
-def _free_target(
-    model: onnx.ModelProto, weights: Weights, view: GraphView, node: onnx.NodeProto, position: int
-) -> int:
-    given = view.constant(node.input[1])
-    shape = view.shapes[node.output[0]]
-    if given is None or position >= len(shape):
+def _axes(view: GraphView, node: NodeProto) -> tuple[int, ...] | None:
+    """Return the axes of a Squeeze, an Unsqueeze or a reduction; None if it names none."""
+    if len(node.input) > 1 and node.input[1]:
+        given = view.constant(node.input[1])
+        return None if given is None else tuple(int(axis) for axis in given.ravel())
+    if node.op_type.startswith("Arg"):
+        return (integer(node, "axis", 0),)
+    return ints(node, "axes") or None
+
+
+def _without(view: GraphView, node: NodeProto, before: tuple[int | None, ...], position: int) -> int | None:
+    """Return the batch's axis after some axes are removed."""
+    rank = len(before)
+    given = _axes(view, node)
+    if given is None and node.op_type != "Squeeze":
+        return None
+    ones = (axis for axis, extent in enumerate(before) if extent == 1)
+    removed = {axis % rank for axis in (ones if given is None else given)}
+    return None if position in removed else position - sum(axis < position for axis in removed)
+
+
+def _in_equation(node: NodeProto, carrier: str, position: int) -> int | None:
+    terms, _, result = str(attribute(node, "equation", "")).replace(" ", "").partition("->")
+    if "." in terms or not result:
+        return None
+    letter = terms.split(",")[list(node.input).index(carrier)][position]
+    found = result.find(letter)
+    return None if found < 0 else found
+
+
+class _Freeing:
+    """Rewrites one node after the other."""
+
+    def __init__(self, model: onnx.ModelProto, weights: Weights) -> None:
+        self.model = model
+        self.weights = weights
+        self.view = GraphView(model.graph)
+
+    def free(self, node: NodeProto, carrier: str, position: int, axis: dict[str, int]) -> int:
+        """Free what is baked into `node`; `carrier` is an input that has the batch at `position`."""
+        if node.op_type == "Reshape" and carrier == node.input[0] and node.output[0] in axis:
+            return self._target(node, axis[node.output[0]])
+        if node.op_type == "Slice" and carrier == node.input[0]:
+            return self._ends(node, position)
+        if node.op_type == "Resize" and carrier == node.input[0]:
+            return self._sizes(node, position)
+        if node.op_type == "Concat":
+            if integer(node, "axis", 0) % len(self.view.shapes[carrier]) == position:
+                return 0
+            batchless = [index for index, name in enumerate(node.input) if name not in axis]
+            return sum(self._expand(node, index, carrier, position, position) for index in batchless)
+        if node.op_type in RECURRENT and carrier == node.input[0] and integer(node, "layout", 0) == 0:
+            states = [index for index in (5, 6) if index < len(node.input) and node.input[index]]
+            batchless = [index for index in states if node.input[index] not in axis]
+            return sum(self._expand(node, index, carrier, position, 1) for index in batchless)
         return 0
-    freed = [-1 if index == position else int(extent or 0) for index, extent in enumerate(shape)]
-    if [int(extent) for extent in given.ravel()] == freed:
-        return 0
-    target = f"{node.output[0]}/free_batch"
-    add_initializer(model, weights, target, np.array(freed, dtype=np.int64))
-    replace(node.input, [node.input[0], target])
-    replace(node.attribute, [item for item in node.attribute if item.name != "allowzero"])
-    return 1
 
+    def _constant(self, name: str, values: list[int]) -> str:
+        add_initializer(self.model, self.weights, name, np.array(values, dtype=np.int64))
+        return name
 
-def _expand_operand(
-    model: onnx.ModelProto,
-    weights: Weights,
-    view: GraphView,
-    node: onnx.NodeProto,
-    index: int,
-    carrier: str,
-    position: int,
-) -> int:
-    """Expand a batchless operand of a Concat to the batch of its neighbour `carrier`.
+    def _target(self, node: NodeProto, position: int) -> int:
+        given, shape = self.view.constant(node.input[1]), self.view.shapes[node.output[0]]
+        if given is None:
+            return 0
+        freed = [-1 if index == position else int(extent or 0) for index, extent in enumerate(shape)]
+        if [int(extent) for extent in given.ravel()] == freed:
+            return 0
+        replace(node.input, [node.input[0], self._constant(f"{node.output[0]}/free_batch", freed)])
+        replace(node.attribute, [item for item in node.attribute if item.name != "allowzero"])
+        return 1
 
-    constant ─ Concat     becomes     constant ─ Expand(1, …, batch, …, 1) ─ Concat
-    """
-    operand = node.input[index]
-    shape = view.shapes.get(operand)
-    if shape is None or position >= len(shape) or shape[position] != 1:
-        return 0
-    if integer(node, "axis", 0) % len(shape) == position:
-        return 0
-    name = f"{node.output[0]}/expand{index}"
-    before, after = f"{name}/before", f"{name}/after"
-    add_initializer(model, weights, before, np.ones(position, np.int64))
-    add_initializer(model, weights, after, np.ones(len(shape) - position - 1, np.int64))
-    model.graph.node.extend(
-        [
-            onnx.helper.make_node(
-                "Shape", [carrier], [f"{name}/batch"], name=f"{name}/batch", start=position, end=position + 1
-            ),
-            onnx.helper.make_node(
-                "Concat", [before, f"{name}/batch", after], [f"{name}/target"], name=f"{name}/target", axis=0
-            ),
-            onnx.helper.make_node("Expand", [operand, f"{name}/target"], [name], name=name),
-        ]
-    )
-    node.input[index] = name
-    return 1
+    def _ends(self, node: NodeProto, position: int) -> int:
+        rank = len(self.view.shapes[node.input[0]])
+        starts, ends = (self.view.constant(name) for name in node.input[1:3])
+        named = len(node.input) > 3 and node.input[3]
+        axes = self.view.constant(node.input[3]) if named else np.arange(rank)
+        if starts is None or ends is None or axes is None:
+            return 0
+        freed = [int(end) for end in ends.ravel()]
+        for index, axis in enumerate(axes.ravel()):
+            if int(axis) % rank == position and int(starts.ravel()[index]) == 0 and freed[index] == 1:
+                freed[index] = int(NO_END)
+        if freed == [int(end) for end in ends.ravel()]:
+            return 0
+        node.input[2] = self._constant(f"{node.output[0]}/free_batch", freed)
+        return 1
+
+    def _sizes(self, node: NodeProto, position: int) -> int:
+        sizes = self.view.constant(node.input[3]) if len(node.input) > 3 and node.input[3] else None
+        if sizes is None or ints(node, "axes") or (len(node.input) > 1 and node.input[1]):
+            return 0
+        axes = [axis for axis in range(sizes.size) if axis != position]
+        kept = [int(sizes.ravel()[axis]) for axis in axes]
+        node.input[3] = self._constant(f"{node.output[0]}/free_batch", kept)
+        node.attribute.append(onnx.helper.make_attribute("axes", axes))
+        return 1
+
+    def _expand(self, node: NodeProto, index: int, carrier: str, position: int, axis: int) -> int:
+        """Expand axis `axis` of a batchless operand to the batch, which is axis `position` of `carrier`.
+
+        constant ─ Concat     becomes     constant ─ Expand(1, …, batch, …, 1) ─ Concat
+        """
+        operand = node.input[index]
+        shape = self.view.shapes.get(operand)
+        if shape is None or axis >= len(shape) or shape[axis] != 1:
+            return 0
+        name = f"{node.output[0]}/expand{index}"
+        before = self._constant(f"{name}/before", [1] * axis)
+        after = self._constant(f"{name}/after", [1] * (len(shape) - axis - 1))
+        batch, target = f"{name}/batch", f"{name}/target"
+        make = onnx.helper.make_node
+        self.model.graph.node.extend(
+            [
+                make("Shape", [carrier], [batch], name=batch, start=position, end=position + 1),
+                make("Concat", [before, batch, after], [target], name=target, axis=0),
+                make("Expand", [operand, target], [name], name=name),
+            ]
+        )
+        node.input[index] = name
+        return 1

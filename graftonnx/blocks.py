@@ -178,12 +178,9 @@ def _from_maps(layout: Layout, name: str) -> list[Step]:
         steps.append(_reshape(f"{name}/positions", [0, layout.channels, layout.positions]))
     steps.append(Step("Transpose", f"{name}/tokens", {"perm": [0, 2, 1]}))
     if layout.prefix:
-        operands = (
-            _integers(f"{name}/pads", [layout.prefix, 0]),
-            gs.Constant(f"{name}/nothing", np.array(0, np.float32)),
-            _integers(f"{name}/pad_axes", [1]),
-        )
-        steps.append(Step("Pad", f"{name}/class_tokens", operands=operands))
+        # Without `axes`: ONNX Runtime 1.31 moves transposes across a Pad as if it had none.
+        pads = _integers(f"{name}/pads", [0, layout.prefix, 0, 0, 0, 0])
+        steps.append(Step("Pad", f"{name}/class_tokens", operands=(pads,)))
     return steps
 
 

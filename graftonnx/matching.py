@@ -150,7 +150,7 @@ def planned(network: Network) -> PlannedParent:
     return PlannedParent(
         name=network.name,
         sha256=network.sha256,
-        input_size=network.image_size,
+        input_size=network.input_shape[1:],
         preprocess=network.preprocess,
     )
 

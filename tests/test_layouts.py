@@ -34,11 +34,7 @@ def test_tokens_know_their_grid_and_the_class_tokens_in_front(prefix: int) -> No
 
 
 def test_token_networks_are_tapped_at_their_residual_sums() -> None:
-    assert taps(token_net(depth=3)) == {
-        "embed": "[N, 12, 4, 4]",
-        "t0": "[N, 1+4x4, 12]",
-        "t1": "[N, 1+4x4, 12]",
-    } or taps(token_net(depth=3)) == {"t0": "[N, 1+4x4, 12]", "t1": "[N, 1+4x4, 12]"}
+    assert taps(token_net(depth=3)) == {"t0": "[N, 1+4x4, 12]", "t1": "[N, 1+4x4, 12]"}
 
 
 def test_windows_are_no_batch() -> None:
@@ -81,13 +77,15 @@ def test_networks_of_all_families_exchange_taps(a: str, b: str) -> None:
     module = to_torch(trained)
     x = np.random.default_rng(0).random((3, *trained.input_shape), np.float32)
     compare_module(trained.proto, module, x)
-    skips = [name for name, _ in module.named_parameters() if name.startswith("skips")]
-    assert len(skips) == sum(skip.projection.kind != "equal" or a != b for skip in plan.skips) or a == b
+    assert "skips/0/a/sum" in trained.view.producer
 
 
 @pytest.mark.parametrize("extents", [((24,), (24,)), ((24,), (30,)), ((8, 12, 10), (8, 10, 12))])
 def test_sound_and_video_are_fused(extents: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
-    parents = [from_proto(grid_cnn(e, seed=seed), name) for seed, (name, e) in enumerate(zip("ab", extents))]
+    parents = [
+        from_proto(grid_cnn(e, seed=seed), name)
+        for seed, (name, e) in enumerate(zip("ab", extents, strict=True))
+    ]
     fused = fuse(*parents)
     assert fused.input_shape == (2, *np.max(extents, axis=0))
     x = np.random.default_rng(0).random((3, *fused.input_shape), np.float32)
@@ -98,6 +96,4 @@ def test_a_skip_between_tokens_of_equal_places_is_one_product() -> None:
     parents = pair("tokens", "tokens")
     fused = fuse(*parents)
     kinds = [node.op_type for node in fused.view.nodes if node.name.startswith("skips")]
-    assert kinds == ["MatMul", "Add"] * (len(kinds) // 2) or sorted(kinds) == sorted(
-        ["Add", "MatMul"] * (len(kinds) // 2)
-    )
+    assert sorted(kinds) == ["Add", "Add", "MatMul", "MatMul"]

@@ -1,49 +1,21 @@
 from __future__ import annotations
 
-import itertools
-
-import numpy as np
 import pytest
-from builders import fire_cnn, plain_cnn, residual_cnn
+from builders import fire_cnn, grid_cnn, plain_cnn, residual_cnn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as st_np
 
-from graftonnx.alignment import align
+from graftonnx.errors import PlanError
+from graftonnx.fusion import fuse
 from graftonnx.layouts import Layout
-from graftonnx.matching import match, project
+from graftonnx.matching import match, project, projection_macs, projection_parameters
 from graftonnx.model import Network, from_proto
-from graftonnx.plan import Projection
+from graftonnx.plan import Plan, Projection
+from graftonnx.taps import find_taps
 
 
 def maps(channels: int, *grid: int) -> Layout:
     return Layout("channels_first", channels, grid)
-
-
-def brute_force(scores: np.ndarray, most: int) -> float:
-    rows, columns = scores.shape
-    pairs = [(i, j) for i in range(rows) for j in range(columns) if scores[i, j] > 0]
-    best = 0.0
-    for count in range(1, most + 1):
-        for chosen in itertools.combinations(pairs, count):
-            if all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(chosen)):
-                best = max(best, sum(scores[pair] for pair in chosen))
-    return best
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    st_np.arrays(
-        float, st.tuples(st.integers(0, 5), st.integers(0, 5)), elements=st.floats(-0.5, 1, allow_nan=False)
-    ),
-    st.integers(0, 4),
-)
-def test_an_alignment_is_non_crossing_and_as_good_as_brute_force(scores: np.ndarray, most: int) -> None:
-    pairs = align(scores, most)
-    assert len(pairs) <= most
-    assert all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(pairs))
-    assert all(scores[pair] > 0 for pair in pairs)
-    assert sum(scores[pair] for pair in pairs) == pytest.approx(brute_force(scores, most))
 
 
 @pytest.mark.parametrize(
@@ -132,3 +104,74 @@ def test_a_plan_does_not_depend_on_the_opset_of_the_file(opset: int) -> None:
     other = from_proto(residual_cnn(), "b")
     expected = match(from_proto(plain_cnn(opset=13), "a"), other)
     assert match(from_proto(plain_cnn(opset=opset), "a"), other) == expected
+
+
+def test_the_policy_says_which_shapes_may_differ() -> None:
+    small, large = maps(8, 7, 7), maps(8, 28, 28)
+    assert isinstance(project(small, large, "near"), str)
+    assert project(small, large, "all") == Projection(kind="resize")
+    assert project(large, small, "all") == Projection(kind="conv", kernel=(4, 4), stride=(4, 4))
+    assert project(small, maps(9, 7, 7), "exact") == "shapes differ: [8, 7, 7] against [9, 7, 7]"
+    assert project(small, small, "exact") == Projection(kind="equal")
+
+
+def test_grids_of_other_dimensions_are_rejected_in_words() -> None:
+    line = Layout("tokens", 8, (49,))
+    assert project(line, maps(8, 7, 7)) == "grids of different dimensions: 49 against 7x7"
+
+
+def test_only_equal_shapes_are_exchanged_under_the_exact_policy(twins: tuple[Network, Network]) -> None:
+    other = from_proto(plain_cnn((8, 12)), "c")
+    assert {s.projection.kind for s in match(twins[0], other, policy="exact").skips} == {"equal"}
+    assert {s.projection.kind for s in match(*twins, policy="exact").skips} == {"equal"}
+
+
+def cost(a: Network, b: Network, plan: Plan) -> tuple[int, int]:
+    """Return MACs and parameters of all projections of a plan."""
+    taps = {
+        f"{x}/{tap.name}": tap.layout for x, network in (("a", a), ("b", b)) for tap in find_taps(network)
+    }
+    ends = [(skip.projection, taps[skip.source], taps[skip.target]) for skip in plan.skips]
+    return sum(projection_macs(*e) for e in ends), sum(projection_parameters(*e) for e in ends)
+
+
+def test_a_budget_is_kept_and_used(twins: tuple[Network, Network]) -> None:
+    whole = cost(*twins, match(*twins))
+    for share in (0.9, 0.5, 0.1, 0):
+        limits = [share * amount for amount in whole]
+        for kept in (match(*twins, max_macs=limits[0]), match(*twins, max_parameters=limits[1])):
+            assert (len(kept.skips) > 0) == (share > 0.1)
+            assert all(c <= limit for c, limit in zip(cost(*twins, kept), limits, strict=True))
+    short = match(*twins, max_macs=0.5 * whole[0])
+    assert any(item.reason.startswith("beyond the budget: ") for item in short.rejections)
+
+
+def test_three_networks_exchange_among_all_of_them() -> None:
+    parents = [from_proto(residual_cnn(depth=2, seed=seed), name) for seed, name in enumerate("abc")]
+    plan = match(*parents, max_skips=2)
+    branches = {frozenset((s.source[0], s.target[0])) for s in plan.skips}
+    assert branches == {frozenset("ab"), frozenset("ac"), frozenset("bc")}
+    for pair in branches:
+        between = [e for e in plan.exchanges if {s.source[0] for s in e} == pair]
+        assert len(between) == 2
+    fused = fuse(*parents, plan=plan)
+    assert [note for note in fused.notes if "bit for bit" in note] == [
+        f"branch {x} equals {x} as it was loaded, bit for bit" for x in "abc"
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.sampled_from([4, 6, 8]), min_size=2, max_size=5), min_size=3, max_size=4))
+def test_any_number_of_networks_never_closes_a_cycle(widths: list[list[int]]) -> None:
+    parents = [
+        from_proto(plain_cnn(row, strides=[1, 2, 1, 2, 1][: len(row)], seed=seed), f"{seed}")
+        for seed, row in enumerate(widths)
+    ]
+    plan = match(*parents, max_skips=3, policy="all")
+    fuse(*parents, plan=plan, prove=False)  # refuses a cycle
+
+
+def test_networks_for_other_kinds_of_data_are_refused() -> None:
+    sound, image = from_proto(grid_cnn((24,)), "sound"), from_proto(plain_cnn(), "image")
+    with pytest.raises(PlanError, match=r"^'sound' takes \[2, 24\] and 'image' \[3, 16, 16\]"):
+        match(sound, image)

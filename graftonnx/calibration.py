@@ -1,0 +1,246 @@
+"""Ask unlabelled images which taps hold similar features, and how one is best made from the other.
+
+Similarity is linear centred kernel alignment (Kornblith et al., arXiv 1905.00414), with the unbiased estimate
+of the Hilbert-Schmidt independence criterion over small batches (Nguyen et al., arXiv 2010.15327), so that
+memory does not grow with the number of images. Projections are fitted by ridge regression, as the layers that
+stitch networks together are (Bansal et al., arXiv 2106.07682).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from graftonnx import images
+from graftonnx.alignment import Scores
+from graftonnx.errors import DataError
+from graftonnx.layouts import Layout, find_layouts
+from graftonnx.matching import candidates, fused_size, planned
+from graftonnx.model import Network
+from graftonnx.plan import Plan, Skip
+from graftonnx.runtime import open_session, with_outputs
+from graftonnx.splice import HeadDesign, splice
+from graftonnx.weights import whole
+
+MINIBATCH = 16
+"""Images whose features are compared with each other."""
+
+MOST_IMAGES = 256
+"""Images that are read; of more, those at even distances."""
+
+LEAST_IMAGES = 2 * MINIBATCH
+
+_MOST_BYTES = 1 << 28
+"""Of activations that are held at once."""
+
+RIDGE = 1e-3
+"""Penalty on the weights, relative to the mean square of the features."""
+
+Floats = NDArray[np.float32]
+
+
+class Calibration:
+    """Networks that run on the same unlabelled images.
+
+    Args:
+        parents: By branch letter.
+        pixels: uint8 [n, H, W, 3], RGB, at the size of :func:`graftonnx.matching.fused_size`.
+    """
+
+    def __init__(self, parents: Mapping[str, Network], pixels: images.Pixels) -> None:
+        self._parents = parents
+        self._pixels = pixels
+
+    def similarity(self) -> dict[tuple[str, str], Scores]:
+        """Return the similarity of every two taps of different branches.
+
+        Returns:
+            For each two branches [I, J], 0..1, in the order of :func:`graftonnx.matching.candidates`.
+        """
+        taps = {
+            letter: [f"{letter}/{tap.name}" for tap in candidates(network)]
+            for letter, network in self._parents.items()
+        }
+        sizes = {
+            f"{letter}/{tap.name}": int(np.prod(tap.shape))
+            for letter, network in self._parents.items()
+            for tap in candidates(network)
+        }
+        grams: dict[str, list[Scores]] = {name: [] for name in sizes}
+        for group in _groups(sizes):
+            for values in self._run(group):
+                for name, features in values.items():
+                    grams[name].append(_gram(features))
+        stacked = {name: np.stack(parts) for name, parts in grams.items()}
+        own = {name: _hsic(parts[None], parts[None])[0, 0] for name, parts in stacked.items()}
+        found = {}
+        for x, y in itertools.combinations(self._parents, 2):
+            shared = _hsic(_all(stacked, taps[x]), _all(stacked, taps[y]))
+            scale = np.sqrt(np.outer([own[name] for name in taps[x]], [own[name] for name in taps[y]]))
+            found[x, y] = np.clip(shared / np.maximum(scale, 1e-30), 0.0, 1.0)
+        return found
+
+    def projections(self, plan: Plan) -> dict[Skip, Floats]:
+        """Fit the projection of every skip to its target: the weight [C', C] of least squares.
+
+        What a Conv with a window would see is averaged over the window, and a map that is resized is compared
+        on the smaller grid.
+
+        Args:
+            plan: The skips; their taps exist.
+        """
+        layouts = {
+            f"{letter}/{name}": layout
+            for letter, network in self._parents.items()
+            for name, layout in find_layouts(network.skeleton, network.view, network.input).items()
+        }
+        fits = {skip: _Fit(layouts[skip.source], layouts[skip.target]) for skip in plan.skips}
+        for skip, fit in fits.items():
+            for values in self._run([skip.source, skip.target]):
+                fit.add(values[skip.source], values[skip.target])
+        return {skip: fit.weight() for skip, fit in fits.items()}
+
+    @functools.cached_property
+    def _side_by_side(self) -> onnx.ModelProto:
+        """The parents behind one image, without exchanges."""
+        plan = Plan(
+            input_size=fused_size(list(self._parents.values())),
+            parents={letter: planned(network) for letter, network in self._parents.items()},
+        )
+        return whole(*splice(self._parents, plan, HeadDesign(2, hidden=0), skip_init="zero", seed=0))
+
+    def _run(self, names: Sequence[str]) -> Iterator[dict[str, Floats]]:
+        """Yield the contents of some values, minibatch by minibatch."""
+        session = open_session(with_outputs(self._side_by_side, names), provider="cpu")
+        for start in range(0, len(self._pixels) - MINIBATCH + 1, MINIBATCH):
+            batch = images.to_input(self._pixels[start : start + MINIBATCH])
+            yield dict(zip(names, session.run(batch, outputs=names), strict=True))
+
+
+def read_images(folder: Path, size: tuple[int, ...]) -> images.Pixels:
+    """Read the images in a folder and below it; they need no labels.
+
+    Args:
+        folder: Where they are.
+        size: Height and width, in pixels.
+
+    Raises:
+        DataError: If there are too few, or one cannot be read.
+    """
+    if not folder.is_dir():
+        raise DataError(f"cannot read images from '{folder}': there is no such folder.")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.EXTENSIONS and p.is_file())
+    if len(paths) < LEAST_IMAGES:
+        raise DataError(
+            f"cannot calibrate with '{folder}': it holds {len(paths)} images, expected {LEAST_IMAGES} or "
+            "more. Add some, or leave out --calibrate."
+        )
+    count = min(len(paths), MOST_IMAGES) // MINIBATCH * MINIBATCH
+    chosen = [paths[place * len(paths) // count] for place in range(count)]
+    # Neighbours are alike where folders are classes; a minibatch should hold all kinds.
+    order = np.random.default_rng(0).permutation(count)
+    height, width = size
+    return images.decode_many([chosen[place] for place in order], (height, width))
+
+
+def _groups(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Part values so that the activations of each group fit into memory."""
+    group: list[str] = []
+    total = 0
+    for name, size in sizes.items():
+        needed = 4 * size * MINIBATCH
+        if group and total + needed > _MOST_BYTES:
+            yield group
+            group, total = [], 0
+        group.append(name)
+        total += needed
+    if group:
+        yield group
+
+
+def _gram(features: Floats) -> Scores:
+    """Return the products of every two images' features, [m, m], with zeros on the diagonal."""
+    flat = features.reshape(len(features), -1)
+    gram = (flat @ flat.T).astype(np.float64)
+    np.fill_diagonal(gram, 0.0)
+    return gram
+
+
+def _all(stacked: Mapping[str, Scores], names: Sequence[str]) -> Scores:
+    return np.stack([stacked[name] for name in names]) if names else np.zeros((0, 1, 1, 1))
+
+
+def _hsic(first: Scores, second: Scores) -> Scores:
+    """Return the unbiased estimate for every two taps, averaged over minibatches.
+
+    Args:
+        first: [I, B, m, m]: for each tap and minibatch the Gram matrix with zeros on its diagonal.
+        second: [J, B, m, m].
+    """
+    total = np.zeros((len(first), len(second)))
+    for a, b in zip(first.swapaxes(0, 1), second.swapaxes(0, 1), strict=True):
+        m = a.shape[-1]
+        rows_a, rows_b = a.sum(2), b.sum(2)
+        trace = a.reshape(len(a), -1) @ b.reshape(len(b), -1).T
+        sums = np.outer(rows_a.sum(1), rows_b.sum(1)) / ((m - 1) * (m - 2))
+        total += (trace + sums - 2 / (m - 2) * rows_a @ rows_b.T) / (m * (m - 3))
+    mean: Scores = total / max(first.shape[1], 1)
+    return mean
+
+
+class _Fit:
+    """Ridge regression of a target's channels on a source's, position by position."""
+
+    def __init__(self, source: Layout, target: Layout) -> None:
+        self._layouts = source, target
+        self._grid = min(source.grid, target.grid, key=np.prod)
+        self._inner = np.zeros((source.channels, source.channels))
+        self._outer = np.zeros((source.channels, target.channels))
+
+    def add(self, source: Floats, target: Floats) -> None:
+        """Take a minibatch into account."""
+        x, y = (
+            _rows(_averaged(_maps(values, layout), self._grid))
+            for values, layout in zip((source, target), self._layouts, strict=True)
+        )
+        self._inner += x.T @ x
+        self._outer += x.T @ y
+
+    def weight(self) -> Floats:
+        """Return the weight [C', C]."""
+        penalty = RIDGE * np.trace(self._inner) / len(self._inner) + 1e-12
+        solution = np.linalg.solve(self._inner + penalty * np.eye(len(self._inner)), self._outer)
+        return np.ascontiguousarray(solution.T, np.float32)
+
+
+def _maps(values: Floats, layout: Layout) -> Floats:
+    """Return a tensor as [N, C, *grid], without its class tokens."""
+    if layout.kind == "channels_first":
+        return values
+    if layout.kind == "tokens":
+        values = values[:, layout.prefix :].reshape(len(values), *layout.grid, layout.channels)
+    return np.moveaxis(values, -1, 1)
+
+
+def _averaged(maps: Floats, grid: tuple[int, ...]) -> Floats:
+    """Return maps on a smaller grid: each point is the mean of the window behind it."""
+    for axis, points in enumerate(grid, 2):
+        extent = maps.shape[axis]
+        if extent == points:
+            continue
+        edges = np.arange(points + 1) * extent // points
+        sums = np.add.reduceat(maps, edges[:-1], axis=axis)
+        counts = np.diff(edges).reshape([-1 if i == axis else 1 for i in range(maps.ndim)])
+        maps = sums / counts
+    return maps
+
+
+def _rows(maps: Floats) -> NDArray[np.float64]:
+    """Return [positions of all images, C]."""
+    return np.moveaxis(maps, 1, -1).reshape(-1, maps.shape[1]).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The ONNX pieces that graftonnx inserts: preprocessing, projections, pooling and the head.
+"""The ONNX pieces that graftonnx inserts in front of branches and between them: preprocessing, projections.
 
 Every function returns onnx-graphsurgeon nodes, wired to each other and to the variables given; whoever
 calls puts them into a graph. Trainable tensors end in `weight` or `bias`; others are constants.
@@ -76,7 +76,7 @@ def preprocessing(
         steps.append(Step("Mul", f"{prefix}/mul", operands=(gs.Constant(f"{prefix}/scale", scale),)))
     if np.any(offset != 0):
         steps.append(Step("Add", f"{prefix}/add", operands=(gs.Constant(f"{prefix}/offset", offset),)))
-    return _chained(steps or [Step("Identity", f"{prefix}/identity")], source, target)
+    return chained(steps or [Step("Identity", f"{prefix}/identity")], source, target)
 
 
 def projection(
@@ -117,7 +117,7 @@ def projection(
     else:
         steps = [*_to_maps(inner, name), *_on_maps(layouts, plan, name, init, rng), *_from_maps(outer, name)]
     result = gs.Variable(f"{name}/projected", np.float32)
-    return _chained(steps, source, result), result
+    return chained(steps, source, result), result
 
 
 def _on_maps(
@@ -192,72 +192,10 @@ def _integers(name: str, values: list[int]) -> gs.Constant:
     return gs.Constant(name, np.array(values, np.int64))
 
 
-def pool(feature: gs.Variable, rank: int, branch: str) -> tuple[list[gs.Node], gs.Variable]:
-    """Average a feature tensor over its positions: [N, C, ...] or [N, T, C] -> [N, C]."""
-    if rank == 2:
-        return [], feature
-    pooled = gs.Variable(f"head/{branch}/pooled", np.float32)
-    name = f"head/{branch}"
-    if rank == 3:
-        axes = gs.Constant(f"{name}/axes", np.array([1], np.int64))
-        return [gs.Node("ReduceMean", f"{name}/pool", {"keepdims": 0}, [feature, axes], [pooled])], pooled
-    steps = [
-        Step("GlobalAveragePool", f"{name}/pool"),
-        Step("Flatten", f"{name}/flatten", {"axis": 1}),
-    ]
-    return _chained(steps, feature, pooled), pooled
-
-
-def head(
-    features: list[gs.Variable],
-    widths: list[int],
-    classes: int,
-    hidden: int,
-    dropout: float,
-    rng: np.random.Generator,
-    logits: gs.Variable,
-) -> list[gs.Node]:
-    """Decide: pooled features of all branches -> logits.
-
-        [N, C1] [N, C2] ─ Concat ─ Gemm ─ Relu ─ Dropout ─ Gemm ─ logits
-
-    Args:
-        features: One pooled vector each branch.
-        widths: Their channels.
-        classes: Number of logits.
-        hidden: Width of the hidden layer; 0 for none.
-        dropout: Share of hidden units dropped in training.
-        rng: For the weights.
-        logits: The output, [N, classes].
-    """
-    joined = gs.Variable("head/features", np.float32)
-    concat = gs.Node("Concat", "head/concat", {"axis": 1}, list(features), [joined])
-    width = sum(widths)
-    steps: list[Step] = []
-    if hidden:
-        steps = [
-            _dense("head/hidden", width, hidden, math.sqrt(6 / width), rng),
-            Step("Relu", "head/relu"),
-        ]
-        if dropout:
-            ratio = gs.Constant("head/dropout_ratio", np.array(dropout, np.float32))
-            steps.append(Step("Dropout", "head/dropout", operands=(ratio,)))
-        width = hidden
-    steps.append(_dense("head/logits", width, classes, 1 / math.sqrt(width), rng))
-    return [concat, *_chained(steps, joined, logits)]
-
-
 def he_normal(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
     """Draw weights [out, in, ...] for a layer before a ReLU (He et al., arXiv 1502.01852)."""
     deviation = math.sqrt(2 / math.prod(shape[1:]))
     return (rng.standard_normal(shape) * deviation).astype(np.float32)
-
-
-def _dense(name: str, inner: int, outer: int, bound: float, rng: np.random.Generator) -> Step:
-    weight = rng.uniform(-bound, bound, (outer, inner)).astype(np.float32)
-    bias = np.zeros(outer, np.float32)
-    operands = (gs.Constant(f"{name}/weight", weight), gs.Constant(f"{name}/bias", bias))
-    return Step("Gemm", name, {"transB": 1}, operands)
 
 
 def _resize(name: str, size: Sequence[int]) -> Step:
@@ -269,7 +207,7 @@ def _resize(name: str, size: Sequence[int]) -> Step:
     return Step("Resize", name, attributes, (empty, empty, sizes))
 
 
-def _chained(steps: list[Step], source: gs.Variable, target: gs.Variable) -> list[gs.Node]:
+def chained(steps: list[Step], source: gs.Variable, target: gs.Variable) -> list[gs.Node]:
     """Make nodes that feed one another: `source` goes into the first, the last makes `target`."""
     nodes: list[gs.Node] = []
     current = source

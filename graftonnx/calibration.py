@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from graftonnx import images
 from graftonnx.alignment import Scores
 from graftonnx.errors import DataError
+from graftonnx.heads import HeadDesign
 from graftonnx.layouts import Layout, find_layouts
 from graftonnx.matching import candidates, fused_size, planned
 from graftonnx.model import Network
 from graftonnx.plan import Plan, Skip
 from graftonnx.runtime import open_session, with_outputs
-from graftonnx.splice import HeadDesign, splice
+from graftonnx.splice import splice
 from graftonnx.weights import whole
 
 MINIBATCH = 16

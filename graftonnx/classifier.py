@@ -16,17 +16,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto
 
 from graftonnx.blocks import GREY
 from graftonnx.errors import DataError, ModelError
 from graftonnx.files import MODEL_FILE
-from graftonnx.graph import GraphView
 from graftonnx.images import Pixels, decode, to_input
 from graftonnx.metadata import PRESETS, Metadata, Preprocess
 from graftonnx.model import load
 from graftonnx.providers import Provider
 from graftonnx.runtime import Session, open_session
+from graftonnx.spine import final_softmax
 
 AHEAD = 3
 """Batches that are decoded, or being decoded, while one is classified."""
@@ -218,14 +217,6 @@ def known_preprocess(path: Path, metadata: Metadata, given: Preprocess | str | N
     found = said or given
     assert found is not None
     return found
-
-
-def final_softmax(view: GraphView, output: str) -> NodeProto | None:
-    """Return the Softmax that an output comes from, reshaped at most; None if it comes from anything else."""
-    node = view.producer.get(output)
-    while node is not None and node.op_type in ("Flatten", "Identity", "Reshape", "Squeeze"):
-        node = view.producer.get(node.input[0])
-    return node if node is not None and node.op_type == "Softmax" else None
 
 
 def preprocessed(images: Floats, convention: Preprocess, channels: int = 3) -> Floats:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from graftonnx import files
-from graftonnx.classifier import final_softmax, known_preprocess, model_file, preprocessed, softmax
+from graftonnx.classifier import known_preprocess, model_file, preprocessed, softmax
 from graftonnx.errors import DataError, ModelError, ParityError
 from graftonnx.folding import Folded, fold_operators
 from graftonnx.graph import GraphView
@@ -25,6 +25,7 @@ from graftonnx.normalise.constants import replace
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.runtime import Session, open_session, with_outputs
 from graftonnx.shapes import spelled
+from graftonnx.spine import final_softmax
 from graftonnx.weights import exceeds_protobuf, read, split, whole
 
 PROBABILITIES, LOGITS = "probabilities", "logits"
@@ -212,6 +213,7 @@ def _describe(
         labels=names,
         parents=metadata.parents,
         plan=metadata.plan,
+        head=metadata.head,
         activation="softmax" if with_softmax else None,
     )
     write_metadata(model, described)

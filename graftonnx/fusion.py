@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from string import ascii_lowercase
+from typing import get_args
 
 from graftonnx import proofs
 from graftonnx.blocks import SkipInit
 from graftonnx.costs import parameters
-from graftonnx.errors import GraftError, PlanError
+from graftonnx.errors import GraftError, ParityError, PlanError
 from graftonnx.graph import GraphView
+from graftonnx.heads import HeadDesign, OwnHead, feature_width, handing_over, read_head
+from graftonnx.hooks import Hook, run_hook
 from graftonnx.matching import DEFAULT_SKIPS, fused_size, match, planned
-from graftonnx.metadata import PRESETS, InputConvention, Metadata, Parent, write_metadata
+from graftonnx.metadata import (
+    PRESETS,
+    FeatureKind,
+    HeadKind,
+    InputConvention,
+    Metadata,
+    Parent,
+    write_metadata,
+)
 from graftonnx.model import Network, check_preprocess
 from graftonnx.plan import Plan
-from graftonnx.spine import Head, find_spine
-from graftonnx.splice import INPUT, OUTPUT, HeadDesign, feature_extent, shared_shape, splice
+from graftonnx.spine import find_head
+from graftonnx.splice import INPUT, shared_shape, splice
 from graftonnx.taps import trunk
 
 
@@ -25,68 +37,91 @@ def fuse(
     plan: Plan | None = None,
     classes: int | None = None,
     labels: Sequence[str] = (),
+    heads: HeadKind = "concat",
+    features: FeatureKind = "penultimate",
     hidden: int = 256,
     dropout: float = 0.2,
+    head_file: str | Path | None = None,
     skip_init: SkipInit = "zero",
     max_skips: int = DEFAULT_SKIPS,
     seed: int = 0,
+    hook: Hook | None = None,
     prove: bool = True,
 ) -> Network:
-    """Join networks into one: shared image, exchanges, pooled features, a dense head.
+    """Join networks into one: shared image, exchanges, and a head over the branches' features.
 
     One parent alone gets preprocessing and a new head, which is the plain way to fine-tune it.
 
     Args:
         *parents: Networks from :func:`graftonnx.load`; their branches are called a, b, c, ...
         plan: What to exchange; the best plan of :func:`graftonnx.match` when omitted.
-        classes: Number of logits; that of `labels`, or of the first parent, when omitted.
+        classes: Number of logits; that of `labels`, of `head_file`, or of the first parent, when omitted.
         labels: Class names in the order of the logits.
+        heads: How the branches' features are joined: `concat`, `sum` (each through a dense layer to one
+            width) or `attention` (likewise, weighted for each image); see :mod:`graftonnx.heads`.
+        features: What is joined: `penultimate`, the branches' last feature tensors, pooled, or `logits`, the
+            parents' own class scores, as in stacking.
         hidden: Width of the head's hidden layer; 0 for none.
         dropout: Share of hidden units dropped in training.
+        head_file: ONNX file of a head to use instead of ours. Its inputs are one [N, C] for each branch, in
+            their order, or one with all of them side by side; its output is [N, classes].
         skip_init: `zero`: before training both branches compute exactly what their parents do; `paper`: plain
             additions.
         max_skips: Number of exchanges between two parents to plan at most.
         seed: For the weights of projections and head.
+        hook: Called with the fused graph before the proofs; it may change it, or return another. A hook that
+            means to change what a branch computes gives the branch's feature another name: it is then not
+            compared with its parent's.
         prove: Whether to run the proofs of :mod:`graftonnx.proofs`.
 
     Returns:
         The fused network; :func:`graftonnx.save` writes it, :func:`graftonnx.to_torch` makes it trainable.
 
     Raises:
-        PlanError: If the plan does not fit the parents.
+        PlanError: If the plan does not fit the parents, or the hook breaks the graph.
+        ModelError: If the head file does not fit, the parents have no class scores where these are wanted, or
+            the hook's graph is not valid.
         ParityError: If a proof fails.
         ValueError: If the number of parents, classes or labels makes no sense.
     """
-    if skip_init not in ("zero", "paper"):
-        raise ValueError(f"skip_init (={skip_init!r}) is neither 'zero' nor 'paper'")
+    for name, value, choices in (
+        ("skip_init", skip_init, get_args(SkipInit)),
+        ("heads", heads, get_args(HeadKind)),
+        ("features", features, get_args(FeatureKind)),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} (={value!r}) is not one of {', '.join(map(repr, choices))}")
     if hidden < 0 or not 0 <= dropout < 1:
         raise ValueError(f"hidden (={hidden}) must be 0 or more, dropout (={dropout}) in 0 <= p < 1")
     if not 1 <= len(parents) <= len(ascii_lowercase):
         raise ValueError(f"{len(parents)} parents given; 1 to {len(ascii_lowercase)} can be fused")
     known = dict(zip(ascii_lowercase, parents, strict=False))
-    classes = _classes(classes, labels, parents[0])
+    own = None if head_file is None else read_head(head_file)
+    classes = _classes(classes, labels, own, parents[0])
     if plan is None:
         plan = match(*parents, max_skips=max_skips) if len(parents) > 1 else lone_plan(parents[0])
-    known = _as_planned(known, plan)
-    skeleton, weights = splice(
-        known, plan, HeadDesign(classes, hidden, dropout), skip_init=skip_init, seed=seed
-    )
+    known = {letter: handing_over(network, features) for letter, network in _as_planned(known, plan).items()}
+    design = HeadDesign(classes, heads, features, hidden, dropout, own)
+    skeleton, weights = splice(known, plan, design, skip_init=skip_init, seed=seed)
+    if hook is not None:
+        skeleton, weights = run_hook(hook, skeleton, weights)
     metadata = Metadata(
         input=InputConvention(preprocess=PRESETS["unit"]),
         labels=tuple(labels),
-        parents=tuple(_described(letter, network) for letter, network in known.items()),
+        parents=tuple(_described(letter, network, features) for letter, network in known.items()),
         plan=plan.model_copy(update={"rejections": ()}).model_dump_json(),
+        head=design.record,
     )
     write_metadata(skeleton, metadata)
-    view = GraphView(skeleton.graph)
+    head, spine, _ = find_head(GraphView(skeleton.graph), INPUT)
     fused = Network(
         name="fused.onnx",
         skeleton=skeleton,
         weights=weights,
         input=INPUT,
         input_shape=shared_shape(parents, plan.input_size),
-        head=Head(OUTPUT, classes, "head/features"),
-        spine=find_spine(view, INPUT, OUTPUT),
+        head=head,
+        spine=spine,
         preprocess=PRESETS["unit"],
         preprocess_reason="fused networks take RGB in 0..1",
         metadata=metadata,
@@ -97,7 +132,13 @@ def fuse(
     )
     if not prove:
         return fused
-    return dataclasses.replace(fused, notes=check(fused, known, identical=skip_init == "zero"))
+    try:
+        proven = check(fused, known, identical=skip_init == "zero")
+    except ParityError as error:
+        if hook is None:
+            raise
+        raise error.at("after the hook") from error
+    return dataclasses.replace(fused, notes=proven)
 
 
 def lone_plan(parent: Network) -> Plan:
@@ -111,10 +152,11 @@ def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> tu
     Args:
         fused: The network.
         parents: By branch letter.
-        identical: Whether features must equal the parents', as with projections at zero.
+        identical: Whether features must equal the parents', as with projections at zero. Branches whose
+            values a hook has removed cannot be compared.
 
     Returns:
-        What was proven, in words.
+        What was proven, and what was not, in words.
 
     Raises:
         ModelError: If it is not valid ONNX.
@@ -122,28 +164,39 @@ def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> tu
     """
     model = fused.proto
     proofs.check_structure(model)
+    produced = fused.view.producer
     names = {
         f"{parent.branch}/{role}": value
         for parent in fused.metadata.parents
         for role, value in (("image", parent.input_value), ("feature", parent.feature))
+        if value in produced
     }
     values = proofs.check_runs(model, names)
     proven = ["valid ONNX", "runs with batch 1 and 3"]
-    for letter, parent in parents.items() if identical else ():
-        image, feature = values[f"{letter}/image"], values[f"{letter}/feature"]
-        proofs.check_identity(parent, letter, image, feature)
-        difference = proofs.compare_with_file(parent, image, feature)
-        if difference is None:
-            proven.append(f"branch {letter} equals {parent.name} as it was loaded, bit for bit")
-        else:
-            within = "bit for bit" if difference == 0 else f"within {difference:.0e}"
-            proven.append(f"branch {letter} equals {parent.name} {within}")
+    for parent in fused.metadata.parents if identical else ():
+        network = parents[parent.branch]
+        gone = [value for value in (parent.input_value, parent.feature) if value not in produced]
+        if gone:
+            proven.append(f"branch {parent.branch} not compared with {network.name}: no '{gone[0]}' is left")
+            continue
+        image, feature = values[f"{parent.branch}/image"], values[f"{parent.branch}/feature"]
+        proven.append(_compared(network, parent.branch, image, feature))
     return tuple(proven)
 
 
-def _classes(classes: int | None, labels: Sequence[str], first: Network) -> int:
+def _compared(network: Network, letter: str, image: proofs.Array, feature: proofs.Array) -> str:
+    """Prove that a branch computes what its parent does; return the proof in words."""
+    proofs.check_identity(network, letter, image, feature)
+    difference = proofs.compare_with_file(network, image, feature)
+    if difference is None:
+        return f"branch {letter} equals {network.name} as it was loaded, bit for bit"
+    within = "bit for bit" if difference == 0 else f"within {difference:.0e}"
+    return f"branch {letter} equals {network.name} {within}"
+
+
+def _classes(classes: int | None, labels: Sequence[str], own: OwnHead | None, first: Network) -> int:
     if classes is None:
-        classes = len(labels) or first.head.classes
+        classes = len(labels) or (own and own.classes) or first.head.classes
     if labels and len(labels) != classes:
         raise ValueError(f"classes (={classes}) differs from the number of labels (={len(labels)})")
     if classes < 2:
@@ -180,7 +233,7 @@ def _as_planned(parents: dict[str, Network], plan: Plan) -> dict[str, Network]:
     return taken
 
 
-def _described(letter: str, network: Network) -> Parent:
+def _described(letter: str, network: Network, features: FeatureKind) -> Parent:
     return Parent(
         branch=letter,
         name=network.name,
@@ -190,6 +243,6 @@ def _described(letter: str, network: Network) -> Parent:
         input_size=network.input_shape[1:],
         input_value=f"{letter}/{network.input}",
         feature=f"{letter}/{network.head.feature}",
-        features=feature_extent(network)[1],
+        features=feature_width(network, features),
         preprocess=network.preprocess,
     )

@@ -7,6 +7,7 @@
 | `graftonnx.labels` | class names, in the order of the logits |
 | `graftonnx.parents` | list of :class:`Parent`, one per branch; fused files only |
 | `graftonnx.plan` | the plan that was spliced in; fused files only |
+| `graftonnx.head` | :class:`HeadRecord`: what decides over the branches; fused files only |
 | `graftonnx.activation` | `"softmax"` if the output is already probabilities, else absent |
 """
 
@@ -102,6 +103,42 @@ class Parent(Record):
     preprocess: Preprocess
 
 
+HeadKind = Literal["concat", "sum", "attention"]
+"""How a head of ours joins the branches' features; see :mod:`graftonnx.heads`."""
+
+FeatureKind = Literal["penultimate", "logits"]
+"""What a branch hands to the head: its last feature tensor, pooled, or its own class scores."""
+
+
+class HeadRecord(Record):
+    """The head of a fused file.
+
+    Attributes:
+        kind: How the features are joined; `file` for a head that its user brought.
+        features: What the branches hand to it.
+        hidden: Width of the hidden layer, 0 for none; None for a user's own head.
+        dropout: Share of hidden units dropped in training; likewise.
+        file: Name of the user's head file, without its folder.
+        sha256: Of that file's bytes.
+    """
+
+    kind: HeadKind | Literal["file"] = "concat"
+    features: FeatureKind = "penultimate"
+    hidden: int | None = None
+    dropout: float | None = None
+    file: str | None = None
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        """Return the head for people: `sum of penultimate features, hidden layer of 256, dropout 0.2`."""
+        if self.kind == "file":
+            return f"{self.file} over {self.features} features"
+        hidden = (
+            f"hidden layer of {self.hidden}, dropout {self.dropout:g}" if self.hidden else "no hidden layer"
+        )
+        return f"{self.kind} of {self.features} features, {hidden}"
+
+
 class Metadata(Record):
     """The whole table of the module's docstring."""
 
@@ -109,6 +146,7 @@ class Metadata(Record):
     labels: tuple[str, ...] = ()
     parents: tuple[Parent, ...] = ()
     plan: str | None = None
+    head: HeadRecord | None = None
     activation: Literal["softmax"] | None = None
 
 

@@ -188,3 +188,11 @@ def _pools_all(view: GraphView, node: NodeProto) -> bool:
     return all(extent == 1 for extent in after[2:]) and (
         node.op_type.startswith("Global") or bool(ints(node, "kernel_shape"))
     )
+
+
+def final_softmax(view: GraphView, output: str) -> NodeProto | None:
+    """Return the Softmax that an output comes from, reshaped at most; None if it comes from anything else."""
+    node = view.producer.get(output)
+    while node is not None and node.op_type in ("Flatten", "Identity", "Reshape", "Squeeze"):
+        node = view.producer.get(node.input[0])
+    return node if node is not None and node.op_type == "Softmax" else None

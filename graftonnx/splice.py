@@ -24,6 +24,7 @@ from graftonnx import blocks
 from graftonnx.blocks import SkipInit
 from graftonnx.errors import PlanError
 from graftonnx.graph import GraphView, sort_nodes, subgraphs
+from graftonnx.heads import HeadDesign, build_head
 from graftonnx.layouts import Layout, find_layouts
 from graftonnx.model import BATCH, Network
 from graftonnx.normalise.constants import drop_dead, replace
@@ -36,21 +37,6 @@ from graftonnx.weights import Weights, split
 INPUT, OUTPUT = "input", "logits"
 
 G_LOGGER.severity = G_LOGGER.CRITICAL  # it prints to stdout, which belongs to our results
-
-
-@dataclass(frozen=True)
-class HeadDesign:
-    """The dense layers behind the concatenated features.
-
-    Attributes:
-        classes: Number of logits.
-        hidden: Width of the hidden layer; 0 for none.
-        dropout: Share of hidden units dropped in training.
-    """
-
-    classes: int
-    hidden: int = 256
-    dropout: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -86,7 +72,7 @@ def splice(
     Args:
         parents: The networks by branch letter.
         plan: The skips; their source and target are `<branch>/<value>`.
-        head: The dense layers.
+        head: What decides.
         skip_init: `zero`: skips add nothing before training; `paper`: plain additions.
         seed: For the weights of the projections and the head.
 
@@ -118,7 +104,8 @@ def splice(
             (plan.input_size, tuple(size)),
         )
         nodes += graph.nodes
-    nodes += _head(branches, values, head, rng, logits)
+    features = {letter: (branch.network, values[branch.feature]) for letter, branch in branches.items()}
+    nodes += build_head(features, head, rng, logits)
     nodes += _skips(plan, values, layouts, skip_init, rng)
     graph = gs.Graph(nodes, [image], [logits], name="graftonnx", opset=OPSET)
     model = gs.export_onnx(graph, ir_version=IR_VERSION)
@@ -258,32 +245,6 @@ def _check_acyclic(views: Mapping[str, GraphView], plan: Plan) -> None:
                 f"flows back into '{skip.source}'. Remove it, or one of the skips before it."
             )
         onward[skip.source].add(skip.target)
-
-
-def _head(
-    branches: Mapping[str, Branch],
-    values: Mapping[str, gs.Variable],
-    design: HeadDesign,
-    rng: np.random.Generator,
-    logits: gs.Variable,
-) -> list[gs.Node]:
-    nodes: list[gs.Node] = []
-    features, widths = [], []
-    for letter, branch in branches.items():
-        rank, channels = feature_extent(branch.network)
-        pooling, pooled = blocks.pool(values[branch.feature], rank, letter)
-        nodes += pooling
-        features.append(pooled)
-        widths.append(channels)
-    head = blocks.head(features, widths, design.classes, design.hidden, design.dropout, rng, logits)
-    return nodes + head
-
-
-def feature_extent(network: Network) -> tuple[int, int]:
-    """Return the rank of a network's feature tensor and its number of channels."""
-    shape = network.view.shapes[network.head.feature]
-    channels = shape[2] if len(shape) == 3 else shape[1]
-    return len(shape), channels or 0
 
 
 def _skips(

@@ -129,7 +129,7 @@ def saved(model: onnx.ModelProto, path: Path) -> Path:
 def token_net(
     *, size: int = 16, patch: int = 4, width: int = 12, depth: int = 2, prefix: int = 1, seed: int = 0
 ) -> onnx.ModelProto:
-    """Patches, class tokens in front, residual blocks t0, t1, … of two layers; the mean of the tokens, Gemm."""
+    """Patches, class tokens in front, residual blocks t0, t1, … of two layers; mean of the tokens, Gemm."""
     net = Builder(seed)
     side = size // patch
     weight = net.weight("embed.weight", width, 3, patch, patch)
@@ -152,7 +152,7 @@ def token_net(
 
 
 def windowed_net(*, size: int = 16, width: int = 12, window: int = 2, seed: int = 0) -> onnx.ModelProto:
-    """Maps whose channels come last; the inner layer of each residual block w0, w1 sees one window at a time."""
+    """Maps whose channels come last; the inner layer of residual blocks w0, w1 sees one window at a time."""
     net = Builder(seed)
     side = size // 4
     weight = net.weight("embed.weight", width, 3, 4, 4)
@@ -179,7 +179,7 @@ def windowed_net(*, size: int = 16, width: int = 12, window: int = 2, seed: int 
 
 
 def grid_cnn(extents: Sequence[int], *, channels: int = 2, seed: int = 0) -> onnx.ModelProto:
-    """Blocks r0, r1, r2 with a kernel axis for each extent; the second halves them; pool, Gemm -> `scores`."""
+    """Blocks r0, r1, r2 with a kernel axis for each extent; the second halves them; pool, Gemm."""
     net = Builder(seed)
     axes = len(extents)
     value, inner = "image", channels

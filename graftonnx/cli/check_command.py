@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from graftonnx.cli import console
-from graftonnx.cli.parameters import ImageSize, json_option
+from graftonnx.cli.parameters import ImageSize, json_option, quiet_option
 
 if TYPE_CHECKING:
     from graftonnx.errors import Refusal
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random input.")
 @json_option
+@quiet_option
 def command(
     file: Path,
     against: Path | None,

@@ -10,6 +10,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import note_fallback, preprocess_option, run_options
+from graftonnx.cli.parameters import json_option, quiet_option
 from graftonnx.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ PARTS = {"train": "training images", "val": "validation images", "test": "test i
 )
 @run_options
 @preprocess_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks.")
+@json_option
+@quiet_option
 def command(
     model: Path,
     data: Path,
@@ -58,7 +59,6 @@ def command(
     workers: int,
     preprocess: str | None,
     as_json: bool,
-    quiet: bool,
 ) -> None:
     """Measure the accuracy of a network on labelled images: a run folder, or an ONNX file.
 
@@ -69,11 +69,11 @@ def command(
     from graftonnx.evaluation import evaluate, select
 
     classifier = open_classifier(model, provider=provider, preprocess=preprocess)
-    note_fallback(classifier.session, quiet=quiet)
+    note_fallback(classifier.session)
     selection = select(data, part, source=model, split_file=split_file)
-    if part is None and selection.part == "all" and not quiet:
+    if part is None and selection.part == "all":
         console.note("Note: nothing says which images validated; these are all, with those that trained.")
-    with progress("Evaluating", len(selection.samples), quiet=quiet) as advance:
+    with progress("Evaluating", len(selection.samples)) as advance:
         result = evaluate(classifier, selection, batch_size=batch_size, workers=workers, on_image=advance)
     if as_json:
         console.print_json(_record(model, selection, result))

@@ -10,6 +10,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import preprocess_option
+from graftonnx.cli.parameters import quiet_option
 
 if TYPE_CHECKING:
     from graftonnx.exporting import Export
@@ -45,6 +46,7 @@ FOLDED = {
 @preprocess_option
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@quiet_option
 def command(
     source: Path,
     output: Path,

@@ -18,12 +18,13 @@ from graftonnx.cli.parameters import (
     load_parents,
     max_skips_option,
     preprocess_option,
+    quiet_option,
     split_parents,
 )
 from graftonnx.errors import DataError
 
 if TYPE_CHECKING:
-    from graftonnx.metadata import Preprocess
+    from graftonnx.metadata import FeatureKind, HeadKind, Preprocess
     from graftonnx.model import Network
     from graftonnx.plan import Plan
 
@@ -52,7 +53,26 @@ if TYPE_CHECKING:
 )
 @preprocess_option
 @click.option(
-    "--hidden", type=click.IntRange(min=0), default=256, show_default=True, help="Width of the head; 0: none."
+    "--heads",
+    type=click.Choice(["concat", "sum", "attention"]),
+    default="concat",
+    show_default=True,
+    help="How the branches' features are joined: side by side; each through a dense layer to one width, then "
+    "added; likewise, but weighted for each image.",
+)
+@click.option(
+    "--features",
+    type=click.Choice(["penultimate", "logits"]),
+    default="penultimate",
+    show_default=True,
+    help="What is joined: the last feature tensors, pooled, or the parents' own class scores (stacking).",
+)
+@click.option(
+    "--hidden",
+    type=click.IntRange(min=0),
+    default=256,
+    show_default=True,
+    help="Width of the head's hidden layer; 0: none.",
 )
 @click.option(
     "--dropout",
@@ -61,10 +81,18 @@ if TYPE_CHECKING:
     show_default=True,
     help="In the head.",
 )
+@click.option(
+    "--head-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE.onnx",
+    help="Use your own head: one input [N, C] for each branch, in order, or one with all of them side by "
+    "side; one output [N, classes].",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="For the new weights.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @force_option
 @json_option
+@quiet_option
 def command(
     parents: tuple[str, ...],
     output: Path | None,
@@ -75,8 +103,11 @@ def command(
     max_skips: int,
     skip_init: Literal["zero", "paper"],
     preprocess: tuple[str, ...],
+    heads: HeadKind,
+    features: FeatureKind,
     hidden: int,
     dropout: float,
+    head_file: Path | None,
     seed: int,
     dry_run: bool,
     force: bool,
@@ -85,8 +116,8 @@ def command(
     """Join networks A and B into one trainable ONNX file.
 
     Their branches exchange the taps that `graftonnx match` finds (or those of --plan); their features are
-    pooled, concatenated and classified by a new dense head. The file is proven before it is written. A alone
-    gets a new head only.
+    joined and classified by a new head. The file is proven before it is written. A alone gets a new head
+    only.
     """
     from graftonnx import files
     from graftonnx.fusion import fuse
@@ -97,6 +128,8 @@ def command(
         raise click.UsageError(
             f"{len(paths)} parents given; expected one or two: graftonnx fuse A [B] -o FILE"
         )
+    if head_file is not None:
+        _check_excluded("--head-file", "your own head decides", ("heads", "hidden", "dropout"))
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
     if output is not None and not dry_run:
@@ -118,8 +151,11 @@ def command(
         plan=plan,
         classes=classes,
         labels=names,
+        heads=heads,
+        features=features,
         hidden=hidden,
         dropout=dropout,
+        head_file=head_file,
         skip_init=skip_init,
         seed=seed,
     )
@@ -145,10 +181,7 @@ def _planned(
         networks = load_parents(paths, [input_size] * len(paths), conventions)
         plan = match(*networks, max_skips=max_skips) if len(networks) == 2 else lone_plan(networks[0])
         return networks, plan
-    source = click.get_current_context().get_parameter_source
-    for name, option in (("input_size", "--input-size"), ("max_skips", "--max-skips")):
-        if source(name) is not ParameterSource.DEFAULT:
-            raise click.UsageError(f"{option} and --plan exclude each other: the plan says it.")
+    _check_excluded("--plan", "the plan says it", ("input_size", "max_skips"))
     plan = read_plan(plan_file)
     if len(plan.parents) != len(paths):
         raise PlanError(f"plan '{plan_file}' is for {len(plan.parents)} parents, {len(paths)} are given.")
@@ -169,12 +202,24 @@ def _planned(
     return networks, plan
 
 
+def _check_excluded(option: str, reason: str, names: tuple[str, ...]) -> None:
+    """Refuse parameters that make no sense beside an option."""
+    source = click.get_current_context().get_parameter_source
+    for name in names:
+        if source(name) is not ParameterSource.DEFAULT:
+            other = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{other} and {option} exclude each other: {reason}.")
+
+
 def _report(fused: Network, networks: list[Network], plan: Plan, output: Path, as_json: bool) -> None:
     from graftonnx.costs import macs, parameters
+    from graftonnx.heads import handing_over
     from graftonnx.taps import trunk
 
     view = fused.view
-    alone = sum(macs(network.view, trunk(network)) for network in networks)
+    assert fused.metadata.head is not None
+    features = fused.metadata.head.features
+    alone = sum(macs(network.view, trunk(handing_over(network, features))) for network in networks)
     facts: dict[str, Any] = {
         "output": str(output),
         "bytes": output.stat().st_size,
@@ -184,6 +229,7 @@ def _report(fused: Network, networks: list[Network], plan: Plan, output: Path, a
         "macs": macs(view, view.nodes),
         "parents_macs": alone,
         "exchanges": len(plan.exchanges),
+        "head": fused.metadata.head.model_dump(mode="json", exclude_none=True),
         "proofs": list(fused.notes),
         "plan": plan.model_dump(mode="json"),
     }

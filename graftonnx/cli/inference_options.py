@@ -52,7 +52,7 @@ def run_options(function: F) -> F:
     return function
 
 
-def note_fallback(session: Session, *, quiet: bool) -> None:
+def note_fallback(session: Session) -> None:
     """Tell a person with a GPU why it is not used."""
-    if session.fallback and not quiet:
+    if session.fallback:
         console.note(f"Note: running on the CPU: {session.fallback}")

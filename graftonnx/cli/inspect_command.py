@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graftonnx.cli import console
-from graftonnx.cli.parameters import ImageSize, json_option
+from graftonnx.cli.parameters import ImageSize, json_option, quiet_option
 
 if TYPE_CHECKING:
     from graftonnx.model import Network
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--input-size", type=ImageSize(), help="Look at the network at this size.  [default: its own]")
 @json_option
+@quiet_option
 def command(file: Path, input_size: tuple[int, int] | None, as_json: bool) -> None:
     """Show what is in a network: input, output, cost, feature tensor and taps.
 
@@ -72,6 +73,7 @@ def describe(network: Network) -> dict[str, Any]:
             for tap in find_taps(network)
         ],
         "parents": [parent.model_dump(mode="json") for parent in network.metadata.parents],
+        "head": network.metadata.head and network.metadata.head.model_dump(mode="json", exclude_none=True),
         "labels": list(network.metadata.labels),
         "notes": list(network.notes),
     }
@@ -95,6 +97,8 @@ def _print(network: Network, facts: dict[str, Any]) -> None:
     about.add_row("MACs", f"{facts['macs'] / 1e6:,.1f} M")
     for parent in network.metadata.parents:
         about.add_row(f"branch {parent.branch}", f"{parent.name}, {parent.parameters:,} parameters")
+    if network.metadata.head is not None:
+        about.add_row("head", str(network.metadata.head))
     for note in network.notes:
         about.add_row("note", note)
     console.print_table(about)

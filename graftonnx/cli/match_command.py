@@ -15,6 +15,7 @@ from graftonnx.cli.parameters import (
     load_parents,
     max_skips_option,
     preprocess_option,
+    quiet_option,
     split_parents,
 )
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @preprocess_option
 @force_option
 @json_option
+@quiet_option
 def command(
     parents: tuple[str, ...],
     output: Path | None,

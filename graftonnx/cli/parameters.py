@@ -136,4 +136,12 @@ max_skips_option = click.option(
     "--max-skips", type=click.IntRange(min=0), default=6, show_default=True, help="Exchanges at most."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+quiet_option = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=console.set_quiet,
+    help="No progress and no remarks.",
+)
 force_option = click.option("--force", is_flag=True, help="Replace existing files.")

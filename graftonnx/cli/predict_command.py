@@ -11,6 +11,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import note_fallback, preprocess_option, run_options
+from graftonnx.cli.parameters import json_option, quiet_option
 from graftonnx.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ SOME_UNREADABLE = 3
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @run_options
 @preprocess_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks.")
+@json_option
+@quiet_option
 def command(
     model: Path,
     images: tuple[str, ...],
@@ -57,14 +59,16 @@ def command(
     batch_size: int,
     workers: int,
     preprocess: str | None,
-    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Classify images with a run folder or an ONNX file.
 
     Images are files, folders (everything below them) and glob patterns; answers come in their order. Files
     that cannot be read are named at the end, the others are classified, and the exit code is 3.
     """
-    style = _style(style, output)
+    style = _style("json" if as_json and style is None else style, output)
+    if as_json and style != "json":
+        raise click.UsageError(f"--json and --format {style} exclude each other.")
     from graftonnx.classifier import open_classifier
     from graftonnx.files import check_writable
     from graftonnx.prediction import answer, find_images
@@ -73,11 +77,11 @@ def command(
         check_writable(output, force=force)
     paths = find_images(images)
     classifier = open_classifier(model, provider=provider, preprocess=preprocess)
-    note_fallback(classifier.session, quiet=quiet)
+    note_fallback(classifier.session)
     top = min(top, classifier.classes)
     answers: list[Answer] = []
     unreadable: list[str] = []
-    with progress("Classifying", len(paths), quiet=quiet) as advance:
+    with progress("Classifying", len(paths)) as advance:
         for prediction in classifier.predict(paths, batch_size=batch_size, workers=workers):
             if prediction.probabilities is None:
                 unreadable.append(prediction.error or "")
@@ -87,8 +91,8 @@ def command(
     _give(answers, top, style, output)
     if unreadable:
         for reason in unreadable:
-            console.note(reason)
-        console.note(f"{len(unreadable)} of {len(paths)} images could not be read.")
+            console.warn(reason)
+        console.warn(f"{len(unreadable)} of {len(paths)} images could not be read.")
         sys.exit(SOME_UNREADABLE)
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from graftonnx.cli.console import is_quiet
+
 
 @contextlib.contextmanager
-def progress(description: str, total: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
-    """Show a bar while the block runs; it yields a function that advances the bar by one."""
+def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar while the block runs, but for `--quiet`; yield a function that advances it by one."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = quiet or not console.is_terminal
+    hidden = is_quiet() or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)

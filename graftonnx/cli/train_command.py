@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from graftonnx.cli import console
+from graftonnx.cli.parameters import quiet_option
 from graftonnx.training.config import Augment, TrainConfig
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def setting(name: str, type: click.ParamType[Any], help: str) -> Callable[[F], F
 @setting("--workers", click.IntRange(min=0), "Threads that decode images; 0: one per core.")
 @setting("--seed", click.IntRange(min=0), "Of split, order, augmentation and dropout.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks.")
+@quiet_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -76,7 +77,6 @@ def command(
     resume_from: Path | None,
     force: bool,
     as_json: bool,
-    quiet: bool,
     **settings: Any,
 ) -> None:
     """Fine-tune a fused network on a folder of images.
@@ -95,19 +95,19 @@ def command(
         raise click.UsageError(f"Missing {', '.join(missing)}. Give them, or --resume RUN.")
     from graftonnx.training import Interrupted, resume, train
 
-    note = (lambda text: None) if quiet else console.note
+    progress = not console.is_quiet()
     try:
         if resume_from is not None:
-            result = resume(resume_from, data=data, progress=not quiet, note=note)
+            result = resume(resume_from, data=data, progress=progress, note=console.note)
         else:
             assert source is not None
             assert data is not None
             assert output is not None
             config = TrainConfig(**settings)
-            result = train(source, data, output, config, force=force, progress=not quiet, note=note)
+            result = train(source, data, output, config, force=force, progress=progress, note=console.note)
     except Interrupted as stop:
-        console.note(f"Interrupted in epoch {stop.epoch}; everything is saved. Go on with:")
-        console.note(f"  graftonnx train --resume {stop.run}")
+        console.warn(f"Interrupted in epoch {stop.epoch}; everything is saved. Go on with:")
+        console.warn(f"  graftonnx train --resume {stop.run}")
         sys.exit(128 + stop.signal)
     if as_json:
         console.print_json(result.model_dump(mode="json"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from graftonnx.cli.console import note, print_json, print_table, say
+from graftonnx.cli.parameters import quiet_option
 
 
 @click.group("zoo", context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,6 +18,7 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@quiet_option
 def list_networks(as_json: bool) -> None:
     """List the networks that `zoo export` can write."""
     from graftonnx.models.registry import ENTRIES
@@ -104,6 +106,7 @@ def _known(ctx: click.Context, param: click.Parameter, name: str) -> str:
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@quiet_option
 def export(
     name: str,
     weights: Path | None,

@@ -1,0 +1,386 @@
+"""What decides in a fused network: the branches' features, joined and classified.
+
+    concat      z = [f_a, f_b, …]
+    sum         z = u_a + u_b + …                      u_i = W_i f_i + b_i, all of one width d
+    attention   z = sum_i a_i u_i,  a = softmax_i(w . tanh(u_i)),  one set of a_i for each image
+
+    z ─ Gemm ─ Relu ─ Dropout ─ Gemm ─ logits
+
+f_i is what branch i hands over: its last feature tensor pooled over positions, or its own class scores, as
+in stacking (Wolpert, 1992). The attention is the pooling of Ilse et al. (arXiv 1802.04712) over the branches
+of one image; the u_i, which have weights of their own, stand for both its h_k and its V h_k. w starts at
+zero, so z starts as the plain mean.
+
+A head may also come from its user's ONNX file, which is checked and inlined.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from graftonnx import files
+from graftonnx.blocks import Step, chained
+from graftonnx.errors import GraftError, ModelError
+from graftonnx.graph import GraphView
+from graftonnx.layouts import feature_layout
+from graftonnx.metadata import FeatureKind, HeadKind, HeadRecord
+from graftonnx.model import BATCH, Network
+from graftonnx.normalise.constants import constants_to_initializers
+from graftonnx.normalise.dtypes import widen
+from graftonnx.normalise.inference import infer_shapes, set_extents
+from graftonnx.normalise.opset import check_operators, convert_opset, declared_opset, inline_functions
+from graftonnx.shapes import spelled
+from graftonnx.spine import final_softmax
+from graftonnx.weights import Weights, read, whole
+
+FILE_PREFIX = "head/file/"
+"""In front of the names of a user's own head; branches have one letter, so nothing of ours is called so."""
+
+
+@dataclass(frozen=True)
+class OwnHead:
+    """A user's head file, in the internal form.
+
+    Attributes:
+        name: The file's name, without its folder.
+        sha256: Of the file's bytes.
+        model: Inputs [N, C] and one output [N, classes].
+    """
+
+    name: str
+    sha256: str
+    model: onnx.ModelProto
+
+    @property
+    def classes(self) -> int | None:
+        """What the file says of its output's width; None if it leaves that open."""
+        shape = GraphView(self.model.graph).shapes.get(self.model.graph.output[0].name)
+        return shape[1] if shape is not None and len(shape) == 2 else None
+
+
+@dataclass(frozen=True)
+class HeadDesign:
+    """What decides over the branches.
+
+    Attributes:
+        classes: Number of logits.
+        kind: How the features are joined.
+        features: What the branches hand over.
+        hidden: Width of the hidden layer; 0 for none.
+        dropout: Share of hidden units dropped in training.
+        own: The user's head; then `kind`, `hidden` and `dropout` do not count.
+    """
+
+    classes: int
+    kind: HeadKind = "concat"
+    features: FeatureKind = "penultimate"
+    hidden: int = 256
+    dropout: float = 0.2
+    own: OwnHead | None = None
+
+    @property
+    def record(self) -> HeadRecord:
+        """What the fused file says about its head."""
+        if self.own is not None:
+            return HeadRecord(kind="file", features=self.features, file=self.own.name, sha256=self.own.sha256)
+        return HeadRecord(kind=self.kind, features=self.features, hidden=self.hidden, dropout=self.dropout)
+
+
+@dataclass(frozen=True)
+class Vector:
+    """What one branch hands over: a variable [N, width]."""
+
+    branch: str
+    variable: gs.Variable
+    width: int
+
+
+def handing_over(network: Network, features: FeatureKind) -> Network:
+    """Return a network whose feature is what its branch shall hand to the head.
+
+    Args:
+        network: A parent.
+        features: `penultimate`: as it is; `logits`: the class scores, in front of a final Softmax. (What a
+            LogSoftmax gives are scores already.)
+
+    Raises:
+        ModelError: If the scores are wanted and the network's own head has been cut off.
+    """
+    if features == "penultimate":
+        return network
+    if not network.complete:
+        height, width = network.input_shape[1:]
+        raise ModelError(
+            f"'{network.name}' has no class scores at {height}x{width} pixels: its own head fits its own "
+            "input size only. Load it at that, or fuse its penultimate features."
+        )
+    softmax = final_softmax(network.view, network.head.output)
+    scores = network.head.output if softmax is None else softmax.input[0]
+    return dataclasses.replace(network, head=dataclasses.replace(network.head, feature=scores))
+
+
+def feature_width(network: Network, features: FeatureKind) -> int:
+    """Return the extent C of the vector [N, C] that a network hands over."""
+    if features == "logits":
+        return network.head.classes
+    shape = network.view.shapes[network.head.feature]
+    return shape[_channel_axis(network)] or 0
+
+
+def build_head(
+    sources: Mapping[str, tuple[Network, gs.Variable]],
+    design: HeadDesign,
+    rng: np.random.Generator,
+    logits: gs.Variable,
+) -> list[gs.Node]:
+    """Make the nodes from the branches' features to the logits.
+
+    Args:
+        sources: Each branch's network and the variable that holds its feature, by the branch's letter.
+        design: What to build.
+        rng: For the weights.
+        logits: The output, [N, classes].
+
+    Raises:
+        ModelError: If the user's own head does not fit the branches or the classes.
+    """
+    nodes: list[gs.Node] = []
+    vectors: list[Vector] = []
+    for letter, (network, feature) in sources.items():
+        steps, pooled = pool(network, feature, letter, design.features)
+        nodes += steps
+        vectors.append(Vector(letter, pooled, feature_width(network, design.features)))
+    if design.own is not None:
+        return nodes + _inlined(design.own, vectors, design.classes, logits)
+    joining, joined, width = _joined(vectors, design, rng)
+    return nodes + joining + chained(_layers(width, design, rng), joined, logits)
+
+
+def pool(
+    network: Network, feature: gs.Variable, branch: str, features: FeatureKind
+) -> tuple[list[gs.Node], gs.Variable]:
+    """Make a vector [N, C] of what a branch hands over.
+
+    Args:
+        network: The branch's network.
+        feature: Its feature: [N, C, *grid], [N, *grid, C] or [N, T, C], averaged over its positions or
+            tokens, or [N, C]; or class scores, whose other extents are 1.
+        branch: Its letter.
+        features: Which of the two.
+    """
+    rank = len(network.view.shapes[network.head.feature])
+    if rank == 2:
+        return [], feature
+    name = f"head/{branch}"
+    pooled = gs.Variable(f"{name}/pooled", np.float32)
+    flatten = Step("Flatten", f"{name}/flatten", {"axis": 1})
+    if features == "logits":
+        return chained([flatten], feature, pooled), pooled
+    if _channel_axis(network) > 1:
+        axes = gs.Constant(f"{name}/axes", np.arange(1, rank - 1))
+        return chained(
+            [Step("ReduceMean", f"{name}/pool", {"keepdims": 0}, (axes,))], feature, pooled
+        ), pooled
+    return chained([Step("GlobalAveragePool", f"{name}/pool"), flatten], feature, pooled), pooled
+
+
+def read_head(path: str | Path) -> OwnHead:
+    """Read a user's head and bring it to the internal form.
+
+    Args:
+        path: An ONNX file of opset 7 or newer whose inputs are [N, C] and whose one output is [N, classes].
+
+    Raises:
+        ModelError: If the file cannot be read, or ends in a Softmax.
+        UnsupportedOpError: If it holds operators that ONNX does not define.
+    """
+    path = Path(path)
+    model, weights = read(path)
+    try:
+        model = _normalised(model, weights)
+        outputs = [value.name for value in model.graph.output]
+        if len(outputs) != 1:
+            raise ModelError(
+                f"it has {len(outputs)} outputs ({', '.join(outputs)}); expected one, [N, classes]."
+            )
+        softmax = final_softmax(GraphView(model.graph), outputs[0])
+        if softmax is not None:
+            raise ModelError(
+                f"its output '{outputs[0]}' comes from Softmax node '{softmax.name or softmax.output[0]}'; "
+                "training needs the scores in front of it. Export it without."
+            )
+    except GraftError as error:
+        raise error.at(f"cannot use head '{path}'") from error
+    return OwnHead(path.name, files.sha256(path), whole(model, weights))
+
+
+def _channel_axis(network: Network) -> int:
+    """Return the axis of the channels in the feature tensor."""
+    layout = feature_layout(network)
+    rank = len(network.view.shapes[network.head.feature])
+    return 1 if layout is None or layout.kind == "channels_first" else rank - 1
+
+
+def _joined(
+    vectors: Sequence[Vector], design: HeadDesign, rng: np.random.Generator
+) -> tuple[list[gs.Node], gs.Variable, int]:
+    """Join the branches' vectors; return the nodes, the variable z, and its width."""
+    joined = gs.Variable("head/features", np.float32)
+    if design.kind == "concat":
+        variables = [vector.variable for vector in vectors]
+        concat = gs.Node("Concat", "head/concat", {"axis": 1}, variables, [joined])
+        return [concat], joined, sum(vector.width for vector in vectors)
+    width = design.hidden or min(vector.width for vector in vectors)
+    nodes: list[gs.Node] = []
+    projected: list[gs.Variable] = []
+    for vector in vectors:
+        dense = _dense(f"head/{vector.branch}/project", vector.width, width, math.sqrt(3 / vector.width), rng)
+        projected.append(gs.Variable(f"head/{vector.branch}/projected", np.float32))
+        nodes += chained([dense], vector.variable, projected[-1])
+    if design.kind == "attention" and len(vectors) > 1:
+        return nodes + _attention(projected, width, joined), joined, width
+    return [*nodes, gs.Node("Sum", "head/sum", {}, projected, [joined])], joined, width
+
+
+def _attention(projected: Sequence[gs.Variable], width: int, joined: gs.Variable) -> list[gs.Node]:
+    """Weigh B vectors [N, d] by what they hold, and add them.
+
+    u_i ─ Unsqueeze ─┐
+    u_j ─ Unsqueeze ─ Concat [N, B, d] ─┬─ Tanh ─ MatMul w ─ Softmax ─ Transpose ─ MatMul ─ Flatten ─ z
+                                        └──────────────────────────────────────────┘
+    """
+    name = "head/attention"
+    axis = gs.Constant(f"{name}/axis", np.array([1], np.int64))
+    rows = [gs.Variable(f"{variable.name}/row", np.float32) for variable in projected]
+    stacked, shares = (gs.Variable(f"{name}/{part}", np.float32) for part in ("stacked", "shares"))
+    stacking = [
+        gs.Node("Unsqueeze", row.name, {}, [variable, axis], [row])
+        for variable, row in zip(projected, rows, strict=True)
+    ]
+    stacking.append(gs.Node("Concat", f"{name}/stack", {"axis": 1}, rows, [stacked]))
+    weight = gs.Constant(f"{name}/weight", np.zeros((width, 1), np.float32))
+    scoring = [
+        Step("Tanh", f"{name}/tanh"),
+        Step("MatMul", f"{name}/score", operands=(weight,)),
+        Step("Softmax", f"{name}/softmax", {"axis": 1}),
+        Step("Transpose", f"{name}/transpose", {"perm": [0, 2, 1]}),
+    ]
+    adding = [
+        Step("MatMul", f"{name}/add", operands=(stacked,)),
+        Step("Flatten", f"{name}/flatten", {"axis": 1}),
+    ]
+    return stacking + chained(scoring, stacked, shares) + chained(adding, shares, joined)
+
+
+def _layers(width: int, design: HeadDesign, rng: np.random.Generator) -> list[Step]:
+    """Return the dense layers from z to the logits."""
+    steps: list[Step] = []
+    if design.hidden:
+        steps = [
+            _dense("head/hidden", width, design.hidden, math.sqrt(6 / width), rng),
+            Step("Relu", "head/relu"),
+        ]
+        if design.dropout:
+            ratio = gs.Constant("head/dropout_ratio", np.array(design.dropout, np.float32))
+            steps.append(Step("Dropout", "head/dropout", operands=(ratio,)))
+        width = design.hidden
+    return [*steps, _dense("head/logits", width, design.classes, 1 / math.sqrt(width), rng)]
+
+
+def _dense(name: str, inner: int, outer: int, bound: float, rng: np.random.Generator) -> Step:
+    weight = rng.uniform(-bound, bound, (outer, inner)).astype(np.float32)
+    bias = np.zeros(outer, np.float32)
+    operands = (gs.Constant(f"{name}/weight", weight), gs.Constant(f"{name}/bias", bias))
+    return Step("Gemm", name, {"transB": 1}, operands)
+
+
+def _normalised(model: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
+    """Bring the skeleton of a head to the opset inside, with float32 weights as initializers."""
+    opset = declared_opset(model)
+    model = inline_functions(model)
+    check_operators(model, opset)
+    constants_to_initializers(model, weights)
+    widen(model, weights)
+    model = convert_opset(model, opset)
+    constants_to_initializers(model, weights)
+    return model
+
+
+def _inlined(own: OwnHead, vectors: Sequence[Vector], classes: int, logits: gs.Variable) -> list[gs.Node]:
+    """Make the nodes of a user's head between the branches' vectors and the logits."""
+    try:
+        model = _fitted(own.model, vectors, classes)
+    except ModelError as error:
+        raise error.at(f"cannot use head '{own.name}'") from error
+    graph = gs.import_onnx(model)
+    _prefix_names(graph, FILE_PREFIX)
+    nodes: list[gs.Node] = []
+    sources = [vector.variable for vector in vectors]
+    if len(graph.inputs) < len(sources):
+        joined = gs.Variable("head/features", np.float32)
+        nodes.append(gs.Node("Concat", "head/concat", {"axis": 1}, sources, [joined]))
+        sources = [joined]
+    for source, variable in zip(sources, graph.inputs, strict=True):
+        nodes.append(gs.Node("Identity", variable.name, {}, [source], [variable]))
+    return [*nodes, *graph.nodes, gs.Node("Identity", "head/logits", {}, list(graph.outputs), [logits])]
+
+
+def _fitted(model: onnx.ModelProto, vectors: Sequence[Vector], classes: int) -> onnx.ModelProto:
+    """Return a user's head with the shapes it has behind these branches.
+
+    Raises:
+        ModelError: If it takes or gives something else.
+    """
+    fitted = onnx.ModelProto()
+    fitted.CopyFrom(model)
+    inputs = list(fitted.graph.input)
+    total = sum(vector.width for vector in vectors)
+    expected = {f"branch {vector.branch}": vector.width for vector in vectors}
+    if len(inputs) == 1 < len(vectors):
+        expected = {"all branches together": total}
+    if len(inputs) != len(expected):
+        each = ", ".join(f"[N, {width}] of {what}" for what, width in expected.items())
+        names = ", ".join(f"'{value.name}'" for value in inputs) or "none"
+        raise ModelError(f"its inputs are {names}; expected {each}, or one [N, {total}] for all together.")
+    for value, (what, width) in zip(inputs, expected.items(), strict=True):
+        _check_input(value, what, width)
+        set_extents(fitted, value.name, (BATCH, width))
+    fitted = infer_shapes(fitted)
+    output = fitted.graph.output[0].name
+    shape = GraphView(fitted.graph).shapes.get(output)
+    if shape != (None, classes):
+        found = str(list(shape)) if shape and shape[0] is not None else spelled(shape)
+        raise ModelError(
+            f"its output '{output}' is {found}; expected [N, {classes}]: one score for each class and image."
+        )
+    return fitted
+
+
+def _check_input(value: onnx.ValueInfoProto, what: str, width: int) -> None:
+    kind = value.type.tensor_type
+    shape = tuple(dim.dim_value or None for dim in kind.shape.dim)
+    if kind.elem_type != onnx.TensorProto.FLOAT or len(shape) != 2 or shape[1] not in (None, width):
+        found = f"{onnx.TensorProto.DataType.Name(kind.elem_type).lower()} {spelled((None, *shape[1:]))}"
+        raise ModelError(
+            f"its input '{value.name}' is {found}; expected float [N, {width}], the features of {what}."
+        )
+
+
+def _prefix_names(graph: gs.Graph, prefix: str) -> None:
+    """Put a prefix before every name in a graph and in the bodies of its control flow."""
+    graphs = [graph, *graph.subgraphs(recursive=True)]
+    tensors = {id(tensor): tensor for part in graphs for tensor in part.tensors().values()}
+    for part in graphs:
+        for node in part.nodes:
+            node.name = prefix + (node.name or node.outputs[0].name)
+    for tensor in tensors.values():
+        if tensor.name:
+            tensor.name = prefix + tensor.name

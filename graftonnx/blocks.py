@@ -20,7 +20,8 @@ from graftonnx.layouts import Layout
 from graftonnx.metadata import Preprocess
 from graftonnx.plan import Projection
 
-SkipInit = Literal["zero", "paper"]
+SkipInit = Literal["zero", "paper", "lsq"]
+"""How skips begin; for `lsq` zeros are built, and the fitted weights put in their place."""
 
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luma of ITU-R BT.601."""
@@ -102,7 +103,8 @@ def projection(
         layouts: Of the source, and of the tap that is added to.
         plan: The projection's kind and window.
         name: Prefix of the names.
-        init: `zero`: the skip adds nothing before training; `paper`: plain Add, or He-initialised weights.
+        init: `paper`: plain Add, or He-initialised weights; else the weights are zero, and the skip adds
+            nothing.
         rng: For the weights.
 
     Returns:
@@ -139,10 +141,10 @@ def _on_maps(
 
 def _weighted(op: str, name: str, shape: tuple[int, ...], init: SkipInit, rng: np.random.Generator) -> Step:
     """Return a Conv [out, in, ...] or a MatMul [in, out], with its weight."""
-    if init == "zero":
-        weight = np.zeros(shape, np.float32)
-    else:
+    if init == "paper":
         weight = he_normal(shape, rng) if op == "Conv" else he_normal(shape[::-1], rng).T.copy()
+    else:
+        weight = np.zeros(shape, np.float32)
     return Step(op, f"{name}/{op.lower()}", operands=(gs.Constant(f"{name}/weight", weight),))
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_lowercase
 from typing import get_args
 
+import numpy as np
+import onnx
+
 from graftonnx import proofs
 from graftonnx.blocks import SkipInit
+from graftonnx.calibration import Calibration
 from graftonnx.costs import parameters
 from graftonnx.errors import GraftError, ParityError, PlanError
 from graftonnx.graph import GraphView
@@ -28,8 +33,12 @@ from graftonnx.metadata import (
 from graftonnx.model import Network, check_preprocess
 from graftonnx.plan import Plan
 from graftonnx.spine import find_head
-from graftonnx.splice import INPUT, shared_shape, splice
+from graftonnx.splice import INPUT, named_skips, shared_shape, splice
 from graftonnx.taps import trunk
+from graftonnx.weights import Weights, set_elements
+
+LSQ_SHARE = 0.1
+"""How much of a fitted projection a skip begins with: the fit rebuilds its target, which is there already."""
 
 
 def fuse(
@@ -43,6 +52,7 @@ def fuse(
     dropout: float = 0.2,
     head_file: str | Path | None = None,
     skip_init: SkipInit = "zero",
+    calibration: Calibration | None = None,
     max_skips: int = DEFAULT_SKIPS,
     seed: int = 0,
     hook: Hook | None = None,
@@ -65,8 +75,9 @@ def fuse(
         dropout: Share of hidden units dropped in training.
         head_file: ONNX file of a head to use instead of ours. Its inputs are one [N, C] for each branch, in
             their order, or one with all of them side by side; its output is [N, classes].
-        skip_init: `zero`: before training both branches compute exactly what their parents do; `paper`: plain
-            additions.
+        skip_init: `zero`: before training all branches compute exactly what their parents do; `paper`: plain
+            additions; `lsq`: `LSQ_SHARE` of what least squares finds on the images of `calibration`.
+        calibration: The same networks on unlabelled images: ranks pairs of taps where there is no `plan`.
         max_skips: Number of exchanges between two parents to plan at most.
         seed: For the weights of projections and head.
         hook: Called with the fused graph before the proofs; it may change it, or return another. A hook that
@@ -95,14 +106,22 @@ def fuse(
         raise ValueError(f"hidden (={hidden}) must be 0 or more, dropout (={dropout}) in 0 <= p < 1")
     if not 1 <= len(parents) <= len(ascii_lowercase):
         raise ValueError(f"{len(parents)} parents given; 1 to {len(ascii_lowercase)} can be fused")
+    if skip_init == "lsq" and calibration is None:
+        raise ValueError("skip_init 'lsq' needs a calibration")
     known = dict(zip(ascii_lowercase, parents, strict=False))
     own = None if head_file is None else read_head(head_file)
     classes = _classes(classes, labels, own, parents[0])
     if plan is None:
-        plan = match(*parents, max_skips=max_skips) if len(parents) > 1 else lone_plan(parents[0])
+        similarity = None if calibration is None else calibration.similarity()
+        is_alone = len(parents) == 1
+        plan = (
+            lone_plan(parents[0]) if is_alone else match(*parents, max_skips=max_skips, similarity=similarity)
+        )
     known = {letter: handing_over(network, features) for letter, network in _as_planned(known, plan).items()}
     design = HeadDesign(classes, heads, features, hidden, dropout, own)
     skeleton, weights = splice(known, plan, design, skip_init=skip_init, seed=seed)
+    if skip_init == "lsq" and calibration is not None:
+        _fit(skeleton, weights, plan, calibration)
     if hook is not None:
         skeleton, weights = run_hook(hook, skeleton, weights)
     metadata = Metadata(
@@ -139,6 +158,18 @@ def fuse(
             raise
         raise error.at("after the hook") from error
     return dataclasses.replace(fused, notes=proven)
+
+
+def _fit(skeleton: onnx.ModelProto, weights: Weights, plan: Plan, calibration: Calibration) -> None:
+    """Give every projection a share of its least-squares weights, in place."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in skeleton.graph.initializer}
+    fitted = calibration.projections(plan)
+    for skip, name in named_skips(plan):
+        shape = shapes[f"{name}/weight"]
+        matrix = LSQ_SHARE / math.prod(shape[2:]) * fitted[skip]
+        array = matrix.T if len(shape) == 2 else matrix.reshape(*matrix.shape, *(1 for _ in shape[2:]))
+        array = np.ascontiguousarray(np.broadcast_to(array, shape), np.float32)
+        set_elements(skeleton, weights, f"{name}/weight", array)
 
 
 def lone_plan(parent: Network) -> Plan:

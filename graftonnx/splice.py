@@ -73,7 +73,7 @@ def splice(
         parents: The networks by branch letter.
         plan: The skips; their source and target are `<branch>/<value>`.
         head: What decides.
-        skip_init: `zero`: skips add nothing before training; `paper`: plain additions.
+        skip_init: `paper`: plain additions; else skips add nothing.
         seed: For the weights of the projections and the head.
 
     Returns:
@@ -259,7 +259,7 @@ def _skips(
     addends: dict[str, list[gs.Variable]] = defaultdict(list)
     names: dict[str, str] = {}
     nodes: list[gs.Node] = []
-    for skip, name in _named(plan):
+    for skip, name in named_skips(plan):
         names.setdefault(skip.target, name)
         pair = layouts[skip.source], layouts[skip.target]
         steps, projected = blocks.projection(values[skip.source], pair, skip.projection, name, init, rng)
@@ -276,7 +276,7 @@ def _skips(
     return nodes
 
 
-def _named(plan: Plan) -> list[tuple[Skip, str]]:
+def named_skips(plan: Plan) -> list[tuple[Skip, str]]:
     """Return every skip with its name: `skips/<exchange>/<branch of the target>`."""
     return [
         (skip, f"skips/{index}/{skip.target.split('/')[0]}")

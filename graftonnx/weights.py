@@ -188,6 +188,16 @@ def whole(model: ModelProto, weights: Weights) -> ModelProto:
     return copy
 
 
+def set_elements(model: ModelProto, weights: Weights, name: str, array: Array) -> None:
+    """Replace the elements of an initializer of the skeleton `model` by others of the same type and shape."""
+    (stub,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+    whole = numpy_helper.from_array(array, name)
+    if name in weights:
+        weights[name] = Held(whole)
+    else:
+        stub.CopyFrom(whole)
+
+
 def array_of(tensor: TensorProto, weights: Weights) -> Array:
     """Return the elements of an initializer of a skeleton; the array must not be written to."""
     elements = weights.get(tensor.name)

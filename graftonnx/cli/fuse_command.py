@@ -10,13 +10,13 @@ from click.core import ParameterSource
 
 from graftonnx.cli import console
 from graftonnx.cli.match_command import print_plan
+from graftonnx.cli.matching_options import LIMITS, calibration_of, make_plan, matching_options
 from graftonnx.cli.parameters import (
     LETTERS,
     force_option,
     input_size_option,
     json_option,
     load_parents,
-    max_skips_option,
     preprocess_option,
     quiet_option,
     split_parents,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="fuse")
-@click.argument("parents", nargs=-1, required=True, metavar="A [B]")
+@click.argument("parents", nargs=-1, required=True, metavar="A [B ...]")
 @click.option(
     "-o",
     "--output",
@@ -43,13 +43,14 @@ if TYPE_CHECKING:
 @click.option(
     "--plan", "plan_file", type=click.Path(path_type=Path), help="Use this plan of `graftonnx match`."
 )
-@max_skips_option
+@matching_options
 @click.option(
     "--skip-init",
-    type=click.Choice(["zero", "paper"]),
+    type=click.Choice(["zero", "paper", "lsq"]),
     default="zero",
     show_default=True,
-    help="zero: both branches start as exactly their parents; paper: plain additions.",
+    help="zero: all branches start as exactly their parents; paper: plain additions; lsq: a little of what "
+    "least squares finds on the images of --calibrate.",
 )
 @preprocess_option
 @click.option(
@@ -100,8 +101,8 @@ def command(
     labels: Path | None,
     input_size: tuple[int, int] | None,
     plan_file: Path | None,
-    max_skips: int,
-    skip_init: Literal["zero", "paper"],
+    calibrate: Path | None,
+    skip_init: Literal["zero", "paper", "lsq"],
     preprocess: tuple[str, ...],
     heads: HeadKind,
     features: FeatureKind,
@@ -112,22 +113,25 @@ def command(
     dry_run: bool,
     force: bool,
     as_json: bool,
+    **limits: Any,
 ) -> None:
-    """Join networks A and B into one trainable ONNX file.
+    """Join networks A, B, ... into one trainable ONNX file.
 
     Their branches exchange the taps that `graftonnx match` finds (or those of --plan); their features are
     joined and classified by a new head. The file is proven before it is written. A alone gets a new head
     only.
     """
     from graftonnx import files
-    from graftonnx.fusion import fuse
+    from graftonnx.fusion import fuse, lone_plan
     from graftonnx.model import save
 
     paths, conventions = split_parents(parents, preprocess)
-    if not 1 <= len(paths) <= 2:
+    if not 1 <= len(paths) <= len(LETTERS):
         raise click.UsageError(
-            f"{len(paths)} parents given; expected one or two: graftonnx fuse A [B] -o FILE"
+            f"{len(paths)} parents given; expected 1 to {len(LETTERS)}: graftonnx fuse A [B ...] -o FILE"
         )
+    if skip_init == "lsq" and calibrate is None:
+        raise click.UsageError("--skip-init lsq needs images: pass --calibrate DIR.")
     if head_file is not None:
         _check_excluded("--head-file", "your own head decides", ("heads", "hidden", "dropout"))
     if output is None and not dry_run:
@@ -139,7 +143,11 @@ def command(
         raise DataError(f"cannot use labels '{labels}': one name; expected two or more, one each line.")
     if names and classes not in (None, len(names)):
         raise click.UsageError(f"--classes {classes}, but '{labels}' names {len(names)} classes.")
-    networks, plan = _planned(paths, conventions, plan_file, input_size, max_skips)
+    networks, plan = _loaded(paths, conventions, plan_file, input_size)
+    calibration = calibration_of(networks, calibrate)
+    if plan is None:
+        is_alone = len(networks) == 1
+        plan = lone_plan(networks[0]) if is_alone else make_plan(networks, calibration, **limits)
     if dry_run:
         if as_json:
             console.print_json(plan.model_dump(mode="json"))
@@ -157,6 +165,7 @@ def command(
         dropout=dropout,
         head_file=head_file,
         skip_init=skip_init,
+        calibration=calibration,
         seed=seed,
     )
     assert output is not None
@@ -164,29 +173,27 @@ def command(
     _report(fused, networks, plan, output, as_json)
 
 
-def _planned(
+def _loaded(
     paths: list[Path],
     conventions: dict[str, Preprocess],
     plan_file: Path | None,
     input_size: tuple[int, int] | None,
-    max_skips: int,
-) -> tuple[list[Network], Plan]:
-    """Load the parents, and read the plan or make one."""
+) -> tuple[list[Network], Plan | None]:
+    """Load the parents, and read the plan, if there is one."""
     from graftonnx.errors import PlanError
-    from graftonnx.fusion import lone_plan
-    from graftonnx.matching import match
     from graftonnx.plan import read_plan
 
     if plan_file is None:
-        networks = load_parents(paths, [input_size] * len(paths), conventions)
-        plan = match(*networks, max_skips=max_skips) if len(networks) == 2 else lone_plan(networks[0])
-        return networks, plan
-    _check_excluded("--plan", "the plan says it", ("input_size", "max_skips"))
+        return load_parents(paths, [input_size] * len(paths), conventions), None
+    _check_excluded("--plan", "the plan says it", ("input_size", *LIMITS))
     plan = read_plan(plan_file)
     if len(plan.parents) != len(paths):
         raise PlanError(f"plan '{plan_file}' is for {len(plan.parents)} parents, {len(paths)} are given.")
     if set(plan.parents) != set(LETTERS[: len(paths)]):
-        raise PlanError(f"plan '{plan_file}' names the parents {', '.join(plan.parents)}; expected a, b.")
+        raise PlanError(
+            f"plan '{plan_file}' names the parents {', '.join(plan.parents)}; "
+            f"expected {', '.join(LETTERS[: len(paths)])}."
+        )
     parents = {
         letter: plan.parents[letter].model_copy(
             update={"preprocess": conventions.get(letter, plan.parents[letter].preprocess)}
@@ -214,6 +221,7 @@ def _check_excluded(option: str, reason: str, names: tuple[str, ...]) -> None:
 def _report(fused: Network, networks: list[Network], plan: Plan, output: Path, as_json: bool) -> None:
     from graftonnx.costs import macs, parameters
     from graftonnx.heads import handing_over
+    from graftonnx.shapes import spelled
     from graftonnx.taps import trunk
 
     view = fused.view
@@ -240,10 +248,9 @@ def _report(fused: Network, networks: list[Network], plan: Plan, output: Path, a
     for letter, network in zip(plan.parents, networks, strict=True):
         if network.preprocess_reason.startswith("guessed"):
             console.note(f"note: preprocessing of {letter} {network.preprocess_reason}; --preprocess sets it")
-    height, width = plan.input_size
     console.say(f"proved: {'; '.join(fused.notes)}")
     console.say(
-        f"wrote {output}: image [N, 3, {height}, {width}] -> {facts['classes']} classes, "
+        f"wrote {output}: {spelled((None, *fused.input_shape))} -> {facts['classes']} classes, "
         f"{facts['parameters']:,} parameters, {facts['macs'] / 1e6:,.0f} M MACs "
         f"({facts['macs'] / max(alone, 1) - 1:+.1%} over the parents), {facts['bytes'] / 1e6:.1f} MB"
     )

@@ -96,7 +96,7 @@ def split_parents(arguments: Sequence[str], given: Sequence[str]) -> tuple[list[
 
 
 def load_parents(
-    paths: Sequence[Path], sizes: Sequence[tuple[int, int] | None], conventions: dict[str, Preprocess]
+    paths: Sequence[Path], sizes: Sequence[tuple[int, ...] | None], conventions: dict[str, Preprocess]
 ) -> list[Network]:
     """Load the parents, each with its preprocessing where one is given, at its size.
 
@@ -112,8 +112,8 @@ def load_parents(
             try:
                 network = resize(network, size)
             except ModelError as error:
-                height, width = network.input_shape[1:]
-                console.note(f"note: {letter} ({path.name}) keeps {height}x{width}: {error.message}")
+                own = "x".join(map(str, network.input_shape[1:]))
+                console.note(f"note: {letter} ({path.name}) keeps {own}: {error.message}")
         networks.append(network)
     return networks
 
@@ -131,9 +131,6 @@ preprocess_option = click.option(
     metavar="BRANCH=CONVENTION",
     help="What a parent was trained on: imagenet, inception, caffe, unit, raw, or numbers as "
     "bgr,scale=255,mean=104:117:123,std=1.  [default: what the file says, else a guess]",
-)
-max_skips_option = click.option(
-    "--max-skips", type=click.IntRange(min=0), default=6, show_default=True, help="Exchanges at most."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 quiet_option = click.option(

@@ -204,8 +204,11 @@ BAD = [
         "2 numbers in mean, its input 3 channels",
     ),
     (["fuse", "a.onnx", "b.onnx"], 2, "Missing option '-o' / '--output'."),
-    (["fuse"], 2, "Missing argument 'A [B]'."),
-    (["fuse", "a.onnx", "b.onnx", "a.onnx", "-o", "f.onnx"], 2, "3 parents given; expected one or two"),
+    (["fuse"], 2, "Missing argument 'A [B ...]'."),
+    (["fuse", *["a.onnx"] * 27, "-o", "f.onnx"], 2, "27 parents given; expected 1 to 26"),
+    (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--skip-init", "lsq"], 2, "needs images: pass --calibrate"),
+    (["match", "a.onnx", "b.onnx", "--max-flops", "5x"], 2, "'5x' is no amount; expected as +5% or +1M"),
+    (["match", "a.onnx", "b.onnx", "--calibrate", "gone"], 1, "cannot read images from 'gone': there is no"),
     (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--classes", "0"], 2, "0 is not in the range x>=2."),
     (["fuse", "a.onnx", "gone.onnx", "-o", "f.onnx"], 1, "cannot read 'gone.onnx': there is no such file."),
     (["fuse", "a.onnx", "text.onnx", "-o", "f.onnx"], 1, "cannot read 'text.onnx': it is not an ONNX file"),
@@ -239,7 +242,7 @@ BAD = [
     (["fuse", "a.onnx", "-o", "f.onnx", "--preprocess", "a=std=1:x"], 2, "(found 'x')."),
     (["fuse", "a.onnx", "-o", "f.onnx", "--preprocess", "a=std=0"], 2, "greater than 0"),
     (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--input-size", "big"], 2, "'big' is not a size"),
-    (["match", "a.onnx"], 2, "1 parents given; expected two: graftonnx match A B"),
+    (["match", "a.onnx"], 2, "1 parents given; expected two or more: graftonnx match A B [C ..."),
     (["inspect", "gone.onnx"], 1, "cannot read 'gone.onnx': there is no such file."),
 ]
 

@@ -56,10 +56,9 @@ def run_hook(hook: Hook, skeleton: onnx.ModelProto, weights: Weights) -> tuple[o
 
 def _exported(graph: gs.Graph) -> onnx.ModelProto:
     try:
+        graph.tensors(check_duplicates=True)
         model: onnx.ModelProto = gs.export_onnx(graph, ir_version=IR_VERSION)
-    except (
-        Exception
-    ) as error:  # graphsurgeon's own, NumPy's and protobuf's, of a graph that may hold anything
+    except Exception as error:  # of graphsurgeon, NumPy or protobuf: the graph may hold anything
         raise PlanError(f"onnx-graphsurgeon cannot write it: {' '.join(str(error).split())}") from error
     return inline_functions(model)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -194,6 +193,13 @@ def unwritable(graph: gs.Graph) -> None:
     node(graph, "head/relu").attrs["alpha"] = object()
 
 
+def twice(graph: gs.Graph) -> None:
+    scale = gs.Constant("head/hidden/bias", np.ones(256, np.float32))
+    relu = node(graph, "head/relu")
+    relu.op = "Mul"
+    relu.inputs.append(scale)
+
+
 def blind(graph: gs.Graph) -> None:
     pooled = gs.Variable("pooled", np.float32)
     flat = gs.Variable("flat", np.float32)
@@ -220,6 +226,7 @@ BROKEN: list[tuple[Hook, type[GraftError], str]] = [
     (headless, ModelError, "the hook broke the graph: "),
     (untyped, GraftError, "the hook broke the graph: "),
     (unwritable, PlanError, "the hook broke the graph: onnx-graphsurgeon cannot write it: "),
+    (twice, PlanError, "onnx-graphsurgeon cannot write it: Found distinct tensors that share the same name"),
     (blind, ModelError, "the hook broke the graph: nothing but a head stands between its input 'input'"),
     (lambda graph: 7, PlanError, "the hook returned int; expected an onnx_graphsurgeon.Graph, or None"),  # type: ignore[list-item,return-value]
 ]
@@ -279,5 +286,4 @@ def test_a_chain_longer_than_the_recursion_limit_is_no_obstacle(a: Network, b: N
 
 
 def test_unproven_when_it_is_told_not_to(a: Network, b: Network) -> None:
-    spoil: Callable[[gs.Graph], None] = changed_b
-    assert fuse(a, b, classes=3, hook=spoil, prove=False).notes == ()
+    assert fuse(a, b, classes=3, hook=changed_b, prove=False).notes == ()

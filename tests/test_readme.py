@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -58,11 +59,14 @@ def test_the_first_two_commands_print_what_the_readme_shows(clone: Path) -> None
     assert facts(trained.stdout) == facts(printed)
 
 
-def test_the_python_example_runs(clone: Path) -> None:
-    found = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert found is not None
-    exec(compile(found[1], "README.md", "exec"), {})
+def test_the_python_examples_run(clone: Path) -> None:
+    api, hook = re.findall(r"```python\n(import .*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(api, "README.md", "exec"), names)
     assert (clone / "fused.onnx").stat().st_size > 100_000
+    assert "Sigmoid" not in {node.op_type for node in names["fused"].view.nodes}
+    exec(compile(hook, "README.md", "exec"), names)
+    assert "Sigmoid" in {node.op_type for node in names["fused"].view.nodes}
 
 
 def test_no_placeholder_is_left() -> None:

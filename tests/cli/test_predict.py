@@ -62,6 +62,12 @@ def test_json_on_stdout() -> None:
     assert sum(c["probability"] for c in record["classes"]) == pytest.approx(1, abs=1e-5)  # six decimals
 
 
+def test_json_is_asked_for_as_in_every_other_command() -> None:
+    asked, named = (predict("m.onnx", "rose.png", *option) for option in (["--json"], ["--format", "json"]))
+    assert asked.stdout == named.stdout
+    assert predict("m.onnx", "rose.png", "--json", "--format", "json").stdout == named.stdout
+
+
 @pytest.mark.parametrize("name", ["out.csv", "out.JSON"])
 def test_a_file_gets_the_format_of_its_name(name: str) -> None:
     result = predict("m.onnx", "pictures", "-o", name)
@@ -107,6 +113,7 @@ def test_an_output_file_with_unreadable_images_is_written_too() -> None:
     Path("bad.png").write_bytes(b"no image")
     result = predict("m.onnx", "rose.png", "bad.png", "-o", "out.csv", "-q")
     assert result.exit_code == 3
+    assert result.stderr.endswith("1 of 2 images could not be read.\n")
     assert Path("out.csv").read_text().splitlines()[1] == "rose.png,red,0.999909"
 
 
@@ -147,6 +154,10 @@ class TestRefusals:
             (
                 ("m.onnx", "rose.png", "-o", "out.csv", "--format", "table"),
                 "A table is for the screen: with -o give --format csv or json.",
+            ),
+            (
+                ("m.onnx", "rose.png", "--json", "--format", "csv"),
+                "--json and --format csv exclude each other.",
             ),
             (("m.onnx", "rose.png", "--top", "0"), "Invalid value for '--top'"),
         ],

@@ -11,6 +11,7 @@ Constant folding turns the arithmetic into constants again, once the new size is
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx
@@ -94,7 +95,7 @@ def _arithmetic(
     nodes: list[NodeProto] = []
     parts: list[str] = []
 
-    def node(op: str, inputs: list[str], output: str, **attributes: int) -> str:
+    def node(op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         nodes.append(onnx.helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
 

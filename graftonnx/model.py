@@ -26,6 +26,7 @@ from graftonnx.normalise.opset import (
     inline_functions,
     use_default_domain,
 )
+from graftonnx.normalise.quantization import check_float, dequantise
 from graftonnx.shapes import spelled
 from graftonnx.spine import Head, Spine, find_head
 from graftonnx.weights import (
@@ -124,6 +125,7 @@ def load(
     *,
     input_size: tuple[int, ...] | None = None,
     preprocess: Preprocess | str | None = None,
+    dequantize: bool = False,
 ) -> Network:
     """Read a classifier and bring it to the internal form.
 
@@ -133,6 +135,7 @@ def load(
             when omitted. When they differ from the network's own, the head is cut off.
         preprocess: What the input expects: a preset's name or the numbers; a guess with a reason when
             omitted.
+        dequantize: Whether a quantised network becomes one of floats; otherwise it is refused.
 
     Returns:
         The network, with every shape inferred.
@@ -144,7 +147,7 @@ def load(
     path = Path(path)
     model, weights = read(path)
     try:
-        network = _normalised(model, weights, path.name, files.sha256(path), preprocess)
+        network = _normalised(model, weights, path.name, files.sha256(path), preprocess, dequantize)
         network = dataclasses.replace(network, path=path)
         return network if input_size is None else resize(network, input_size)
     except GraftError as error:
@@ -157,9 +160,10 @@ def from_proto(
     *,
     input_size: tuple[int, ...] | None = None,
     preprocess: Preprocess | str | None = None,
+    dequantize: bool = False,
 ) -> Network:
     """Do what :func:`load` does, with a model that is in memory; `model` stays as it is."""
-    network = _normalised(*split(model), name, "", preprocess)
+    network = _normalised(*split(model), name, "", preprocess, dequantize)
     return network if input_size is None else resize(network, input_size)
 
 
@@ -226,17 +230,24 @@ def _normalised(
     name: str,
     digest: str,
     preprocess: Preprocess | str | None,
+    dequantize: bool,
 ) -> Network:
     opset, ir_version, producer = declared_opset(model), model.ir_version, model.producer_name
     metadata = read_metadata(model)
     use_default_domain(model)
     model = inline_functions(model)
-    check_operators(model, opset)
     notes: list[str] = []
     ordered = sort_nodes(model.graph.node)
     if any(node is not other for node, other in zip(ordered, model.graph.node, strict=True)):
         replace(model.graph.node, ordered)
         notes.append("nodes brought into topological order")
+    if dequantize:
+        _check(model, weights)
+        constants_to_initializers(model, weights)
+        if count := dequantise(model, weights):
+            notes.append(f"dequantised: {count} operators on quantised numbers replaced or dropped")
+    check_float(model)
+    check_operators(model, opset)
     _check(model, weights)
     constants_to_initializers(model, weights)
     narrow = fold_narrow(model, weights)

@@ -12,6 +12,7 @@ from graftonnx.cli import console
 from graftonnx.cli.match_command import print_plan
 from graftonnx.cli.parameters import (
     LETTERS,
+    dequantize_option,
     force_option,
     input_size_option,
     json_option,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     help="zero: both branches start as exactly their parents; paper: plain additions.",
 )
 @preprocess_option
+@dequantize_option
 @click.option(
     "--hidden", type=click.IntRange(min=0), default=256, show_default=True, help="Width of the head; 0: none."
 )
@@ -75,6 +77,7 @@ def command(
     max_skips: int,
     skip_init: Literal["zero", "paper"],
     preprocess: tuple[str, ...],
+    dequantize: bool,
     hidden: int,
     dropout: float,
     seed: int,
@@ -106,7 +109,7 @@ def command(
         raise DataError(f"cannot use labels '{labels}': one name; expected two or more, one each line.")
     if names and classes not in (None, len(names)):
         raise click.UsageError(f"--classes {classes}, but '{labels}' names {len(names)} classes.")
-    networks, plan = _planned(paths, conventions, plan_file, input_size, max_skips)
+    networks, plan = _planned(paths, conventions, plan_file, input_size, max_skips, dequantize)
     if dry_run:
         if as_json:
             console.print_json(plan.model_dump(mode="json"))
@@ -134,6 +137,7 @@ def _planned(
     plan_file: Path | None,
     input_size: tuple[int, int] | None,
     max_skips: int,
+    dequantize: bool,
 ) -> tuple[list[Network], Plan]:
     """Load the parents, and read the plan or make one."""
     from graftonnx.errors import PlanError
@@ -142,7 +146,7 @@ def _planned(
     from graftonnx.plan import read_plan
 
     if plan_file is None:
-        networks = load_parents(paths, [input_size] * len(paths), conventions)
+        networks = load_parents(paths, [input_size] * len(paths), conventions, dequantize=dequantize)
         plan = match(*networks, max_skips=max_skips) if len(networks) == 2 else lone_plan(networks[0])
         return networks, plan
     source = click.get_current_context().get_parameter_source
@@ -162,7 +166,8 @@ def _planned(
     }
     plan = plan.model_copy(update={"parents": parents})
     sizes = [parent.input_size for parent in parents.values()]
-    networks = load_parents(paths, sizes, {letter: parent.preprocess for letter, parent in parents.items()})
+    known = {letter: parent.preprocess for letter, parent in parents.items()}
+    networks = load_parents(paths, sizes, known, dequantize=dequantize)
     for (letter, parent), network in zip(parents.items(), networks, strict=True):
         if parent.sha256 not in ("", network.sha256):
             console.note(f"note: {letter} ({network.name}) is not the file that the plan was made for")

@@ -9,6 +9,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.parameters import (
+    dequantize_option,
     force_option,
     input_size_option,
     json_option,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @input_size_option
 @max_skips_option
 @preprocess_option
+@dequantize_option
 @force_option
 @json_option
 def command(
@@ -36,6 +38,7 @@ def command(
     input_size: tuple[int, int] | None,
     max_skips: int,
     preprocess: tuple[str, ...],
+    dequantize: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -52,7 +55,7 @@ def command(
         raise click.UsageError(f"{len(paths)} parents given; expected two: graftonnx match A B")
     if output is not None:
         files.check_writable(output, force=force)
-    a, b = load_parents(paths, [input_size] * 2, conventions)
+    a, b = load_parents(paths, [input_size] * 2, conventions, dequantize=dequantize)
     plan = match(a, b, max_skips=max_skips)
     if output is not None:
         write_plan(plan, output, force=force)

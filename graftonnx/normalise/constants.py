@@ -95,7 +95,7 @@ class _Folding:
 
     def take(self, node: NodeProto) -> bool:
         """Compute the node if it is constant; return whether its outputs are initializers now."""
-        if node.op_type in NOT_FOLDED or subgraphs(node) or self.outputs & set(node.output):
+        if node.domain or node.op_type in NOT_FOLDED or subgraphs(node) or self.outputs & set(node.output):
             return False
         values = self._shape_arithmetic(node)
         if values is None:

@@ -10,15 +10,23 @@ import onnx
 
 from graftonnx import files
 from graftonnx.errors import GraftError, ModelError
-from graftonnx.graph import GraphView, value_shapes
+from graftonnx.graph import GraphView, sort_nodes, value_shapes
 from graftonnx.metadata import PRESETS, Metadata, Preprocess, read_metadata
 from graftonnx.normalise.batch import free_batch
 from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
-from graftonnx.normalise.dtypes import widen
+from graftonnx.normalise.dtypes import fold_narrow, widen
 from graftonnx.normalise.extents import free_extents
 from graftonnx.normalise.inference import infer_shapes, set_extents
 from graftonnx.normalise.layout import to_channels_first
-from graftonnx.normalise.opset import check_operators, convert_opset, declared_opset, inline_functions
+from graftonnx.normalise.names import name_nodes
+from graftonnx.normalise.opset import (
+    check_operators,
+    convert_opset,
+    declared_opset,
+    inline_functions,
+    use_default_domain,
+)
+from graftonnx.normalise.quantization import check_float, dequantise
 from graftonnx.shapes import spelled
 from graftonnx.spine import Head, Spine, find_head
 from graftonnx.weights import (
@@ -117,6 +125,7 @@ def load(
     *,
     input_size: tuple[int, ...] | None = None,
     preprocess: Preprocess | str | None = None,
+    dequantize: bool = False,
 ) -> Network:
     """Read a classifier and bring it to the internal form.
 
@@ -126,6 +135,7 @@ def load(
             when omitted. When they differ from the network's own, the head is cut off.
         preprocess: What the input expects: a preset's name or the numbers; a guess with a reason when
             omitted.
+        dequantize: Whether a quantised network becomes one of floats; otherwise it is refused.
 
     Returns:
         The network, with every shape inferred.
@@ -137,7 +147,7 @@ def load(
     path = Path(path)
     model, weights = read(path)
     try:
-        network = _normalised(model, weights, path.name, files.sha256(path), preprocess)
+        network = _normalised(model, weights, path.name, files.sha256(path), preprocess, dequantize)
         network = dataclasses.replace(network, path=path)
         return network if input_size is None else resize(network, input_size)
     except GraftError as error:
@@ -150,9 +160,10 @@ def from_proto(
     *,
     input_size: tuple[int, ...] | None = None,
     preprocess: Preprocess | str | None = None,
+    dequantize: bool = False,
 ) -> Network:
     """Do what :func:`load` does, with a model that is in memory; `model` stays as it is."""
-    network = _normalised(*split(model), name, "", preprocess)
+    network = _normalised(*split(model), name, "", preprocess, dequantize)
     return network if input_size is None else resize(network, input_size)
 
 
@@ -219,20 +230,37 @@ def _normalised(
     name: str,
     digest: str,
     preprocess: Preprocess | str | None,
+    dequantize: bool,
 ) -> Network:
     opset, ir_version, producer = declared_opset(model), model.ir_version, model.producer_name
     metadata = read_metadata(model)
+    use_default_domain(model)
     model = inline_functions(model)
+    notes: list[str] = []
+    ordered = sort_nodes(model.graph.node)
+    if any(node is not other for node, other in zip(ordered, model.graph.node, strict=True)):
+        replace(model.graph.node, ordered)
+        notes.append("nodes brought into topological order")
+    if dequantize:
+        _check(model, weights)
+        constants_to_initializers(model, weights)
+        if count := dequantise(model, weights):
+            notes.append(f"dequantised: {count} operators on quantised numbers replaced or dropped")
+    check_float(model)
     check_operators(model, opset)
     _check(model, weights)
-    notes: list[str] = []
     constants_to_initializers(model, weights)
+    narrow = fold_narrow(model, weights)
+    if narrow:
+        notes.append(f"{narrow} weights are float32 inside")
     half = widen(model, weights)
     if half:
         notes.append(f"{half} weights are float32 inside")
     model = convert_opset(model, opset)
     constants_to_initializers(model, weights)
+    name_nodes(model.graph)
     image = _image_input(model)
+    passed = _drop_passed_outputs(model)
     if to_channels_first(model, image):
         notes.append("channels-last input brought to [N, C, H, W]")
     channels, size = _input_extents(model, image)
@@ -242,8 +270,8 @@ def _normalised(
         notes.append(f"{what} are open: taken as {_by(size)}")
     model = _infer(model, weights, image, (channels, *size), notes)
     head, spine, auxiliary = find_head(GraphView(model.graph), image)
-    if auxiliary:
-        notes.append(f"other outputs dropped: {', '.join(auxiliary)}")
+    if passed or auxiliary:
+        notes.append(f"other outputs dropped: {', '.join((*passed, *auxiliary))}")
     replace(model.graph.output, [o for o in model.graph.output if o.name == head.output])
     drop_dead(model, weights)
     known, reason = _preprocessing(preprocess, metadata, producer, (channels, *size))
@@ -296,6 +324,14 @@ def _image_input(model: onnx.ModelProto) -> str:
             f"or sound {LAYOUTS[1]}, or video {LAYOUTS[3]}. Only such classifiers can be fused."
         )
     return str(inputs[0].name)
+
+
+def _drop_passed_outputs(model: onnx.ModelProto) -> list[str]:
+    """Drop the outputs that no node makes, inputs and weights; return their names."""
+    made = {name for node in model.graph.node for name in node.output}
+    passed = [value.name for value in model.graph.output if value.name not in made]
+    replace(model.graph.output, [value for value in model.graph.output if value.name in made])
+    return passed
 
 
 def _input_extents(model: onnx.ModelProto, image: str) -> tuple[int, tuple[int, ...]]:

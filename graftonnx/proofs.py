@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from graftonnx.errors import ModelError, ParityError
 from graftonnx.model import Network
 from graftonnx.normalise.constants import replace
+from graftonnx.normalise.names import name_nodes
 from graftonnx.runtime import open_session, with_outputs
 from graftonnx.weights import exceeds_protobuf, read, whole
 
@@ -126,6 +127,7 @@ def compare_with_file(parent: Network, image: Array, feature: Array) -> float | 
     if parent.path is None or not parent.complete:
         return None
     model = whole(*read(parent.path))
+    name_nodes(model.graph)
     element = next(
         value for value in model.graph.input if value.name == parent.input
     ).type.tensor_type.elem_type

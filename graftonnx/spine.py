@@ -132,7 +132,21 @@ def find_head(view: GraphView, source: str) -> tuple[Head, Spine, tuple[str, ...
             f"nothing but a head stands between its input '{source}' and its output '{output}'. "
             "Only networks with convolutions or attention in front of the classifier can be fused."
         )
-    return Head(output, classes, spine.values[position]), spine, others
+    feature = spine.values[position]
+    if view.shapes.get(feature) is None:
+        raise ModelError(
+            f"the shape of '{feature}', the feature in front of its classifier, does not follow from that of "
+            f"its input '{source}'{_blamed(view, feature)}. Export it without that."
+        )
+    return Head(output, classes, feature), spine, others
+
+
+def _blamed(view: GraphView, value: str) -> str:
+    """Name the first node before `value` whose output has no shape."""
+    for node in view.ancestors(value):
+        if any(name and view.shapes.get(name) is None for name in node.output):
+            return f" because of node '{node.name}' ({node.op_type})"
+    return ""
 
 
 def _classes(shape: Shape | None) -> int | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from graftonnx import blocks
@@ -31,6 +31,7 @@ from graftonnx.normalise.constants import drop_dead, replace
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.normalise.opset import IR_VERSION, OPSET
 from graftonnx.plan import Plan, Projection, Skip
+from graftonnx.remarks import carry, carry_model
 from graftonnx.shapes import convolved_extent, spelled
 from graftonnx.weights import Weights, split
 
@@ -110,7 +111,9 @@ def splice(
     graph = gs.Graph(nodes, [image], [logits], name="graftonnx", opset=OPSET)
     model = gs.export_onnx(graph, ir_version=IR_VERSION)
     replace(model.graph.node, sort_nodes(model.graph.node))
-    _restore_annotations(model.graph, branches)
+    for letter, branch in branches.items():
+        carry(branch.network.skeleton.graph, model.graph, f"{letter}/")
+        carry_model(branch.network.skeleton, model, f"{letter}/")
     replace(model.opset_import, [onnx.helper.make_opsetid("", OPSET)])
     model.producer_name = "graftonnx"
     weights: Weights = {name: t for branch in branches.values() for name, t in branch.weights.items()}
@@ -236,7 +239,7 @@ def _check_acyclic(views: Mapping[str, GraphView], plan: Plan) -> None:
             tap = queue.pop()
             for node in views[tap.split("/")[0]].consumers[tap]:
                 for name in node.output:
-                    if name not in reached:
+                    if name and name not in reached:
                         reached.add(name)
                         queue += [name, *onward[name]]
         if skip.source in reached:
@@ -296,15 +299,3 @@ def _prefix_names(graph: GraphProto, prefix: str) -> None:
         replace(node.output, [name and prefix + name for name in node.output])
         for inner in subgraphs(node):
             _prefix_names(inner, prefix)
-
-
-def _restore_annotations(graph: GraphProto, branches: Mapping[str, Branch]) -> None:
-    """Give nodes back their doc strings and metadata, which graphsurgeon drops."""
-    known: dict[str, NodeProto] = {
-        node.output[0]: node for branch in branches.values() for node in branch.skeleton.graph.node
-    }
-    for node in graph.node:
-        source = known.get(node.output[0])
-        if source is not None:
-            node.doc_string = source.doc_string
-            node.metadata_props.extend(source.metadata_props)

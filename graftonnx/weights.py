@@ -18,6 +18,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from graftonnx import wire
 from graftonnx.errors import ModelError
+from graftonnx.graph import is_stub
 from graftonnx.tensors import Array, Held, SourceFile, Stored, Tensor, encoded_size
 from graftonnx.wire import INLINE_BYTES
 
@@ -151,12 +152,16 @@ def split(model: ModelProto) -> tuple[ModelProto, Weights]:
     _copy_fields(model.graph, skeleton.graph, "initializer")
     for tensor in model.graph.initializer:
         copy = skeleton.graph.initializer.add()
-        if (len(tensor.raw_data) or tensor.ByteSize()) > INLINE_BYTES and tensor.name not in weights:
+        if _is_large(tensor) and not is_stub(tensor) and tensor.name not in weights:
             weights[tensor.name] = Held(tensor)
             _copy_fields(tensor, copy, *wire.ELEMENTS)
         else:
             copy.CopyFrom(tensor)
     return skeleton, weights
+
+
+def _is_large(tensor: TensorProto) -> bool:
+    return (encoded_size(tensor) or tensor.ByteSize()) > INLINE_BYTES
 
 
 def _copy_fields(source: Any, target: Any, *without: str) -> None:
@@ -223,7 +228,7 @@ def without_stubs(model: ModelProto, weights: Weights) -> ModelProto:
 def add_initializer(model: ModelProto, weights: Weights, name: str, array: Array) -> None:
     """Add an initializer to the skeleton `model`; the elements of a large one go to `weights`."""
     tensor = numpy_helper.from_array(array, name)
-    if tensor.ByteSize() > INLINE_BYTES:
+    if _is_large(tensor):
         weights[name] = Held(tensor)
         tensor = TensorProto(name=name, data_type=tensor.data_type, dims=tensor.dims)
     model.graph.initializer.append(tensor)

@@ -13,6 +13,7 @@ from graftonnx.cli.match_command import print_plan
 from graftonnx.cli.matching_options import LIMITS, calibration_of, make_plan, matching_options
 from graftonnx.cli.parameters import (
     LETTERS,
+    dequantize_option,
     force_option,
     input_size_option,
     json_option,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     "least squares finds on the images of --calibrate.",
 )
 @preprocess_option
+@dequantize_option
 @click.option(
     "--heads",
     type=click.Choice(["concat", "sum", "attention"]),
@@ -104,6 +106,7 @@ def command(
     calibrate: Path | None,
     skip_init: Literal["zero", "paper", "lsq"],
     preprocess: tuple[str, ...],
+    dequantize: bool,
     heads: HeadKind,
     features: FeatureKind,
     hidden: int,
@@ -143,7 +146,7 @@ def command(
         raise DataError(f"cannot use labels '{labels}': one name; expected two or more, one each line.")
     if names and classes not in (None, len(names)):
         raise click.UsageError(f"--classes {classes}, but '{labels}' names {len(names)} classes.")
-    networks, plan = _loaded(paths, conventions, plan_file, input_size)
+    networks, plan = _loaded(paths, conventions, plan_file, input_size, dequantize=dequantize)
     calibration = calibration_of(networks, calibrate)
     if plan is None:
         is_alone = len(networks) == 1
@@ -178,13 +181,16 @@ def _loaded(
     conventions: dict[str, Preprocess],
     plan_file: Path | None,
     input_size: tuple[int, int] | None,
+    *,
+    dequantize: bool,
 ) -> tuple[list[Network], Plan | None]:
     """Load the parents, and read the plan, if there is one."""
     from graftonnx.errors import PlanError
     from graftonnx.plan import read_plan
 
     if plan_file is None:
-        return load_parents(paths, [input_size] * len(paths), conventions), None
+        networks = load_parents(paths, [input_size] * len(paths), conventions, dequantize=dequantize)
+        return networks, None
     _check_excluded("--plan", "the plan says it", ("input_size", *LIMITS))
     plan = read_plan(plan_file)
     if len(plan.parents) != len(paths):
@@ -202,7 +208,8 @@ def _loaded(
     }
     plan = plan.model_copy(update={"parents": parents})
     sizes = [parent.input_size for parent in parents.values()]
-    networks = load_parents(paths, sizes, {letter: parent.preprocess for letter, parent in parents.items()})
+    known = {letter: parent.preprocess for letter, parent in parents.items()}
+    networks = load_parents(paths, sizes, known, dequantize=dequantize)
     for (letter, parent), network in zip(parents.items(), networks, strict=True):
         if parent.sha256 not in ("", network.sha256):
             console.note(f"note: {letter} ({network.name}) is not the file that the plan was made for")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graftonnx.cli import console
-from graftonnx.cli.parameters import ImageSize, json_option, quiet_option
+from graftonnx.cli.parameters import ImageSize, dequantize_option, json_option, quiet_option
 
 if TYPE_CHECKING:
     from graftonnx.model import Network
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 @click.command(name="inspect")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--input-size", type=ImageSize(), help="Look at the network at this size.  [default: its own]")
+@dequantize_option
 @json_option
 @quiet_option
-def command(file: Path, input_size: tuple[int, int] | None, as_json: bool) -> None:
+def command(file: Path, input_size: tuple[int, int] | None, dequantize: bool, as_json: bool) -> None:
     """Show what is in a network: input, output, cost, feature tensor and taps.
 
     Taps are the values that can be exchanged with another network. Stride is in input pixels, depth is the
@@ -27,7 +28,7 @@ def command(file: Path, input_size: tuple[int, int] | None, as_json: bool) -> No
     """
     from graftonnx.model import load
 
-    network = load(file, input_size=input_size)
+    network = load(file, input_size=input_size, dequantize=dequantize)
     facts = describe(network)
     if as_json:
         console.print_json(facts)

@@ -10,6 +10,7 @@ import click
 from graftonnx.cli import console
 from graftonnx.cli.matching_options import calibration_of, make_plan, matching_options
 from graftonnx.cli.parameters import (
+    dequantize_option,
     force_option,
     input_size_option,
     json_option,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @input_size_option
 @matching_options
 @preprocess_option
+@dequantize_option
 @force_option
 @json_option
 @quiet_option
@@ -38,6 +40,7 @@ def command(
     input_size: tuple[int, int] | None,
     preprocess: tuple[str, ...],
     calibrate: Path | None,
+    dequantize: bool,
     force: bool,
     as_json: bool,
     **limits: Any,
@@ -56,7 +59,7 @@ def command(
         )
     if output is not None:
         files.check_writable(output, force=force)
-    networks = load_parents(paths, [input_size] * len(paths), conventions)
+    networks = load_parents(paths, [input_size] * len(paths), conventions, dequantize=dequantize)
     plan = make_plan(networks, calibration_of(networks, calibrate), **limits)
     if output is not None:
         write_plan(plan, output, force=force)

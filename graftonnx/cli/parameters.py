@@ -96,7 +96,11 @@ def split_parents(arguments: Sequence[str], given: Sequence[str]) -> tuple[list[
 
 
 def load_parents(
-    paths: Sequence[Path], sizes: Sequence[tuple[int, ...] | None], conventions: dict[str, Preprocess]
+    paths: Sequence[Path],
+    sizes: Sequence[tuple[int, ...] | None],
+    conventions: dict[str, Preprocess],
+    *,
+    dequantize: bool,
 ) -> list[Network]:
     """Load the parents, each with its preprocessing where one is given, at its size.
 
@@ -107,7 +111,7 @@ def load_parents(
 
     networks = []
     for letter, path, size in zip(LETTERS, paths, sizes, strict=False):
-        network = load(path, preprocess=conventions.get(letter))
+        network = load(path, preprocess=conventions.get(letter), dequantize=dequantize)
         if size is not None:
             try:
                 network = resize(network, size)
@@ -131,6 +135,11 @@ preprocess_option = click.option(
     metavar="BRANCH=CONVENTION",
     help="What a parent was trained on: imagenet, inception, caffe, unit, raw, or numbers as "
     "bgr,scale=255,mean=104:117:123,std=1.  [default: what the file says, else a guess]",
+)
+dequantize_option = click.option(
+    "--dequantize",
+    is_flag=True,
+    help="Turn quantised (int8) networks into float ones; else they are refused.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 quiet_option = click.option(

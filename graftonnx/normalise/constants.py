@@ -17,6 +17,7 @@ from onnx import NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from graftonnx.graph import GraphView, attribute, integer, reads, sort_nodes, subgraphs, value_shapes
+from graftonnx.remarks import copy_remarks, quantization_tensors
 from graftonnx.shapes import Shape
 from graftonnx.weights import Weights, add_initializer, array_of
 
@@ -36,6 +37,7 @@ def constants_to_initializers(model: onnx.ModelProto, weights: Weights) -> None:
     for node in sort_nodes(graph.node):
         if node.op_type == "Constant":
             add_initializer(model, weights, node.output[0], _constant_value(node))
+            copy_remarks(node, graph.initializer[-1])
         else:
             kept.append(node)
     replace(graph.node, kept)
@@ -67,14 +69,17 @@ def drop_dead(model: onnx.ModelProto, weights: Weights) -> None:
     alive = {id(node) for output in view.outputs for node in view.ancestors(output)}
     nodes = [node for node in view.nodes if id(node) in alive]
     used = set(view.outputs)
+    made = {name for node in nodes for name in node.output}
     for node in nodes:
         used.update(reads(node))
+    used |= quantization_tensors(graph, used | made)
     replace(graph.node, nodes)
     replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
     for name in [name for name in weights if name not in used]:
         del weights[name]
-    made = {name for node in nodes for name in node.output}
     replace(graph.value_info, [value for value in graph.value_info if value.name in made])
+    annotations = [item for item in graph.quantization_annotation if item.tensor_name in used | made]
+    replace(graph.quantization_annotation, annotations)
 
 
 class _Folding:
@@ -90,7 +95,7 @@ class _Folding:
 
     def take(self, node: NodeProto) -> bool:
         """Compute the node if it is constant; return whether its outputs are initializers now."""
-        if node.op_type in NOT_FOLDED or subgraphs(node) or self.outputs & set(node.output):
+        if node.domain or node.op_type in NOT_FOLDED or subgraphs(node) or self.outputs & set(node.output):
             return False
         values = self._shape_arithmetic(node)
         if values is None:

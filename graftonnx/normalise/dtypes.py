@@ -1,4 +1,4 @@
-"""Training needs 32-bit floats: 16-bit weights, inputs and casts become float32."""
+"""Training needs 32-bit floats: 16-bit weights, inputs and casts become float32, so do narrower weights."""
 
 from __future__ import annotations
 
@@ -6,10 +6,33 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from graftonnx.normalise.constants import fold
+from graftonnx.remarks import copy_remarks
 from graftonnx.tensors import Held
 from graftonnx.weights import Weights, array_of
 
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+NARROW = frozenset(
+    number
+    for name, number in TensorProto.DataType.items()
+    if name.startswith(("FLOAT8", "FLOAT4", "INT4", "UINT4", "INT2", "UINT2"))
+)
+"""Types that opset 18 does not know; files hold weights in them, which nodes turn into floats."""
+
+
+def fold_narrow(model: onnx.ModelProto, weights: Weights) -> str | None:
+    """Compute what depends on constants of a type in :data:`NARROW`, in place.
+
+    Returns:
+        The name of the type that was found; None if there was nothing to do.
+    """
+    found = {tensor.data_type for tensor in model.graph.initializer} & NARROW
+    if not found:
+        return None
+    fold(model, weights)
+    return str(TensorProto.DataType.Name(min(found))).lower()
 
 
 def widen(model: onnx.ModelProto, weights: Weights) -> str | None:
@@ -33,6 +56,7 @@ def widen(model: onnx.ModelProto, weights: Weights) -> str | None:
                 weights[tensor.name] = Held(wide)
                 tensor.data_type = TensorProto.FLOAT
             else:
+                copy_remarks(tensor, wide)
                 tensor.CopyFrom(wide)
     for node in graph.node:
         for item in node.attribute:

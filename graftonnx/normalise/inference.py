@@ -8,6 +8,8 @@ import onnx
 from onnx import shape_inference
 
 from graftonnx.errors import ModelError
+from graftonnx.graph import subgraphs
+from graftonnx.remarks import carry
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -16,13 +18,27 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ModelError: If an operator cannot work on the shapes it gets.
     """
-    del model.graph.value_info[:]
-    for output in model.graph.output:
-        output.type.tensor_type.ClearField("shape")
+    said = onnx.GraphProto(
+        value_info=[value for value in model.graph.value_info if value.doc_string or value.metadata_props]
+    )
+    _forget_shapes(model.graph)
     try:
-        return shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
         raise ModelError(f"its shapes do not fit together: {_first_reason(str(error))}") from error
+    carry(said, inferred.graph)
+    return inferred
+
+
+def _forget_shapes(graph: onnx.GraphProto, *, inner: bool = False) -> None:
+    """Drop every shape but those of scalars, and of the main graph's inputs."""
+    del graph.value_info[:]
+    for value in (*graph.output, *(graph.input if inner else ())):
+        if value.type.tensor_type.shape.dim:
+            value.type.tensor_type.ClearField("shape")
+    for node in graph.node:
+        for body in subgraphs(node):
+            _forget_shapes(body, inner=True)
 
 
 def _first_reason(text: str) -> str:

@@ -8,6 +8,8 @@ import onnx
 from onnx import defs, inliner, shape_inference, version_converter
 
 from graftonnx.errors import ModelError, UnsupportedOpError
+from graftonnx.graph import subgraphs
+from graftonnx.remarks import carry
 
 OPSET = 18
 """The opset inside: `Resize` has `axes` (18), and ONNX Runtime's fusions know every operator of it."""
@@ -53,6 +55,24 @@ def declared_opset(model: onnx.ModelProto) -> int:
     return int(version)
 
 
+def use_default_domain(model: onnx.ModelProto) -> None:
+    """Spell the default domain in one way, in place: `ai.onnx` becomes the empty word."""
+    for holder in (model, *model.functions):
+        for entry in holder.opset_import:
+            if entry.domain in DEFAULT_DOMAINS:
+                entry.domain = ""
+    for graph in (model.graph, *model.functions):
+        _use_default_domain(graph)
+
+
+def _use_default_domain(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
+    for node in graph.node:
+        if node.domain in DEFAULT_DOMAINS:
+            node.ClearField("domain")
+        for body in subgraphs(node):
+            _use_default_domain(body)
+
+
 def check_operators(model: onnx.ModelProto, opset: int) -> None:
     """Refuse operators that the standard does not define at this opset.
 
@@ -86,11 +106,13 @@ def convert_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     del model.opset_import[1:]
     model.opset_import[0].CopyFrom(onnx.helper.make_opsetid("", opset))
     model.ir_version = IR_VERSION
+    before = model.graph
     try:
         if opset > OPSET:
             model = _expand_newer(model, opset)
             _drop_unit_dilations(model)
         converted = model if opset == OPSET else version_converter.convert_version(model, OPSET)
+        carry(before, converted.graph)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].split("failed: ")[-1]
         raise ModelError(

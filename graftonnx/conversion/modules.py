@@ -22,6 +22,7 @@ from graftonnx.conversion.names import onnx_name
 from graftonnx.conversion.ops import FAMILIES as FAMILIES  # importing them registers every operator
 from graftonnx.conversion.origin import Origin
 from graftonnx.conversion.patterns import erase_dead, recognise
+from graftonnx.conversion.scalars import scalars, steering
 from graftonnx.conversion.source import HasProto, Source, read
 from graftonnx.conversion.values import Value, Weight, is_float, to_array
 from graftonnx.errors import ModelError, Refusal, UnsupportedOpError
@@ -58,9 +59,11 @@ def to_torch(source: str | Path | ModelProto | HasProto) -> fx.GraphModule:
     tensor, or a tuple if the graph has several outputs. Float initializers are parameters, running statistics
     are buffers; `onnx_name` tells which key is which initializer. Float constants of several elements that
     `Constant` and `ConstantOfShape` nodes hold are weights as well; those of one element are numbers, as
-    are bounds, exponents, ratios and what guards a division from zero. Initializers that a fused file names
-    `preprocess/<branch>/...` are buffers. `train()` and `eval()` mean what they mean in PyTorch; the module
-    arrives in `eval()`.
+    are bounds, exponents, ratios, scales of a resize and what guards a division from zero. An initializer
+    of one element is a weight, unless plain arithmetic reads it in a file of PyTorch's dynamo exporter,
+    which notes what was a parameter, and this neither was one nor was computed from one. Initializers that
+    a fused file names `preprocess/<branch>/...` are buffers. `train()` and `eval()` mean what they mean in
+    PyTorch; the module arrives in `eval()`.
 
     Args:
         source: A path, a model, or anything with a model in its attribute `proto`. It is not changed.
@@ -92,8 +95,8 @@ def write_back(module: nn.Module) -> ModelProto:
     """Return the ONNX model that a module was made from, with the module's weights and statistics.
 
     Graph, names and opset are the source's; initializers that did not change are byte-identical. It differs
-    from the source in two ways only: running statistics that several nodes shared are separate; a weight
-    that a node computed from constants is an initializer if it changed.
+    from the source in two ways only: running statistics that several nodes shared are separate if they
+    changed; a weight that a node computed from constants is an initializer if it changed.
 
     Raises:
         ModelError: If the module was not made by `to_torch`, or a weight's shape has changed.
@@ -122,6 +125,7 @@ def _bodies() -> frozenset[tuple[str, str]]:
 
 def _walk(source: Source, settings: frozenset[str]) -> _Walk:
     outputs = [value.name for value in source.graph.output]
+    settings |= steering(source.nodes, outputs) | scalars(source.skeleton)
     return _Walk(Builder(source, settings), source.nodes, outputs)
 
 

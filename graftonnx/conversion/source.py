@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions, inline_selected_functions
 
 from graftonnx.conversion.inner import DeepOrigin, all_nodes, inner_statistics, lifted
-from graftonnx.conversion.origin import Origin, data_field
+from graftonnx.conversion.origin import Origin, Separated, data_field
 from graftonnx.conversion.values import FLOATS, Array, Type
 from graftonnx.errors import ModelError
 from graftonnx.graph import reads, sort_nodes, subgraphs
@@ -62,6 +62,7 @@ class Source:
         self.skeleton = _without_data(model)
         for sparse in self.skeleton.graph.sparse_initializer:
             raise ModelError(f"the initializer '{sparse.values.name}' is sparse. Store it as a dense tensor.")
+        self._separated: list[Separated] = []
         self._separate_statistics()
         whole, self._inner = lifted(self.skeleton)
         self._tensors.update((t.name, t) for t in whole.graph.initializer if t.name in self._inner)
@@ -133,10 +134,11 @@ class Source:
                 encodings[stub.name] = data_field(whole)
             else:
                 stub.CopyFrom(whole)
+        separated = tuple(self._separated)
         return (
-            DeepOrigin(self.skeleton, encodings, self._inner)
+            DeepOrigin(self.skeleton, encodings, separated, self._inner)
             if self._inner
-            else Origin(self.skeleton, encodings)
+            else Origin(self.skeleton, encodings, separated)
         )
 
     def _separate_statistics(self) -> None:
@@ -149,18 +151,29 @@ class Source:
         After: `BatchNormalization(x, ones, zeros, zeros/running_mean, ones/running_var)`.
         """
         graph = self.skeleton.graph
-        count = Counter(name for node in graph.node for name in reads(node))
+        passed = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Identity"}
+
+        def origin(name: str) -> str:
+            for _ in passed:  # a file may have a circle of them
+                if name not in passed:
+                    break
+                name = passed[name]
+            return name
+
+        readers = (node for node in graph.node if node.op_type != "Identity")
+        count = Counter(origin(name) for node in readers for name in reads(node))
         for node in graph.node:
             if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
                 continue
             for index, role in ((3, "running_mean"), (4, "running_var")):
-                name = node.input[index]
+                name = origin(node.input[index])
                 if name not in self._tensors or count[name] == 1:
                     continue
                 copy = TensorProto()
                 copy.CopyFrom(self._tensors[name])
                 copy.name = self._free_name(f"{name}/{role}")
                 count[name] -= 1
+                self._separated.append(Separated(node.output[0], index, node.input[index], name, copy.name))
                 node.input[index] = copy.name
                 self._tensors[copy.name] = copy
                 graph.initializer.add(name=copy.name, data_type=copy.data_type, dims=copy.dims)

@@ -167,6 +167,23 @@ def test_running_statistics_that_exporters_merged_are_separated() -> None:
     compare_module(written, module, random(2, 3, 8, 8))
 
 
+def test_running_statistics_that_were_merged_behind_identities_are_separated() -> None:
+    """As PyTorch's older exporter writes an untrained network."""
+    text = (
+        "m = Identity(zeros) v = Identity(ones) b = Identity(zeros) h = Conv(x, w)"
+        "i = BatchNormalization(h, ones, b, m, v) y = BatchNormalization(i, ones, zeros, m, v)"
+    )
+    arrays = {"ones": np.ones(4, np.float32), "zeros": np.zeros(4, np.float32)}
+    proto = model(text, {"w": CONV["w"], **arrays})
+    module = to_torch(proto)
+    assert write_back(module).SerializeToString() == proto.SerializeToString()
+    module.train()(torch.randn(4, 3, 8, 8))
+    means = [layer.running_mean for layer in module.modules() if hasattr(layer, "running_mean")]
+    assert len(means) == 2
+    assert not torch.equal(*means)
+    compare_module(write_back(module), module, random(2, 3, 8, 8))
+
+
 @pytest.mark.parametrize(("opset", "text"), [(11, "Dropout<ratio=0.5>(x)"), (13, "Dropout(x, r)")])
 def test_dropout_drops_in_training_alone(opset: int, text: str) -> None:
     proto = model(f"y = {text}", {"r": np.float32(0.5)} if opset == 13 else {}, opset=opset)

@@ -311,6 +311,7 @@ def _alive(model: ModelProto) -> list[NodeProto]:
 
 def infer(model: ModelProto) -> tuple[ModelProto, dict[str, Type]]:
     """Run ONNX's shape inference; return the model with its results, and the type of every value."""
+    model = _with_inputs(model)
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
@@ -324,6 +325,21 @@ def infer(model: ModelProto) -> tuple[ModelProto, dict[str, Type]]:
     for tensor in inferred.graph.initializer:
         types[tensor.name] = Type(dtype_name(tensor.data_type), tuple(tensor.dims))
     return inferred, types
+
+
+def _with_inputs(model: ModelProto) -> ModelProto:
+    """Return the model with all initializers among its inputs, if its version of ONNX wants them there."""
+    declared = {value.name for value in model.graph.input}
+    missing = [tensor for tensor in model.graph.initializer if tensor.name not in declared]
+    if model.ir_version >= 4 or not missing:
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for tensor in missing:
+        copy.graph.input.append(
+            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    return copy
 
 
 def _declared(graph: GraphProto) -> dict[str, Type]:

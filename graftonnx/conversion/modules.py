@@ -142,6 +142,7 @@ class _Walk:
         self.source = builder.source
         self.builder = builder
         self.errors: list[UnsupportedOpError] = []
+        self.collects = False
         self._values: dict[str, Value] = {}
         self._nodes = nodes
         self._outputs = outputs
@@ -171,15 +172,9 @@ class _Walk:
             node = self.builder.graph.placeholder(identifier(value.name))
             self._note(node, value.name)
             self._values[value.name] = node
+        self.collects = collect
         for node in self._nodes:
-            try:
-                self._convert(node)
-            except UnsupportedOpError as error:
-                if not collect:
-                    raise
-                self.errors.append(error)
-                for name in node.output:
-                    self._values[name] = self.builder.graph.placeholder(identifier(name))
+            self._attempt(node)
 
     def finish(self) -> fx.GraphModule:
         """Return the module."""
@@ -204,7 +199,7 @@ class _Walk:
             for name in reads(node):
                 self.builder.consumers.setdefault(name, []).append(node)
         for node in sort_nodes(graph.node):
-            self._convert(node)
+            self._attempt(node)
         self.builder.node = outer
         return tuple(self._value(output.name) for output in graph.output)
 
@@ -214,6 +209,19 @@ class _Walk:
         body = _InnerWalk(self, graph).convert()
         self.builder.node = outer
         return body
+
+    def _attempt(self, node: NodeProto) -> None:
+        """Convert a node; where errors are gathered, note its error and let others read stand-ins."""
+        try:
+            self._convert(node)
+        except UnsupportedOpError as error:
+            if not self.collects:
+                raise
+            self.errors.append(error)
+            for name in filter(None, node.output):
+                stand_in = self.builder.graph.placeholder(identifier(name))
+                self._note(stand_in, name)
+                self._values[name] = stand_in
 
     def _convert(self, node: NodeProto) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
@@ -307,6 +315,7 @@ class _InnerWalk(_Walk):
         outputs = [value.name for value in graph.output]
         builder = BodyBuilder(outer.builder, graph, outer.source.inner_statistics)
         super().__init__(builder, sort_nodes(graph.node), outputs)
+        self.errors, self.collects = outer.errors, outer.collects
         self._outer = outer
         self._graph = graph
 
@@ -321,7 +330,7 @@ class _InnerWalk(_Walk):
             self._values[value.name] = node
             inputs.append(node)
         for child in self._nodes:
-            self._convert(child)
+            self._attempt(child)
         outputs = tuple(self._value(name) for name in self._outputs)
         graph, module = self.builder.graph, self.builder.root
         graph.output(tuple(self.builder.tensor(value) for value in outputs))

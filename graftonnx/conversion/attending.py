@@ -53,6 +53,20 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float 
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
 
 
+def learned_mask_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor, scale: float | None = None
+) -> Tensor:
+    """Attend with a mask that trains. q: [..., L, E], k: [..., S, E], v: [..., S, D] -> [..., L, D].
+
+    On the CPU, PyTorch's function takes this formula for such a mask, but a kernel that leaves other strides
+    where gradients are off; its ONNX exporter meets both and fails.
+    """
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=scale)
+    factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    return F.softmax((q * factor) @ k.transpose(-2, -1) + attn_mask, -1) @ v
+
+
 def attention(
     q: Tensor,
     k: Tensor,

@@ -150,6 +150,23 @@ class Numbers:
         held = getattr(self._root.get_submodule(owner), leaf)
         return held if isinstance(held, torch.Tensor) else None
 
+    def trains(self, node: fx.Node) -> bool:
+        """Return whether a value may depend on a parameter."""
+        waiting, seen = [node], set[fx.Node]()
+        while waiting:
+            source = waiting.pop()
+            if source in seen:
+                continue
+            seen.add(source)
+            if source.op == "call_module":
+                layer = self._root.get_submodule(str(source.target))
+                if any(True for _ in layer.parameters()):
+                    return True
+            if source.op == "get_attr" and isinstance(self.tensor(source), nn.Parameter):
+                return True
+            waiting.extend(source.all_input_nodes)
+        return False
+
     def _held(self, node: fx.Node) -> float | None:
         tensor = self.tensor(node)
         if tensor is None or tensor.numel() != 1 or tensor.is_complex():

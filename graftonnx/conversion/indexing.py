@@ -75,12 +75,22 @@ def trilu(x: Tensor, k: Sequence[int], upper: bool) -> Tensor:
     return torch.triu(x, k[0]) if upper else torch.tril(x, k[0])
 
 
+def count_up(like: Tensor, start: int, limit: int, delta: int) -> Tensor:
+    """Return integers from start to limit, exclusive, in steps of delta, on the device of `like`."""
+    return torch.arange(start, limit, delta, device=like.device)
+
+
 def arange(
-    start: Sequence[float], limit: Sequence[float], delta: Sequence[float], dtype: torch.dtype
+    like: Tensor,
+    start: Sequence[float],
+    limit: Sequence[float],
+    delta: Sequence[float],
+    dtype: torch.dtype,
 ) -> Tensor:
-    """Return numbers from start to limit, exclusive, in steps of delta."""
+    """Return numbers from start to limit, exclusive, in steps of delta, on the device of `like`."""
     count = max(0, math.ceil((limit[0] - start[0]) / delta[0]))
-    steps = torch.arange(count, dtype=torch.float64 if dtype.is_floating_point else torch.int64)
+    wide = torch.float64 if dtype.is_floating_point else torch.int64
+    steps = torch.arange(count, dtype=wide, device=like.device)
     return (start[0] + steps * delta[0]).to(dtype)
 
 

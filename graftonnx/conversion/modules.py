@@ -22,6 +22,7 @@ from graftonnx.conversion.names import onnx_name
 from graftonnx.conversion.ops import FAMILIES as FAMILIES  # importing them registers every operator
 from graftonnx.conversion.origin import Origin
 from graftonnx.conversion.patterns import erase_dead, recognise
+from graftonnx.conversion.scalars import scalars, steering
 from graftonnx.conversion.source import HasWeights, Source, read
 from graftonnx.conversion.values import Value, Weight, is_float, to_array
 from graftonnx.errors import ModelError, Refusal, UnsupportedOpError
@@ -58,9 +59,11 @@ def to_torch(source: str | Path | ModelProto | HasWeights) -> fx.GraphModule:
     tensor, or a tuple if the graph has several outputs. Float initializers are parameters, running statistics
     are buffers; `onnx_name` tells which key is which initializer. Float constants of several elements that
     `Constant` and `ConstantOfShape` nodes hold are weights as well; those of one element are numbers, as
-    are bounds, exponents, ratios and what guards a division from zero. Initializers that a fused file names
-    `preprocess/<branch>/...` are buffers. `train()` and `eval()` mean what they mean in PyTorch; the module
-    arrives in `eval()`.
+    are bounds, exponents, ratios, scales of a resize and what guards a division from zero. An initializer
+    of one element is a weight, unless plain arithmetic reads it in a file of PyTorch's dynamo exporter,
+    which notes what was a parameter, and this neither was one nor was computed from one. Initializers that
+    a fused file names `preprocess/<branch>/...` are buffers. `train()` and `eval()` mean what they mean in
+    PyTorch; the module arrives in `eval()`.
 
     Args:
         source: A path, a model, or a network from :func:`graftonnx.load`. It is not changed.
@@ -92,8 +95,8 @@ def write_back(module: nn.Module) -> ModelProto:
     """Return the ONNX model that a module was made from, with the module's weights and statistics.
 
     Graph, names and opset are the source's; initializers that did not change are byte-identical. It differs
-    from the source in two ways only: running statistics that several nodes shared are separate; a weight
-    that a node computed from constants is an initializer if it changed.
+    from the source in two ways only: running statistics that several nodes shared are separate if they
+    changed; a weight that a node computed from constants is an initializer if it changed.
 
     Raises:
         ModelError: If the module was not made by `to_torch`, or a weight's shape has changed.
@@ -122,6 +125,7 @@ def _bodies() -> frozenset[tuple[str, str]]:
 
 def _walk(source: Source, settings: frozenset[str]) -> _Walk:
     outputs = [value.name for value in source.graph.output]
+    settings |= steering(source.nodes, outputs) | scalars(source.skeleton)
     return _Walk(Builder(source, settings), source.nodes, outputs)
 
 
@@ -138,6 +142,7 @@ class _Walk:
         self.source = builder.source
         self.builder = builder
         self.errors: list[UnsupportedOpError] = []
+        self.collects = False
         self._values: dict[str, Value] = {}
         self._nodes = nodes
         self._outputs = outputs
@@ -167,15 +172,9 @@ class _Walk:
             node = self.builder.graph.placeholder(identifier(value.name))
             self._note(node, value.name)
             self._values[value.name] = node
+        self.collects = collect
         for node in self._nodes:
-            try:
-                self._convert(node)
-            except UnsupportedOpError as error:
-                if not collect:
-                    raise
-                self.errors.append(error)
-                for name in node.output:
-                    self._values[name] = self.builder.graph.placeholder(identifier(name))
+            self._attempt(node)
 
     def finish(self) -> fx.GraphModule:
         """Return the module."""
@@ -200,7 +199,7 @@ class _Walk:
             for name in reads(node):
                 self.builder.consumers.setdefault(name, []).append(node)
         for node in sort_nodes(graph.node):
-            self._convert(node)
+            self._attempt(node)
         self.builder.node = outer
         return tuple(self._value(output.name) for output in graph.output)
 
@@ -210,6 +209,19 @@ class _Walk:
         body = _InnerWalk(self, graph).convert()
         self.builder.node = outer
         return body
+
+    def _attempt(self, node: NodeProto) -> None:
+        """Convert a node; where errors are gathered, note its error and let others read stand-ins."""
+        try:
+            self._convert(node)
+        except UnsupportedOpError as error:
+            if not self.collects:
+                raise
+            self.errors.append(error)
+            for name in filter(None, node.output):
+                stand_in = self.builder.graph.placeholder(identifier(name))
+                self._note(stand_in, name)
+                self._values[name] = stand_in
 
     def _convert(self, node: NodeProto) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
@@ -303,6 +315,7 @@ class _InnerWalk(_Walk):
         outputs = [value.name for value in graph.output]
         builder = BodyBuilder(outer.builder, graph, outer.source.inner_statistics)
         super().__init__(builder, sort_nodes(graph.node), outputs)
+        self.errors, self.collects = outer.errors, outer.collects
         self._outer = outer
         self._graph = graph
 
@@ -317,7 +330,7 @@ class _InnerWalk(_Walk):
             self._values[value.name] = node
             inputs.append(node)
         for child in self._nodes:
-            self._convert(child)
+            self._attempt(child)
         outputs = tuple(self._value(name) for name in self._outputs)
         graph, module = self.builder.graph, self.builder.root
         graph.output(tuple(self.builder.tensor(value) for value in outputs))

@@ -16,6 +16,25 @@ from graftonnx.errors import ModelError
 from graftonnx.tensors import data_field
 
 
+@dataclass(frozen=True)
+class Separated:
+    """A running statistic that a node shared with other readers, and of which it got a copy.
+
+    Attributes:
+        node: The first output of the node that reads it.
+        index: Which input of the node it is.
+        read: What the node read there in the file.
+        shared: The initializer behind that.
+        copy: The node's own initializer.
+    """
+
+    node: str
+    index: int
+    read: str
+    shared: str
+    copy: str
+
+
 @dataclass(frozen=True, eq=False)
 class Origin:
     """An ONNX model whose weights are elsewhere, in a module.
@@ -23,10 +42,12 @@ class Origin:
     Attributes:
         skeleton: The model; the initializers that the module holds have no data.
         encodings: Name of each such initializer -> the field in which the file keeps its numbers.
+        separated: The running statistics that have copies in the skeleton.
     """
 
     skeleton: ModelProto
     encodings: dict[str, str]
+    separated: tuple[Separated, ...]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the same object: an origin never changes."""
@@ -37,7 +58,8 @@ class Origin:
 
         An initializer keeps its encoding, so unchanged numbers give unchanged bytes. A weight that a
         `Constant` node holds is written into the node; one that other nodes compute from constants becomes
-        an initializer, if it changed.
+        an initializer, if it changed. A statistic that equals the one from which it was separated is
+        joined with it again.
 
         Args:
             arrays: Name -> numbers, of every tensor that the module holds; converted to the file's types.
@@ -56,7 +78,26 @@ class Origin:
             if name not in nodes:
                 raise ModelError(f"the file has no '{name}' to write to.")
             _write_constant(model, nodes[name], arrays[name])
+        if self.separated:
+            self._join(model)
         return model
+
+    def _join(self, model: ModelProto) -> None:
+        """Let nodes read the shared statistics again, where their copies have the same numbers."""
+        graph = model.graph
+        nodes = {node.output[0]: node for node in graph.node if node.output}
+        tensors = {tensor.name: tensor for tensor in graph.initializer}
+        joined: set[str] = set()
+        for one in self.separated:
+            copy, shared = tensors[one.copy], tensors[one.shared]
+            if numpy_helper.to_array(copy).tobytes() != numpy_helper.to_array(shared).tobytes():
+                continue
+            nodes[one.node].input[one.index] = one.read
+            joined.add(one.copy)
+        for values in (graph.initializer, graph.input):
+            for index in reversed(range(len(values))):
+                if values[index].name in joined:
+                    del values[index]
 
 
 def constant_tensor(node: NodeProto) -> TensorProto | None:

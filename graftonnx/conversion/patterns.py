@@ -18,7 +18,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from graftonnx.conversion import reductions
+from graftonnx.conversion import attending, reductions
 from graftonnx.conversion.attention import attention_arguments
 from graftonnx.conversion.builder import TYPE
 from graftonnx.conversion.constants import Numbers, is_close
@@ -196,7 +196,9 @@ def attention(node: fx.Node, numbers: Numbers) -> Match | None:
     if found is None:
         return None
     args, kwargs, inner = found
-    return Match(F.scaled_dot_product_attention, args, kwargs, inner)
+    learned = "attn_mask" in kwargs and numbers.trains(kwargs["attn_mask"])
+    function = attending.learned_mask_attention if learned else F.scaled_dot_product_attention
+    return Match(function, args, kwargs, inner)
 
 
 PATTERNS: tuple[Pattern, ...] = (layer_norm, rms_norm, gelu, silu, hard_swish, attention, linear)

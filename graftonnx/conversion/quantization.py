@@ -2,8 +2,9 @@
 
 A grid has a step (`scale`), the integer that stands for 0 (`zero`), and bounds (`low`, `high`). Rounding is
 half to even and bounds saturate, as in ONNX Runtime. Sums of products are computed in float64, which holds
-every sum of 8-bit products exactly and which all devices multiply; a depthwise convolution in float32, which
-holds sums of up to 258 products.
+every sum of 8-bit products exactly and which all devices multiply; in float32, which is faster and holds
+integers of up to 24 bits, where the weights bound the sums so far: in depthwise convolutions, convolutions of
+one pixel and matrix products.
 """
 
 from __future__ import annotations

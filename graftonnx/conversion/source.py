@@ -14,7 +14,7 @@ from onnx.inliner import inline_local_functions, inline_selected_functions
 
 from graftonnx import weights, wire
 from graftonnx.conversion.inner import DeepOrigin, all_nodes, inner_statistics, lifted
-from graftonnx.conversion.origin import Origin
+from graftonnx.conversion.origin import Origin, Separated
 from graftonnx.conversion.values import Array, Type
 from graftonnx.errors import ModelError
 from graftonnx.graph import reads, sort_nodes, subgraphs
@@ -66,6 +66,7 @@ class Source:
         self._tensors = _all_tensors(self.skeleton.graph) | weights
         for sparse in self.skeleton.graph.sparse_initializer:
             raise ModelError(f"the initializer '{sparse.values.name}' is sparse. Store it as a dense tensor.")
+        self._separated: list[Separated] = []
         self._separate_statistics()
         whole, self._inner = lifted(self.skeleton)
         inner = _all_tensors(whole.graph)
@@ -140,10 +141,11 @@ class Source:
                     stub.ClearField(field)
             else:
                 whole.fill(stub)
+        separated = tuple(self._separated)
         return (
-            DeepOrigin(self.skeleton, encodings, self._inner)
+            DeepOrigin(self.skeleton, encodings, separated, self._inner)
             if self._inner
-            else Origin(self.skeleton, encodings)
+            else Origin(self.skeleton, encodings, separated)
         )
 
     def _separate_statistics(self) -> None:
@@ -157,18 +159,29 @@ class Source:
         """
         graph = self.skeleton.graph
         stubs = {tensor.name: tensor for tensor in graph.initializer}
-        count = Counter(name for node in graph.node for name in reads(node))
+        passed = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Identity"}
+
+        def origin(name: str) -> str:
+            for _ in passed:  # a file may have a circle of them
+                if name not in passed:
+                    break
+                name = passed[name]
+            return name
+
+        readers = (node for node in graph.node if node.op_type != "Identity")
+        count = Counter(origin(name) for node in readers for name in reads(node))
         for node in graph.node:
             if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
                 continue
             for index, role in ((3, "running_mean"), (4, "running_var")):
-                name = node.input[index]
+                name = origin(node.input[index])
                 if name not in self._tensors or count[name] == 1:
                     continue
                 copy = graph.initializer.add()
                 copy.CopyFrom(stubs[name])
                 copy.name = self._free_name(f"{name}/{role}")
                 count[name] -= 1
+                self._separated.append(Separated(node.output[0], index, node.input[index], name, copy.name))
                 node.input[index] = copy.name
                 self._tensors[copy.name] = self._tensors[name]
                 if self.skeleton.ir_version < 4:
@@ -268,6 +281,7 @@ def _alive(model: ModelProto) -> list[NodeProto]:
 
 def infer(model: ModelProto) -> tuple[ModelProto, dict[str, Type]]:
     """Run ONNX's shape inference; return the model with its results, and the type of every value."""
+    model = _with_inputs(model)
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
@@ -281,6 +295,21 @@ def infer(model: ModelProto) -> tuple[ModelProto, dict[str, Type]]:
     for tensor in inferred.graph.initializer:
         types[tensor.name] = Type(dtype_name(tensor.data_type), tuple(tensor.dims))
     return inferred, types
+
+
+def _with_inputs(model: ModelProto) -> ModelProto:
+    """Return the model with all initializers among its inputs, if its version of ONNX wants them there."""
+    declared = {value.name for value in model.graph.input}
+    missing = [tensor for tensor in model.graph.initializer if tensor.name not in declared]
+    if model.ir_version >= 4 or not missing:
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for tensor in missing:
+        copy.graph.input.append(
+            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    return copy
 
 
 def _declared(graph: GraphProto) -> dict[str, Type]:

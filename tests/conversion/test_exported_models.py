@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from conversion.torch_models import CASES, export_module, export_network
+from conversion.torch_models import CASES, SpelledAttention, export_module, export_network
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
@@ -109,8 +109,7 @@ def test_torch_export_keeps_the_batch_free(file: Exported) -> None:
     ("name", "exporter"),
     [("vit", "dynamo"), ("convnext", "torchscript"), ("lstm", "dynamo"), ("unet", "torchscript"),
      ("mobilenet_v3", "dynamo"), ("bert", "torchscript"),
-     pytest.param("bert", "dynamo", marks=pytest.mark.xfail(
-         reason="the exporter traces masked attention with other strides than it then decomposes"))],
+     ("bert", "dynamo")],
 )  # fmt: skip
 def test_the_onnx_exporter_takes_it_again(name: str, exporter: str, tmp_path: Path) -> None:
     file = exported(name, exporter)
@@ -120,3 +119,43 @@ def test_the_onnx_exporter_takes_it_again(name: str, exporter: str, tmp_path: Pa
     inputs = file.inputs(4)
     (found,) = open_session(again, provider="cpu").run(*(x.numpy() for x in inputs))
     torch.testing.assert_close(torch.from_numpy(found), module(*inputs).detach(), **TOLERANCE)
+
+
+class LearnedMask(nn.Module):
+    """Attention that a learned number keeps from some tokens. x: [N, 12, 32], mask: [N, 12]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = SpelledAttention(32, 4)
+        self.penalty = nn.Parameter(torch.tensor([-3.0]))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.attention(x, mask[:, None, None] * self.penalty)
+
+
+def test_the_onnx_exporter_takes_attention_with_a_learned_mask(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(3, 12, 32), torch.rand(3, 12)
+    module = to_torch(export_module(LearnedMask().eval(), inputs, dynamo=True))
+    module(*inputs).square().sum().backward()
+    penalty = module.get_parameter("penalty")
+    assert penalty.grad is not None
+    assert penalty.grad != 0
+    onnx.save(export_module(module, inputs, dynamo=True), tmp_path / "again.onnx")
+    (found,) = open_session(tmp_path / "again.onnx", provider="cpu").run(*(x.numpy() for x in inputs))
+    torch.testing.assert_close(torch.from_numpy(found), module(*inputs).detach(), **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["unet", "mobilenet_v3"])
+def test_an_untrained_network_with_separate_constants_trains(name: str) -> None:
+    """Equal statistics are merged behind Identity nodes, and the scales of a resize are a list of two."""
+    _, proto = export_network(name, dynamo=False, trained=False, fold=False)
+    assert any(node.op_type == "BatchNormalization" for node in proto.graph.node)
+    module, inputs = to_torch(proto), CASES[name].inputs(4)
+    assert write_back(module).SerializeToString() == proto.SerializeToString()
+    compare_module(proto, module, *(x.numpy() for x in inputs))
+    step(module, inputs)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+    compare_module(write_back(module), module, *(x.numpy() for x in inputs))
+    program = _program(module, CASES[name].inputs(2)).module()
+    torch.testing.assert_close(program(*inputs), module(*inputs), **TOLERANCE)

@@ -167,6 +167,23 @@ def test_running_statistics_that_exporters_merged_are_separated() -> None:
     compare_module(written, module, random(2, 3, 8, 8))
 
 
+def test_running_statistics_that_were_merged_behind_identities_are_separated() -> None:
+    """As PyTorch's older exporter writes an untrained network."""
+    text = (
+        "m = Identity(zeros) v = Identity(ones) b = Identity(zeros) h = Conv(x, w)"
+        "i = BatchNormalization(h, ones, b, m, v) y = BatchNormalization(i, ones, zeros, m, v)"
+    )
+    arrays = {"ones": np.ones(4, np.float32), "zeros": np.zeros(4, np.float32)}
+    proto = model(text, {"w": CONV["w"], **arrays})
+    module = to_torch(proto)
+    assert write_back(module).SerializeToString() == proto.SerializeToString()
+    module.train()(torch.randn(4, 3, 8, 8))
+    means = [layer.running_mean for layer in module.modules() if hasattr(layer, "running_mean")]
+    assert len(means) == 2
+    assert not torch.equal(*means)
+    compare_module(write_back(module), module, random(2, 3, 8, 8))
+
+
 @pytest.mark.parametrize(("opset", "text"), [(11, "Dropout<ratio=0.5>(x)"), (13, "Dropout(x, r)")])
 def test_dropout_drops_in_training_alone(opset: int, text: str) -> None:
     proto = model(f"y = {text}", {"r": np.float32(0.5)} if opset == 13 else {}, opset=opset)
@@ -266,6 +283,42 @@ def test_every_unsupported_node_is_named_at_once() -> None:
         "cannot convert 'j' (Resize, opset 18)",
         "cannot convert 'y' (Bar, opset 18)",
     ]
+
+
+def test_every_unsupported_node_inside_of_nodes_is_named() -> None:
+    proto = model(
+        "c = ReduceSum<keepdims=0>(x) cond = Greater(c, zero) limit = Constant<value = int64 {2}>()"
+        "always = Constant<value = bool {1}>()"
+        "h = If(cond) <then_branch = yes () => (float[N, 4] p) { a = Foo(x) p = Bar(a) },"
+        "else_branch = no () => (float[N, 4] q) { r = Relu(x) q = Baz(r) }>"
+        "i = Loop(limit, , h) <body = step (int64 i, bool k, float[N, 4] s) => (bool go, float[N, 4] t) {"
+        " go = Identity(k) b = Foo(s) t = Bar(b) }>"
+        "j = If(always) <then_branch = yes () => (float[N, 4] u) { u = Foo(i) },"
+        "else_branch = no () => (float[N, 4] w) { w = Identity(i) }> y = Bar(j)",
+        {"zero": np.float32(0)},
+        inputs="float[N, 4] x",
+    )
+    found = [error.refusal for error in unsupported(proto)]
+    assert sorted(refusal.node for refusal in found if refusal) == ["a", "b", "p", "q", "t", "u", "y"]
+    assert len(found) == 7
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_tensors_made_while_running_follow_the_module(dtype: torch.dtype) -> None:
+    """A fill of a free extent, integers up to it, and a table that they index."""
+    proto = model(
+        "s = Shape(x) f = ConstantOfShape<value = float[1] {1.5}>(s) h = Add(x, f) n = Gather(s, zero)"
+        " p = Range(zero, n, one) t = Gather(table, p) y = Add(h, t)",
+        {"zero": np.int64(0), "one": np.int64(1), "table": random(5, 1)},
+        inputs="float[N, 4] x",
+    )
+    module = to_torch(proto).to(dtype)
+    x = torch.from_numpy(random(3, 4)).to(dtype)
+    expected = x + 1.5 + torch.from_numpy(random(5, 1)).to(dtype)[:3]
+    assert module(x).dtype == dtype
+    torch.testing.assert_close(module(x), expected)
+    elsewhere = module.to("meta")(x.to("meta"))
+    assert (elsewhere.device.type, elsewhere.dtype, elsewhere.shape) == ("meta", dtype, x.shape)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,30 @@ def test_blocks_along_an_axis_have_grids_of_their_own() -> None:
     assert np.array_equal(run_module(to_torch(proto), HALVES)[0], expected)
 
 
+@pytest.mark.parametrize("channels", [400, 600])
+@pytest.mark.parametrize("text", ["ConvInteger(x, w, xz)", "MatMulInteger(t, m, xz)"])
+def test_sums_of_products_are_exact_at_any_length(text: str, channels: int) -> None:
+    """Of 400 they fit into float32; of 600 they do not."""
+    proto = model(
+        f"t = Transpose<perm=[0,2,3,1]>(x) y = {text}",
+        {
+            "w": np.full((2, channels, 1, 1), -127, np.int8),
+            "m": np.full((channels, 2), -127, np.int8),
+            "xz": np.uint8(0),
+        },
+        inputs=f"uint8[1, {channels}, 2, 2] x",
+    )
+    proto.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT32
+    x = np.full((1, channels, 2, 2), 255, np.uint8)
+    x[:, 0, 0, 0] = 254
+    module = to_torch(proto)
+    (found,) = run_module(module, x)
+    assert set(found.ravel().tolist()) == {-127 * 255 * channels, -127 * (255 * channels - 1)}
+    assert (torch.float32 in {node.args[2] for node in module.graph.nodes if len(node.args) > 2}) == (
+        channels == 400
+    )
+
+
 @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"])
 def test_eight_bit_floats_round_as_the_tables_say(name: str) -> None:
     x = np.random.default_rng(0).normal(0, 30, 20_000).astype(np.float32)

@@ -262,14 +262,17 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def export_network(name: str, *, dynamo: bool, trained: bool = True) -> tuple[nn.Module, onnx.ModelProto]:
+def export_network(
+    name: str, *, dynamo: bool, trained: bool = True, fold: bool = True
+) -> tuple[nn.Module, onnx.ModelProto]:
     """Make the network `name` of CASES and export it; the same one each time.
 
     Args:
         name: Of the network.
         dynamo: Which of the two exporters writes.
         trained: Give norms the unequal numbers that training gives them, since exporters merge equal
-            initializers, and have the TorchScript exporter keep them. Otherwise every option is the default.
+            initializers, and have the TorchScript exporter keep them. Otherwise norms are left as they are.
+        fold: Whether the TorchScript exporter computes constants.
     """
     torch.manual_seed(0)
     case = CASES[name]
@@ -284,12 +287,12 @@ def export_network(name: str, *, dynamo: bool, trained: bool = True) -> tuple[nn
                     layer.running_mean.normal_(0, 0.1)
                     layer.running_var.uniform_(0.5, 1.5)
     kept = torch.onnx.TrainingMode.PRESERVE if trained else torch.onnx.TrainingMode.EVAL
-    return network.eval(), export_module(network, case.inputs(2), dynamo=dynamo, mode=kept)
+    return network.eval(), export_module(network, case.inputs(2), dynamo=dynamo, mode=kept, fold=fold)
 
 
 def export_module(
     network: nn.Module, inputs: tuple[Tensor, ...], *, dynamo: bool,
-    mode: torch.onnx.TrainingMode = torch.onnx.TrainingMode.PRESERVE,
+    mode: torch.onnx.TrainingMode = torch.onnx.TrainingMode.PRESERVE, fold: bool = True,
 ) -> onnx.ModelProto:  # fmt: skip
     """Export a module with a free batch.
 
@@ -298,6 +301,7 @@ def export_module(
         inputs: To trace it with; the first axis of each is the batch.
         dynamo: Which of the two exporters writes.
         mode: What the TorchScript exporter does with norms.
+        fold: Whether the TorchScript exporter computes constants.
     """
     batch = torch.export.Dim("batch")
     with quiet():
@@ -311,5 +315,6 @@ def export_module(
         torch.onnx.export(
             network, inputs, file, dynamo=False, opset_version=16, input_names=names,
             dynamic_axes={n: {0: "batch"} for n in names}, training=mode,
+            do_constant_folding=fold,
         )  # fmt: skip
         return onnx.load_from_string(file.getvalue())

@@ -74,7 +74,9 @@ def constant_of_shape(g: Builder, shape: Value, *, value: TensorProto | None = N
     if isinstance(shape, np.ndarray) and not is_symbolic(shape):
         return _weight_or_number(g, np.full([int(e) for e in shape], element.item(), element.dtype))
     extents = g.ints(shape, "shape")
-    return g.call(torch.full, extents, element.item(), dtype=torch_type(element.dtype.name))
+    torch_type(element.dtype.name)
+    # The module holds the element, so that the result is where the module is, and of its type.
+    return g.call(torch.Tensor.new_full, g.tensor(element.reshape(())), extents, element.item())
 
 
 @op("Identity", since=1)

@@ -68,10 +68,11 @@ def fused_conv(
         strides=strides,
     )
     shape = (known_shape(g, x) or (None,))[0], (known_shape(g, w) or (None,))[0], *(None,) * (g.rank(w) - 2)
-    y = typed(y, g.type(x).dtype, shape)
+    dtype = g.type(x).dtype or g.type(w).dtype
+    y = typed(y, dtype, shape)
     if z is not None:
-        y = typed(g.call(torch.add, y, z), g.type(x).dtype, shape)
-    return typed(_activated(g, y, activation, activation_params or ()), g.type(x).dtype, shape)
+        y = typed(g.call(torch.add, y, z), dtype, shape)
+    return typed(_activated(g, y, activation, activation_params or ()), dtype, shape)
 
 
 def _activated(g: Builder, x: Value, name: str | None, parameters: Sequence[float]) -> Value:
@@ -115,7 +116,7 @@ def fused_gemm(
     """Alpha * A B + beta * C, then an activation. a: [M, K], b: [K, N] -> [M, N]."""
     y: Any = gemm(g, a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
     parameters = [p for p in (activation_alpha, activation_beta, activation_gamma) if p is not None]
-    return typed(_activated(g, y, activation, parameters), g.type(a).dtype, (None, None))
+    return typed(_activated(g, y, activation, parameters), g.type(a).dtype or g.type(b).dtype, (None, None))
 
 
 @op("TransposeMatMul", since=1, domain=MICROSOFT)
@@ -134,7 +135,7 @@ def fused_mat_mul(
     """Alpha * A B; `trans` swaps the last two axes first. a: [..., M, K], b: [..., K, N] -> [..., M, N]."""
     if transBatchA or transBatchB:
         raise UnsupportedOpError("transBatchA and transBatchB have no exact form. Optimise the model less.")
-    left, right, dtype = known_shape(g, a), known_shape(g, b), g.type(a).dtype
+    left, right, dtype = known_shape(g, a), known_shape(g, b), g.type(a).dtype or g.type(b).dtype
     a = g.call(torch.transpose, a, -1, -2) if transA else a
     b = g.call(torch.transpose, b, -1, -2) if transB else b
     y = g.call(torch.matmul, a, b)

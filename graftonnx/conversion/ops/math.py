@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnx import NodeProto
 
 from graftonnx.conversion import formulas, reductions
 from graftonnx.conversion.builder import Builder
@@ -24,7 +25,7 @@ _GUARDED = frozenset({"Sqrt", "Log", "Reciprocal", "Pow", "Div"})
 def add(g: Builder, a: Value, b: Value) -> Result:
     """A + b."""
     readers = g.consumers.get(g.node.output[0], [])
-    if readers and all(reader.op_type in _GUARDED for reader in readers):
+    if readers and all(_is_guarded(reader, g.node.output[0]) for reader in readers):
         a, b = _number(g, a), _number(g, b)
     return _arithmetic(g, operator.add, a, b)
 
@@ -169,6 +170,11 @@ def _arithmetic(g: Builder, function: Callable[..., Any], a: Value, b: Value) ->
         return g.call(function, a, b)
     left, right = g.operand(a), g.operand(b)
     return g.call(function, left, right)
+
+
+def _is_guarded(reader: NodeProto, name: str) -> bool:
+    """Return whether zero in the value `name` would break an operator."""
+    return reader.op_type in _GUARDED and not (reader.op_type == "Div" and reader.input[1] != name)
 
 
 def _number(g: Builder, value: Value) -> Value:

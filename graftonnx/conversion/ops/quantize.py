@@ -9,7 +9,7 @@ back stores as a float initializer if it changed. Nothing flows back through int
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -206,9 +206,13 @@ def mat_mul_integer(
 
 def integer_product(g: Builder, a: Value, b: Value, a_zero: Value, b_zero: Value) -> Value:
     """Return the matrix product of integers as float64; zero points may be for each row of a, column of b."""
-    rows = g.call(quantization.centred, a, by_row(g, zero_of(a_zero)))
-    columns = g.call(quantization.centred, b, zero_of(b_zero))
-    return g.call(torch.matmul, rows, columns)
+    matrix = isinstance(b, np.ndarray) and b.ndim >= 2
+    narrow = matrix and _is_exact_in_float32(b, b_zero, [-2])
+    dtype = torch.float32 if narrow else torch.float64
+    rows = g.call(quantization.centred, a, by_row(g, zero_of(a_zero)), dtype)
+    columns = g.call(quantization.centred, b, zero_of(b_zero), dtype)
+    y = g.call(torch.matmul, rows, columns)
+    return g.call(torch.Tensor.double, y) if narrow else y
 
 
 def zero_of(zero: Value) -> Any:
@@ -291,7 +295,10 @@ def integer_convolution(
     kernel = kernel_of(g, w, kernel_shape)
     stride, dilation = tuple(strides or [1] * rank), tuple(dilations or [1] * rank)
     depthwise = (g.shape(w) or (0, 0))[1] == 1 and math.prod(kernel) <= _EXACT_IN_FLOAT32
-    dtype = torch.float32 if depthwise else torch.float64
+    # A larger window may be computed by transforms, which round.
+    pointwise = math.prod(kernel) == 1 and _is_exact_in_float32(w, w_zero, range(1, rank + 2))
+    narrow = depthwise or pointwise
+    dtype = torch.float32 if narrow else torch.float64
     steps = g.call(quantization.centred, x, zero_of(x_zero), dtype)
     steps, padding = padded(g, steps, kernel, stride, dilation, auto_pad, pads)
     zero = zero_of(w_zero)
@@ -300,7 +307,23 @@ def integer_convolution(
     weight = g.call(quantization.centred, w, zero, dtype)
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": group}
     y = g.call(_CONVOLVE[rank], steps, weight, None, **settings)
-    return g.call(torch.Tensor.double, y) if depthwise else y
+    return g.call(torch.Tensor.double, y) if narrow else y
+
+
+def _is_exact_in_float32(w: Value, zero: Value, summed: Iterable[int]) -> bool:
+    """Return whether float32 holds every sum of products of 8-bit steps with constant weights w.
+
+    Args:
+        w: The weights.
+        zero: Their zero points.
+        summed: The axes along which products are added.
+    """
+    middles = np.unique(zero) if isinstance(zero, np.ndarray) else np.zeros(1, np.int8)
+    fixed = zero is None or (isinstance(zero, np.ndarray) and len(middles) == 1)
+    if not fixed or not isinstance(w, np.ndarray) or w.dtype not in (np.int8, np.uint8):
+        return False
+    sums = np.abs(w.astype(np.int64) - int(middles[0])).sum(axis=tuple(summed))
+    return int(sums.max(initial=0)) * 255 <= 2**24
 
 
 @op("QLinearConv", since=10)

@@ -141,9 +141,11 @@ def range_(g: Builder, start: Value, limit: Value, delta: Value, *, stash_type: 
         first, last, step = (b for b in bounds if isinstance(b, np.ndarray))
         return np.arange(first.item(), last.item(), step.item()).astype(first.dtype)
     kind = g.type(start).dtype
+    # A tensor that the module holds tells where the module is.
+    like = g.tensor(np.zeros((), np.int64))
     if kind == "int64" and all(isinstance(b, np.ndarray) for b in bounds):
-        return g.call(torch.arange, *(g.ints(b, "a bound")[0] for b in bounds))
-    return g.call(indexing.arange, *(g.numbers(b) for b in bounds), torch_type(kind))
+        return g.call(indexing.count_up, like, *(g.ints(b, "a bound")[0] for b in bounds))
+    return g.call(indexing.arange, like, *(g.numbers(b) for b in bounds), torch_type(kind))
 
 
 @op("Trilu", since=14)

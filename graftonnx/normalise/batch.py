@@ -18,6 +18,14 @@ from graftonnx.normalise.constants import replace
 from graftonnx.weights import Weights, add_initializer
 
 
+def may_fix_batch(graph: onnx.GraphProto) -> bool:
+    """Return whether there is anything for :func:`free_batch`: a constant target or a constant operand."""
+    constant = {tensor.name for tensor in graph.initializer}
+    return any(
+        node.op_type in ("Reshape", "Concat") and not constant.isdisjoint(node.input) for node in graph.node
+    )
+
+
 def free_batch(model: onnx.ModelProto, weights: Weights, name: str) -> int:
     """Make constant `Reshape` targets independent of the batch, in place.
 

@@ -26,6 +26,9 @@ def to_channels_first(model: onnx.ModelProto, name: str) -> bool:
     dims = value.type.tensor_type.shape.dim
     if len(dims) != 4:
         return False
+    last = dims[3].dim_value in CHANNELS and dims[1].dim_value not in CHANNELS
+    if not last and not any(n.op_type == "Transpose" and name in n.input for n in graph.node):
+        return False
     view = GraphView(graph)
     readers = view.consumers[name]
     transposes = [n for n in readers if n.op_type == "Transpose" and ints(n, "perm") == TO_CHANNELS_FIRST]
@@ -34,10 +37,10 @@ def to_channels_first(model: onnx.ModelProto, name: str) -> bool:
             _rename_reads(view, transpose.output[0], name)
         dropped = {id(node) for node in transposes}
         replace(graph.node, [node for node in view.nodes if id(node) not in dropped])
-    elif dims[3].dim_value in CHANNELS and dims[1].dim_value not in CHANNELS:
-        last = f"{name}/channels_last"
-        _rename_reads(view, name, last)
-        transpose = onnx.helper.make_node("Transpose", [name], [last], name=last, perm=TO_CHANNELS_LAST)
+    elif last:
+        turned = f"{name}/channels_last"
+        _rename_reads(view, name, turned)
+        transpose = onnx.helper.make_node("Transpose", [name], [turned], name=turned, perm=TO_CHANNELS_LAST)
         replace(graph.node, [transpose, *view.nodes])
     else:
         return False

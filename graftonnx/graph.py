@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -12,6 +13,9 @@ from onnx import AttributeProto, GraphProto, NodeProto, numpy_helper
 
 from graftonnx.errors import ModelError
 from graftonnx.shapes import Shape
+
+WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+"""The standard's operators with graphs inside."""
 
 
 def attribute(node: NodeProto, name: str, default: object = None) -> object:
@@ -42,6 +46,8 @@ def integer(node: NodeProto, name: str, default: int) -> int:
 def subgraphs(node: NodeProto) -> list[GraphProto]:
     """Return the graphs inside an `If`, `Loop` or `Scan` node."""
     found: list[GraphProto] = []
+    if node.op_type not in WITH_BODIES and not node.domain:
+        return found
     for item in node.attribute:
         if item.type == AttributeProto.GRAPH:
             found.append(item.g)
@@ -52,7 +58,9 @@ def subgraphs(node: NodeProto) -> list[GraphProto]:
 
 def reads(node: NodeProto) -> list[str]:
     """Return every value that a node reads, those of its subgraphs' outer scope included."""
-    names = [name for name in node.input if name]
+    names: list[str] = list(node.input)
+    if "" in names:
+        names = [name for name in names if name]
     for graph in subgraphs(node):
         inner = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
         for child in graph.node:
@@ -68,9 +76,8 @@ def value_shapes(graph: GraphProto) -> dict[str, Shape]:
     for value in (*graph.value_info, *graph.input, *graph.output):
         kind = value.type.tensor_type
         if kind.HasField("shape"):
-            shapes[value.name] = tuple(
-                d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim
-            )
+            extents = [d.dim_value for d in kind.shape.dim]
+            shapes[value.name] = tuple([extent if extent > 0 else None for extent in extents])
     for tensor in graph.initializer:
         shapes[tensor.name] = tuple(tensor.dims)
     return shapes
@@ -81,9 +88,10 @@ class GraphView:
 
     Attributes:
         nodes: In topological order.
+        read: What each of them reads, those of its subgraphs' outer scope included.
+        made: What each of them makes.
         producer: Value name -> the node that makes it.
         consumers: Value name -> the nodes that read it, in topological order.
-        shapes: Value name -> shape.
         initializers: Initializer name -> tensor (large ones are stubs without data).
     """
 
@@ -92,16 +100,30 @@ class GraphView:
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
         self.outputs = [value.name for value in graph.output]
-        self.shapes = value_shapes(graph)
-        self.nodes = sort_nodes(graph.node)
+        listed = list(graph.node)
+        read = [reads(node) for node in listed]
+        made = [list(node.output) for node in listed]
+        order = _order(listed, read, made)
+        self.nodes = [listed[index] for index in order]
+        self.read = [read[index] for index in order]
+        self.made = [made[index] for index in order]
+        self._position: dict[str, int] = {}
         self.producer: dict[str, NodeProto] = {}
         self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
-        for node in self.nodes:
-            for name in node.output:
+        for position, node in enumerate(self.nodes):
+            for name in self.made[position]:
                 if name:
                     self.producer[name] = node
-            for name in dict.fromkeys(reads(node)):
-                self.consumers[name].append(node)
+                    self._position[name] = position
+            for name in self.read[position]:
+                readers = self.consumers[name]
+                if not readers or readers[-1] is not node:
+                    readers.append(node)
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """Value name -> shape."""
+        return value_shapes(self.graph)
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
         """Return the data of a small initializer; None for anything else."""
@@ -118,21 +140,21 @@ class GraphView:
         """Return the inputs of a node that are not initializers."""
         return [name for name in node.input if name and name not in self.initializers]
 
-    def ancestors(self, value: str) -> list[NodeProto]:
-        """Return the nodes that `value` depends on, in topological order."""
-        needed: set[int] = set()
-        queue = deque([value])
-        seen = {value}
-        while queue:
-            node = self.producer.get(queue.popleft())
-            if node is None or id(node) in needed:
-                continue
-            needed.add(id(node))
-            for name in reads(node):
-                if name not in seen:
-                    seen.add(name)
-                    queue.append(name)
-        return [node for node in self.nodes if id(node) in needed]
+    def ancestors(self, *values: str) -> list[NodeProto]:
+        """Return the nodes that any of `values` depends on, in topological order."""
+        return [self.nodes[position] for position in self.ancestry(*values)]
+
+    def ancestry(self, *values: str) -> list[int]:
+        """Return the positions in `nodes` of what any of `values` depends on, ascending."""
+        needed = bytearray(len(self.nodes))
+        position_of = self._position
+        waiting = [position_of[value] for value in values if value in position_of]
+        while waiting:
+            position = waiting.pop()
+            if not needed[position]:
+                needed[position] = True
+                waiting += [position_of[name] for name in self.read[position] if name in position_of]
+        return [position for position, wanted in enumerate(needed) if wanted]
 
 
 def is_stub(tensor: onnx.TensorProto) -> bool:
@@ -152,26 +174,34 @@ def sort_nodes(nodes: Iterable[NodeProto]) -> list[NodeProto]:
         ModelError: If the nodes form a cycle.
     """
     listed = list(nodes)
-    producer = {name: index for index, node in enumerate(listed) for name in node.output if name}
-    waiting = [0] * len(listed)
-    readers: list[list[int]] = [[] for _ in listed]
-    for index, node in enumerate(listed):
-        for source in {producer[name] for name in reads(node) if name in producer}:
+    order = _order(listed, [reads(node) for node in listed], [list(node.output) for node in listed])
+    return [listed[index] for index in order]
+
+
+def _order(
+    nodes: Sequence[NodeProto], read: Sequence[Sequence[str]], made: Sequence[Sequence[str]]
+) -> Sequence[int]:
+    """Return the positions of nodes in topological order; `read` and `made` are their inputs and outputs."""
+    producer = {name: index for index, names in enumerate(made) for name in names if name}
+    if all(producer.get(name, -1) < index for index, names in enumerate(read) for name in names):
+        return range(len(nodes))
+    waiting = [0] * len(nodes)
+    readers: list[list[int]] = [[] for _ in nodes]
+    for index, names in enumerate(read):
+        for source in {producer[name] for name in names if name in producer}:
             waiting[index] += 1
             readers[source].append(index)
-    if all(source < reader for source, targets in enumerate(readers) for reader in targets):
-        return listed
     ready = deque(index for index, count in enumerate(waiting) if count == 0)
-    order: list[NodeProto] = []
+    order: list[int] = []
     while ready:
         index = ready.popleft()
-        order.append(listed[index])
+        order.append(index)
         for reader in readers[index]:
             waiting[reader] -= 1
             if waiting[reader] == 0:
                 ready.append(reader)
-    if len(order) < len(listed):
-        stuck = next(node for index, node in enumerate(listed) if waiting[index] > 0)
+    if len(order) < len(nodes):
+        stuck = next(node for index, node in enumerate(nodes) if waiting[index] > 0)
         raise ModelError(
             f"its graph has a cycle through node '{stuck.name or stuck.output[0]}' ({stuck.op_type})."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -12,7 +13,7 @@ from graftonnx import files
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView, sort_nodes, value_shapes
 from graftonnx.metadata import PRESETS, Metadata, Preprocess, read_metadata
-from graftonnx.normalise.batch import free_batch
+from graftonnx.normalise.batch import free_batch, may_fix_batch
 from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
 from graftonnx.normalise.dtypes import fold_narrow, widen
 from graftonnx.normalise.extents import free_extents
@@ -114,7 +115,7 @@ class Network:
         """The whole model, weights included."""
         return whole(self.skeleton, self.weights)
 
-    @property
+    @cached_property
     def view(self) -> GraphView:
         """An index over the skeleton's graph."""
         return GraphView(self.skeleton.graph)
@@ -269,11 +270,12 @@ def _normalised(
         size = DEFAULT_EXTENTS[len(size)]
         notes.append(f"{what} are open: taken as {_by(size)}")
     model = _infer(model, weights, image, (channels, *size), notes)
-    head, spine, auxiliary = find_head(GraphView(model.graph), image)
+    view = GraphView(model.graph)
+    head, spine, auxiliary = find_head(view, image)
     if passed or auxiliary:
         notes.append(f"other outputs dropped: {', '.join((*passed, *auxiliary))}")
     replace(model.graph.output, [o for o in model.graph.output if o.name == head.output])
-    drop_dead(model, weights)
+    drop_dead(model, weights, view)
     known, reason = _preprocessing(preprocess, metadata, producer, (channels, *size))
     return Network(
         name=name,
@@ -352,6 +354,8 @@ def _infer(
     model = infer_shapes(model)
     while fold(model, weights):
         model = infer_shapes(model)
+    if not may_fix_batch(model.graph):
+        return model
     set_extents(model, image, (1, *extents))
     model = infer_shapes(model)
     if free_batch(model, weights, image):

@@ -72,37 +72,27 @@ def find_spine(view: GraphView, source: str, target: str) -> Spine:
         ModelError: If `target` does not depend on `source`.
     """
     data = {source}
-    nodes: list[NodeProto] = []
-    for node in view.ancestors(target):
-        if node.op_type not in NOT_DATA and any(name in data for name in node.input):
-            data.update(name for name in node.output if name)
-            nodes.append(node)
+    positions: list[int] = []
+    for position in view.ancestry(target):
+        if not data.isdisjoint(view.read[position]) and view.nodes[position].op_type not in NOT_DATA:
+            data.update(name for name in view.made[position] if name)
+            positions.append(position)
     if target not in data:
         raise ModelError(f"its output '{target}' does not depend on its input '{source}'.")
-    last_read: dict[str, int] = {}
-    for position, node in enumerate(nodes):
-        for name in node.input:
-            if name in data:
-                last_read[name] = position
+    last_read = {name: position for position in positions for name in view.read[position]}
     values = [source]
     segments: list[tuple[NodeProto, ...]] = [()]
     segment: list[NodeProto] = []
     open_until = last_read.get(source, 0)
-    for position, node in enumerate(nodes):
-        segment.append(node)
-        if open_until <= position and (name := _carrier(node, last_read, target)):
-            values.append(name)
+    for position in positions:
+        segment.append(view.nodes[position])
+        outputs = [name for name in view.made[position] if name in last_read or name == target]
+        if open_until <= position and len(outputs) == 1:
+            values.append(outputs[0])
             segments.append(tuple(segment))
             segment = []
-        reach = [last_read[name] for name in node.output if name in last_read]
-        open_until = max([open_until, *reach])
+        open_until = max([open_until, *(last_read.get(name, 0) for name in outputs)])
     return Spine(tuple(values), tuple(segments), frozenset(data))
-
-
-def _carrier(node: NodeProto, last_read: dict[str, int], target: str) -> str | None:
-    """Return the one output of a node that anybody reads; None if there are several."""
-    read = [name for name in node.output if name in last_read or name == target]
-    return read[0] if len(read) == 1 else None
 
 
 def find_head(view: GraphView, source: str) -> tuple[Head, Spine, tuple[str, ...]]:
@@ -122,7 +112,7 @@ def find_head(view: GraphView, source: str) -> tuple[Head, Spine, tuple[str, ...
             f"it is not a classifier: its outputs are {found}; expected one of shape [N, classes]. "
             "Only image classifiers can be fused."
         )
-    output = max(fitting, key=lambda name: len(view.ancestors(name)))
+    output = max(fitting, key=lambda name: len(view.ancestry(name)) if len(fitting) > 1 else 0)
     others = tuple(name for name in view.outputs if name != output)
     classes = _classes(view.shapes[output]) or 0
     spine = find_spine(view, source, output)

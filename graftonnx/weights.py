@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, StringStringEntryProto, TensorProto, numpy_helper
 
 from graftonnx import wire
 from graftonnx.errors import ModelError
@@ -24,6 +24,9 @@ from graftonnx.wire import INLINE_BYTES
 
 PROTOBUF_LIMIT = 2**31 - 2**20
 """Bytes; protobuf refuses messages of 2 GiB, the margin is for structure."""
+
+_LOCATION = TensorProto(external_data=[StringStringEntryProto(key="location")]).SerializeToString()[2:]
+"""What stands in every file with external data."""
 
 Weights: TypeAlias = dict[str, Tensor]
 """The large tensors of a model by initializer name."""
@@ -50,7 +53,8 @@ def read(path: Path) -> tuple[ModelProto, Weights]:
         for name, tensor in weights.items():
             _check_size(name, tensor)
         weights |= _external(model, path.parent)
-        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+        if _LOCATION in model.SerializeToString():
+            onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
     except FileNotFoundError as error:
         raise ModelError(f"cannot read '{path}': there is no such file.") from error
     except IsADirectoryError as error:
@@ -210,18 +214,13 @@ def array_of(tensor: TensorProto, weights: Weights) -> Array:
 
 
 def without_stubs(model: ModelProto, weights: Weights) -> ModelProto:
-    """Return a skeleton as onnx's checker takes it: what has no elements is an input instead."""
+    """Return a skeleton as onnx's checker takes it: what has no elements has none by its shape either."""
     copy = ModelProto()
-    _copy_fields(model, copy, "graph")
-    _copy_fields(model.graph, copy.graph, "initializer")
-    inputs = {value.name for value in copy.graph.input}
-    for tensor in model.graph.initializer:
-        if tensor.name not in weights:
-            copy.graph.initializer.add().CopyFrom(tensor)
-        elif tensor.name not in inputs:
-            copy.graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            )
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
+        if tensor.name in weights:
+            tensor.ClearField("dims")
+            tensor.dims.append(0)
     return copy
 
 

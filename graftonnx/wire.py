@@ -13,6 +13,7 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
@@ -83,59 +84,55 @@ def read_skeleton(path: Path) -> tuple[ModelProto, dict[str, Span]]:
 
 def _without_elements(data: mmap.mmap) -> tuple[list[bytes], dict[str, Span]]:
     """Return the bytes of the skeleton in pieces, and the spans that are left out."""
-    graphs = [field for field in _fields(data, 0, len(data)) if field.number == GRAPH]
-    if len(graphs) != 1 or graphs[0].kind != _LENGTH:
+    graphs = [field for field in _fields(data, 0, len(data)) if field[0] == GRAPH]
+    if len(graphs) != 1 or graphs[0][1] != _LENGTH:
         return [data[:]], {}  # none, or several that the parser merges
-    (graph,) = graphs
+    _, _, graph_tag, graph_start, graph_end = graphs[0]
     spans: dict[str, Span] = {}
     pieces: list[bytes] = []
-    copied = graph.start
-    for field in _fields(data, graph.start, graph.end):
-        if field.number != INITIALIZER or field.kind != _LENGTH or field.end - field.start <= INLINE_BYTES:
+    copied = graph_start
+    for number, kind, tag, start, end in _fields(data, graph_start, graph_end):
+        if number != INITIALIZER or kind != _LENGTH or end - start <= INLINE_BYTES:
             continue
-        found = _elements(data, field.start, field.end)
+        found = _elements(data, start, end)
         if found is None:
             continue
         name, hole, elements = found
         if name in spans:
             return [data[:]], {}  # two of one name: the checker will say so
         spans[name] = elements
-        rest = data[field.start : hole.tag] + data[hole.end : field.end]
-        pieces += [data[copied : field.tag], length_tag(INITIALIZER, len(rest)), rest]
-        copied = field.end
-    pieces.append(data[copied : graph.end])
+        rest = data[start:hole] + data[elements.start + elements.length : end]
+        pieces += [data[copied:tag], length_tag(INITIALIZER, len(rest)), rest]
+        copied = end
+    pieces.append(data[copied:graph_end])
     length = sum(len(piece) for piece in pieces)
-    return [data[: graph.tag], length_tag(GRAPH, length), *pieces, data[graph.end :]], spans
+    return [data[:graph_tag], length_tag(GRAPH, length), *pieces, data[graph_end:]], spans
 
 
-def _elements(data: mmap.mmap, start: int, end: int) -> tuple[str, _Field, Span] | None:
-    """Return name, field and span of a tensor's elements, if they are many and lie in one piece."""
+def _elements(data: mmap.mmap, start: int, end: int) -> tuple[str, int, Span] | None:
+    """Return a tensor's name, the offset of its elements' tag, and their span.
+
+    None if they are few, or do not lie in one piece.
+    """
     name, element, holes = "", 0, []
     for field in _fields(data, start, end):
-        if field.number == _NAME and field.kind == _LENGTH:
-            name = data[field.start : field.end].decode(errors="replace")
-        elif field.number == _TYPE and field.kind == _VARINT:
-            element = _varint(data, field.start, field.end)[0]
-        elif field.number in _NUMBERS:
+        number, kind, _, first, last = field
+        if number == _NAME and kind == _LENGTH:
+            name = data[first:last].decode(errors="replace")
+        elif number == _TYPE and kind == _VARINT:
+            element = _varint(data, first, last)[0]
+        elif number in _NUMBERS:
             holes.append(field)
-    if len(holes) != 1 or not name or holes[0].kind != _LENGTH:
+    if len(holes) != 1 or not name or holes[0][1] != _LENGTH:
         return None
-    (hole,) = holes
-    kind = _NUMBERS[hole.number]
-    if hole.end - hole.start <= INLINE_BYTES or _PLAIN.get(kind, element) != element:
+    number, _, tag, first, last = holes[0]
+    if last - first <= INLINE_BYTES or _PLAIN.get(_NUMBERS[number], element) != element:
         return None
-    return name, hole, Span(hole.start, hole.end - hole.start, kind)
+    return name, tag, Span(first, last - first, _NUMBERS[number])
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """One field of a message: its tag begins at `tag`, its content is `start` to `end`."""
-
-    number: int
-    kind: int
-    tag: int
-    start: int
-    end: int
+_Field: TypeAlias = tuple[int, int, int, int, int]
+"""One field of a message: number, kind, offset of its tag, offsets where its content begins and ends."""
 
 
 def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
@@ -143,7 +140,11 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
     position = start
     while position < end:
         tag = position
-        key, position = _varint(data, position, end)
+        key = data[position]
+        if key < 0x80:
+            position += 1
+        else:
+            key, position = _varint(data, position, end)
         kind = key & 7
         if kind == _LENGTH:
             length, position = _varint(data, position, end)
@@ -155,7 +156,7 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
             raise DecodeError(f"byte {tag}: a field of an unknown kind")
         if length > end - position:
             raise DecodeError(f"byte {tag}: a field ends behind its message")
-        yield _Field(key >> 3, kind, tag, position, position + length)
+        yield key >> 3, kind, tag, position, position + length
         position += length
 
 

@@ -31,6 +31,14 @@ RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 NO_END = np.iinfo(np.int64).max
 
 
+def may_fix_batch(graph: onnx.GraphProto) -> bool:
+    """Return whether there is anything for :func:`free_batch`: a constant target or a constant operand."""
+    constant = {tensor.name for tensor in graph.initializer}
+    return any(
+        node.op_type in ("Reshape", "Concat") and not constant.isdisjoint(node.input) for node in graph.node
+    )
+
+
 def free_batch(model: onnx.ModelProto, weights: Weights, name: str) -> int:
     """Make constants independent of the batch, in place.
 

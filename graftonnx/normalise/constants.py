@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from graftonnx.graph import GraphView, attribute, integer, reads, sort_nodes, subgraphs, value_shapes
+from graftonnx.graph import GraphView, attribute, integer, sort_nodes, subgraphs, value_shapes
 from graftonnx.remarks import copy_remarks, quantization_tensors
 from graftonnx.shapes import Shape
 from graftonnx.weights import Weights, add_initializer, array_of
@@ -33,14 +33,13 @@ Array = NDArray[np.generic]
 def constants_to_initializers(model: onnx.ModelProto, weights: Weights) -> None:
     """Replace `Constant` nodes by initializers, drop initializers from the inputs, and dead parts."""
     graph = model.graph
-    kept: list[NodeProto] = []
-    for node in sort_nodes(graph.node):
-        if node.op_type == "Constant":
-            add_initializer(model, weights, node.output[0], _constant_value(node))
-            copy_remarks(node, graph.initializer[-1])
-        else:
-            kept.append(node)
-    replace(graph.node, kept)
+    nodes = list(graph.node)
+    constants = [node for node in nodes if node.op_type == "Constant"]
+    for node in constants:
+        add_initializer(model, weights, node.output[0], _constant_value(node))
+        copy_remarks(node, graph.initializer[-1])
+    if constants:
+        replace(graph.node, [node for node in nodes if node.op_type != "Constant"])
     held = {tensor.name for tensor in graph.initializer}
     replace(graph.input, [value for value in graph.input if value.name not in held])
     for sparse in graph.sparse_initializer:
@@ -55,31 +54,49 @@ def fold(model: onnx.ModelProto, weights: Weights) -> int:
         The number of nodes that went away.
     """
     graph = model.graph
+    if not _any_constant(graph):
+        return 0
     before = len(graph.node)
     folding = _Folding(model, weights)
-    replace(graph.node, [node for node in sort_nodes(graph.node) if not folding.take(node)])
+    kept = [node for node in sort_nodes(graph.node) if not folding.take(node)]
+    if len(kept) == before:
+        return 0
+    replace(graph.node, kept)
     drop_dead(model, weights)
     return before - len(graph.node)
 
 
-def drop_dead(model: onnx.ModelProto, weights: Weights) -> None:
-    """Remove nodes, initializers and value infos that no output depends on, in place."""
+def _any_constant(graph: onnx.GraphProto) -> bool:
+    """Return whether a node reads nothing but constants, or an extent."""
+    known = {"", *(tensor.name for tensor in graph.initializer)}
+    return any(node.op_type == "Shape" or known.issuperset(node.input) for node in graph.node)
+
+
+def drop_dead(model: onnx.ModelProto, weights: Weights, view: GraphView | None = None) -> None:
+    """Remove nodes, initializers and value infos that no output depends on, in place.
+
+    Args:
+        model: A skeleton.
+        weights: Its large tensors.
+        view: An index over its nodes, if there is one.
+    """
     graph = model.graph
-    view = GraphView(graph)
-    alive = {id(node) for output in view.outputs for node in view.ancestors(output)}
-    nodes = [node for node in view.nodes if id(node) in alive]
-    used = set(view.outputs)
-    made = {name for node in nodes for name in node.output}
-    for node in nodes:
-        used.update(reads(node))
+    view = view or GraphView(graph)
+    outputs = [value.name for value in graph.output]
+    alive = view.ancestry(*outputs)
+    used = set(outputs).union(*(view.read[position] for position in alive))
+    made = {name for position in alive for name in view.made[position]}
     used |= quantization_tensors(graph, used | made)
-    replace(graph.node, nodes)
-    replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
+    if len(alive) < len(view.nodes):
+        replace(graph.node, [view.nodes[position] for position in alive])
+        replace(graph.value_info, [value for value in graph.value_info if value.name in made])
+    if not used.issuperset(view.initializers):
+        replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
     for name in [name for name in weights if name not in used]:
         del weights[name]
-    replace(graph.value_info, [value for value in graph.value_info if value.name in made])
-    annotations = [item for item in graph.quantization_annotation if item.tensor_name in used | made]
-    replace(graph.quantization_annotation, annotations)
+    if graph.quantization_annotation:
+        kept = [item for item in graph.quantization_annotation if item.tensor_name in used | made]
+        replace(graph.quantization_annotation, kept)
 
 
 class _Folding:

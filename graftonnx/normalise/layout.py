@@ -24,6 +24,9 @@ def to_channels_first(model: onnx.ModelProto, name: str) -> bool:
     dims = value.type.tensor_type.shape.dim
     rank = len(dims)
     to_first, to_last = (0, rank - 1, *range(1, rank - 1)), (0, *range(2, rank), 1)
+    last = rank == 4 and dims[3].dim_value in CHANNELS and dims[1].dim_value not in CHANNELS
+    if not last and not any(n.op_type == "Transpose" and name in n.input for n in graph.node):
+        return False
     view = GraphView(graph)
     readers = view.consumers[name]
     transposes = [n for n in readers if n.op_type == "Transpose" and ints(n, "perm") == to_first]
@@ -32,10 +35,10 @@ def to_channels_first(model: onnx.ModelProto, name: str) -> bool:
             _rename_reads(view, transpose.output[0], name)
         dropped = {id(node) for node in transposes}
         replace(graph.node, [node for node in view.nodes if id(node) not in dropped])
-    elif rank == 4 and dims[3].dim_value in CHANNELS and dims[1].dim_value not in CHANNELS:
-        last = f"{name}/channels_last"
-        _rename_reads(view, name, last)
-        transpose = onnx.helper.make_node("Transpose", [name], [last], name=last, perm=to_last)
+    elif last:
+        turned = f"{name}/channels_last"
+        _rename_reads(view, name, turned)
+        transpose = onnx.helper.make_node("Transpose", [name], [turned], name=turned, perm=to_last)
         replace(graph.node, [transpose, *view.nodes])
     else:
         return False

@@ -8,7 +8,7 @@ import onnx
 from onnx import defs, inliner, shape_inference, version_converter
 
 from graftonnx.errors import ModelError, UnsupportedOpError
-from graftonnx.graph import subgraphs
+from graftonnx.graph import WITH_BODIES, subgraphs
 from graftonnx.remarks import carry
 
 OPSET = 18
@@ -79,18 +79,23 @@ def check_operators(model: onnx.ModelProto, opset: int) -> None:
     Raises:
         UnsupportedOpError: Naming the first such node.
     """
+    defined: dict[str, bool] = {}
     for node in model.graph.node:
+        kind = node.op_type
+        if kind not in defined:
+            defined[kind] = defs.has(kind, opset, "")
+        if defined[kind] and node.domain in DEFAULT_DOMAINS:
+            continue
         where = f"node '{node.name or (node.output[0] if node.output else '?')}'"
         if node.domain not in DEFAULT_DOMAINS:
             raise UnsupportedOpError(
                 f"{where} is operator '{node.op_type}' of domain '{node.domain}', which is not part of the "
                 "ONNX standard. Export the network without it."
             )
-        if not defs.has(node.op_type, opset, ""):
-            raise UnsupportedOpError(
-                f"{where} is operator '{node.op_type}', which ONNX does not define at opset {opset}. "
-                "Export the network without it."
-            )
+        raise UnsupportedOpError(
+            f"{where} is operator '{node.op_type}', which ONNX does not define at opset {opset}. "
+            "Export the network without it."
+        )
 
 
 def convert_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
@@ -111,7 +116,11 @@ def convert_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         if opset > OPSET:
             model = _expand_newer(model, opset)
             _drop_unit_dilations(model)
-        converted = model if opset == OPSET else version_converter.convert_version(model, OPSET)
+        if _same_operators(model, opset):
+            model.opset_import[0].version = OPSET
+            carry(before, model.graph)
+            return model
+        converted = version_converter.convert_version(model, OPSET)
         carry(before, converted.graph)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].split("failed: ")[-1]
@@ -121,6 +130,24 @@ def convert_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     if opset <= LEGACY_RESIZE:
         _keep_legacy_coordinates(converted)
     return converted
+
+
+def _same_operators(model: onnx.ModelProto, opset: int) -> bool:
+    """Return whether every operator of the model is the same at :data:`OPSET`; then nothing is converted."""
+    return all(
+        defs.has(kind, OPSET, "")
+        and defs.get_schema(kind, opset, "").since_version == defs.get_schema(kind, OPSET, "").since_version
+        for kind in _kinds(model.graph)
+    )
+
+
+def _kinds(graph: onnx.GraphProto) -> set[str]:
+    """Return the operators of a graph and of the graphs inside it."""
+    kinds = {node.op_type for node in graph.node}
+    if not kinds.isdisjoint(WITH_BODIES):
+        for node in graph.node:
+            kinds.update(*(_kinds(inner) for inner in subgraphs(node)))
+    return kinds
 
 
 def _expand_newer(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

@@ -21,10 +21,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from graftonnx import files
+from graftonnx import documents, files
 from graftonnx.errors import PlanError
 from graftonnx.metadata import Preprocess, Record
 
@@ -125,10 +124,15 @@ class Plan(Record):
 
     def to_yaml(self) -> str:
         """Return the plan as a YAML document that :func:`from_yaml` reads back."""
-        text: str = yaml.dump(
-            self.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120
-        )
-        return text
+        return documents.dump(self.model_dump(mode="json"), header=HEADER)
+
+    def to_yaml_over(self, text: str) -> str:
+        """Return the plan as a YAML document that keeps the comments of another.
+
+        Args:
+            text: The other one. Comments stay with the fields and skips that both have.
+        """
+        return documents.dump_over(self.model_dump(mode="json"), text, _IDENTITY) or self.to_yaml()
 
 
 def from_yaml(text: str) -> Plan:
@@ -138,8 +142,8 @@ def from_yaml(text: str) -> Plan:
         PlanError: If it is not YAML, or breaks the schema; the field is named.
     """
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        data = documents.load(text)
+    except documents.YAMLError as error:
         raise PlanError(f"it is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise PlanError("it is not a plan: expected a mapping with version, input_size, parents and skips.")
@@ -190,22 +194,27 @@ def read_plan(path: Path) -> Plan:
 
 
 def write_plan(plan: Plan, path: Path, *, force: bool = False) -> None:
-    """Write a plan file atomically.
+    """Write a plan file atomically; the comments of the plan that it replaces stay.
 
     Raises:
         GraftError: If the target exists and `force` is false, or cannot be written.
     """
     files.check_writable(path, force=force)
-    files.write_text(path, plan.to_yaml())
+    try:
+        text = plan.to_yaml_over(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        text = plan.to_yaml()
+    files.write_text(path, text)
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes short lists on one line: sizes, kernels, means."""
+_IDENTITY = (("source", "target"), ("a", "b"))
+"""By which fields a skip and a rejection are known again."""
 
-
-def _short_list(dumper: yaml.SafeDumper, data: list[object]) -> yaml.Node:
-    flow = all(isinstance(item, (int, float)) for item in data)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
-
-
-_Dumper.add_representer(list, _short_list)
+HEADER = """\
+Exchanges between networks: a plan of graftonnx. Edit it and give it to `graftonnx fuse --plan`.
+input_size: height and width of the shared image. parents: each branch's file, size and input convention.
+skips: what `source` (branch/value) holds, projected, is added to `target`; two of them make an exchange.
+projection: equal | conv (kernel, stride, pads: top, left, bottom, right) | resize (1x1 conv and resize).
+score: what the matching gave the pair. rejections: pairs that are not exchanged, and why; not read.
+"""
+"""The comment at the top of a plan file: every field in words."""

@@ -8,7 +8,7 @@ from builders import residual_cnn
 from graftonnx.errors import GraftError, PlanError
 from graftonnx.matching import match
 from graftonnx.model import from_proto
-from graftonnx.plan import Plan, from_yaml, read_plan, write_plan
+from graftonnx.plan import Plan, Projection, Skip, from_yaml, read_plan, write_plan
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_sizes_and_windows_stand_on_one_line(plan: Plan) -> None:
             "kind: magic",
             "field 'skips.0.projection.kind' of skip 'b/stem' -> 'a/stem': Input should be",
         ),
-        ("skips:", "skipz:", "field 'skipz': there is no such field; take it out"),
+        ("\nskips:", "\nskipz:", "field 'skipz': there is no such field; take it out"),
         ("input_size: [16, 16]", "input_size: []", "field 'input_size"),
         ("version: 1", "version: true", "its version is True; this graftonnx reads version 1."),
         ("kernel: [1, 1]", "kernel: [-1, 1]", "expected at least 1 (found -1)."),
@@ -75,3 +75,36 @@ def test_what_is_no_plan_is_refused(text: str) -> None:
 def test_a_missing_plan_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"cannot read plan '.*gone.yaml': No such file or directory\."):
         read_plan(tmp_path / "gone.yaml")
+
+
+def test_every_field_is_explained_at_the_top(plan: Plan) -> None:
+    comment = "".join(line for line in plan.to_yaml().splitlines() if line.startswith("#"))
+    for field in (*Plan.model_fields, *Skip.model_fields, *Projection.model_fields):
+        assert field in comment or field in ("version", "kind", "kernel", "stride", "pads")
+
+
+def test_a_plan_that_is_written_again_keeps_its_comments(plan: Plan, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    first, *_ = plan.skips
+    text = plan.to_yaml().replace(f"source: {first.source}\n", f"source: {first.source} # the good one\n", 1)
+    text = text.replace("version: 1\n", "version: 1 # of the schema\n").replace(
+        "skips:\n", "# mine\nskips:\n"
+    )
+    path.write_text(text)
+    fewer = plan.model_copy(update={"skips": plan.skips[:2], "rejections": ()})
+    write_plan(fewer, path, force=True)
+    written = path.read_text()
+    assert read_plan(path) == fewer
+    for remark in ("the good one", "of the schema", "# mine", "Exchanges between networks"):
+        assert written.count(remark) == 1
+    write_plan(plan, path, force=True)
+    assert read_plan(path) == plan
+    assert path.read_text().count("the good one") == 1
+
+
+@pytest.mark.parametrize("content", ["mine", "- a list", "a: [1", "\x00", ""])
+def test_what_is_no_plan_is_replaced_as_a_whole(plan: Plan, content: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(content)
+    write_plan(plan, path, force=True)
+    assert path.read_text() == plan.to_yaml()

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
+from graftonnx import documents
 from graftonnx.errors import GraftError
 from graftonnx.files import MODEL_FILE, SPLIT_FILE, check_writable, write_text
 from graftonnx.metadata import Record
@@ -119,7 +119,7 @@ class RunFolder:
             file.unlink(missing_ok=True)
         write_text(self.split, split)
         dumped = record.model_dump(mode="json")
-        write_text(self.config, HEADER + yaml.safe_dump(dumped, sort_keys=False, allow_unicode=True))
+        write_text(self.config, HEADER + documents.dump(dumped))
 
     def read(self) -> RunRecord:
         """Read `config.yaml`.
@@ -133,8 +133,8 @@ class RunFolder:
                 "Give the folder that an earlier `graftonnx train -o` wrote."
             )
         try:
-            return RunRecord.model_validate(yaml.safe_load(self.config.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+            return RunRecord.model_validate(documents.load(self.config.read_text(encoding="utf-8")))
+        except (documents.YAMLError, ValidationError, UnicodeDecodeError) as error:
             what = str(error)
             if isinstance(error, ValidationError):
                 first = error.errors()[0]

@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import yaml
 from training.fused import TRAINABLE, save_fused, save_images, weights_of
 
+from graftonnx import documents
 from graftonnx.conversion import to_torch
 from graftonnx.errors import DataError, GraftError, ModelError, ParityError
 from graftonnx.images import decode_many, read_split, to_input
@@ -138,7 +138,7 @@ class TestAFinishedRun:
         assert float(best["val_accuracy"]) == pytest.approx(finished.val_accuracy, rel=1e-5)
 
     def test_records_every_setting_and_version(self, finished: TrainResult, source: Path) -> None:
-        record = yaml.safe_load((finished.run / "config.yaml").read_text())
+        record = documents.load((finished.run / "config.yaml").read_text())
         assert record["config"] == CONFIG.model_dump()
         assert Path(record["source"]) == source
         assert record["images"] == {"train": 32, "val": 8, "test": 0}
@@ -420,7 +420,7 @@ class TestSettings:
         notes: list[str] = []
         auto = settings(precision="auto", layout="auto", epochs=1)
         result = train(source, data, tmp_path / "run", auto, note=notes.append)
-        measured = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["measured"]
+        measured = documents.load((tmp_path / "run" / "config.yaml").read_text())["measured"]
         assert set(measured) == {
             f"{precision} {layout}"
             for precision in ("fp32", "bf16")

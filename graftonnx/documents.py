@@ -1,0 +1,106 @@
+"""YAML documents for people: numbers on one line, and comments that stay when a document is written anew."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError as YAMLError
+
+WIDTH = 120
+"""Of a line, in characters."""
+
+Keys = Sequence[tuple[str, ...]]
+
+
+def load(text: str) -> Any:
+    """Return the content of a document as plain dictionaries, lists and scalars.
+
+    Raises:
+        YAMLError: If it is not YAML.
+    """
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def dump(data: Any, header: str = "") -> str:
+    """Return plain data as a document.
+
+    Args:
+        data: Dictionaries, lists and scalars.
+        header: A comment for the top.
+    """
+    return _written(_document(data), header)
+
+
+def dump_over(data: Any, text: str, identity: Keys) -> str | None:
+    """Return plain data as a document that keeps the comments of another.
+
+    Args:
+        data: Dictionaries, lists and scalars.
+        text: The other document. Comments stay with the fields that both have.
+        identity: Fields by which the items of a list are known again.
+
+    Returns:
+        The document; None if the other one is no mapping.
+    """
+    try:
+        old = _round_trip().load(text)
+    except YAMLError:
+        return None
+    return _written(_rewritten(old, _document(data), identity)) if isinstance(old, CommentedMap) else None
+
+
+def _round_trip() -> YAML:
+    yaml = YAML()
+    yaml.width = WIDTH
+    return yaml
+
+
+def _written(document: Any, header: str = "") -> str:
+    if header:
+        document.yaml_set_start_comment(header)
+    stream = io.StringIO()
+    _round_trip().dump(document, stream)
+    return stream.getvalue()
+
+
+def _document(data: Any) -> Any:
+    """Return plain data as a document; lists of numbers stand on one line."""
+    if isinstance(data, dict):
+        return CommentedMap((key, _document(value)) for key, value in data.items())
+    if not isinstance(data, list):
+        return data
+    items = CommentedSeq(_document(item) for item in data)
+    if all(isinstance(item, (int, float)) for item in data):
+        items.fa.set_flow_style()
+    return items
+
+
+def _rewritten(old: Any, new: Any, identity: Keys) -> Any:
+    """Return what `new` says, in the words of `old` where both say the same."""
+    if isinstance(old, CommentedMap) and isinstance(new, CommentedMap):
+        for key in [key for key in old if key not in new]:
+            del old[key]
+        for key, value in new.items():
+            old[key] = _rewritten(old.get(key), value, identity)
+        return old
+    if isinstance(old, CommentedSeq) and isinstance(new, CommentedSeq):
+        known = {_known_by(item, identity): index for index, item in enumerate(old)}
+        for index, item in enumerate(new):
+            before = known.get(_known_by(item, identity)) if _known_by(item, identity) else None
+            if before is not None:
+                new[index] = _rewritten(old[before], item, identity)
+                if before in old.ca.items:
+                    new.ca.items[index] = old.ca.items[before]
+        new.ca.comment = old.ca.comment
+    return old if old == new else new
+
+
+def _known_by(item: Any, identity: Keys) -> tuple[Any, ...]:
+    """Return what tells an item of a list from others; nothing for a number."""
+    if not isinstance(item, CommentedMap):
+        return ()
+    return next((tuple(item[key] for key in keys) for keys in identity if set(keys) <= item.keys()), ())

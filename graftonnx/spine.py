@@ -24,6 +24,9 @@ ELEMENTWISE = frozenset(
 )
 """Operators that may stand between the dense layers of a head."""
 
+NORMALISING = ELEMENTWISE | {"ReduceMean"}
+"""Operators of which a normalisation of a vector consists, spelled out."""
+
 POOLS = frozenset(
     {"GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool", "ReduceMean", "ReduceMax", "ReduceSum"}
 )
@@ -151,7 +154,7 @@ def _feature_position(view: GraphView, spine: Spine, classes: int) -> int:
     position = len(spine.values) - 1
     while position > 0:
         segment = spine.segments[position]
-        shape = view.shapes.get(spine.values[position]) or ()
+        before, shape = (view.shapes.get(name) or () for name in spine.values[position - 1 : position + 1])
         kinds = {node.op_type for node in segment}
         node = segment[-1]
         if kinds <= RESHAPING:
@@ -161,7 +164,10 @@ def _feature_position(view: GraphView, spine: Spine, classes: int) -> int:
                 return position - 1
         elif _classifies(view, segment, classes, classified):
             classified = True
-        elif not (kinds <= ELEMENTWISE and (len(shape) <= 2 or not classified)):
+        elif not (
+            (kinds <= ELEMENTWISE and (len(shape) <= 2 or not classified))
+            or (kinds <= NORMALISING and len(shape) == 2 == len(before))
+        ):
             break
         position -= 1
     return position

@@ -10,6 +10,8 @@ in front, since saturation does its work: there a `Relu` (or a `Clip` to 6) come
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from onnx import NodeProto
@@ -143,7 +145,7 @@ class _Dequantising:
             self._positive.update(node.output)
         if node.op_type == "Clip" and len(node.input) > 1:
             low = self.view.constant(node.input[1]) if node.input[1] else None
-            if low is not None and low >= 0:
+            if low is not None and float(low.item()) >= 0:
                 self._positive.update(node.output)
 
     def _copy(self, node: NodeProto) -> None:
@@ -205,8 +207,12 @@ class _Dequantising:
             raise ModelError(f"the scale '{name}' is computed while it runs; it must be constant. {_ADVICE}")
         return array_of(tensor, self.weights)
 
-    def _operand(self, quantised: str, scale: str, zero: str, axis: int) -> str:
-        """Return the float form of an operand; a constant one is computed, with its scale along `axis`."""
+    def _operand(self, names: Sequence[str], axis: int = 0) -> str:
+        """Return the float form of an operand, of which the numbers, the scale and the zero point are named.
+
+        A constant one is computed, with its scale along `axis`.
+        """
+        quantised, scale, zero = names
         tensor = self.view.initializers.get(quantised)
         if tensor is None:
             return self._float(quantised)
@@ -253,20 +259,20 @@ class _Dequantising:
         kind = node.op_type
         if kind == "QLinearConcat":
             triples = [given[index : index + 3] for index in range(2, len(given), 3)]
-            return [self._operand(*triple, axis=0) for triple in triples], given[0], given[1]
+            return [self._operand(triple) for triple in triples], given[0], given[1]
         if kind in ("QLinearConv", "QLinearMatMul"):
             axis = 0 if kind == "QLinearConv" else -1
-            inputs = [self._operand(*given[:3], axis=0), self._operand(*given[3:6], axis=axis)]
+            inputs = [self._operand(given[:3]), self._operand(given[3:6], axis)]
             inputs += [self._bias(name, given[1], given[4]) for name in given[8:9] if name]
             return inputs, given[6], given[7]
         if kind == "QGemm":
             axis = 0 if integer(node, "transB", 0) else -1
-            inputs = [self._operand(*given[:3], axis=0), self._operand(*given[3:6], axis=axis)]
+            inputs = [self._operand(given[:3]), self._operand(given[3:6], axis)]
             inputs += [self._bias(name, given[1], given[4]) for name in given[6:7] if name]
             scale, zero = (*given[7:9], "", "")[:2]
             return inputs, scale, zero
         if kind in ("QLinearAdd", "QLinearMul"):
-            return [self._operand(*given[i : i + 3], axis=0) for i in (0, 3)], given[6], (*given[7:8], "")[0]
+            return [self._operand(given[i : i + 3]) for i in (0, 3)], given[6], (*given[7:8], "")[0]
         return [self._float(given[0])], given[3], (*given[4:5], "")[0]
 
 

@@ -194,7 +194,7 @@ def _normalised(
     metadata = read_metadata(model)
     model = inline_functions(model)
     check_operators(model, opset)
-    _check(model, weights)
+    check_valid(model, weights)
     notes: list[str] = []
     constants_to_initializers(model, weights)
     half = widen(model, weights)
@@ -235,8 +235,12 @@ def _normalised(
     )
 
 
-def _check(model: onnx.ModelProto, weights: Weights) -> None:
-    """Run onnx's checker."""
+def check_valid(model: onnx.ModelProto, weights: Weights) -> None:
+    """Run onnx's checker on a skeleton.
+
+    Raises:
+        ModelError: If it complains.
+    """
     try:
         onnx.checker.check_model(without_stubs(model, weights))
     except onnx.checker.ValidationError as error:

@@ -253,7 +253,7 @@ class TestFeatures:
         assert plain.metadata.plan == stacked.metadata.plan
 
     def test_a_parent_whose_head_is_cut_off_has_no_logits(self, a: Network, b: Network) -> None:
-        with pytest.raises(ModelError, match=r"'a\.onnx' has no class scores at 24x24 pixels: its own head"):
+        with pytest.raises(ModelError, match=r"'a\.onnx' has no class scores at 24x24: its own head"):
             fuse(resize(a, (24, 24)), b, classes=3, features="logits")
 
     @pytest.mark.parametrize(
@@ -473,11 +473,23 @@ class TestOwnHead:
         with pytest.raises(ModelError, match=r"its output 'y' is \[1, 3\]; expected \[N, 3\]"):
             fuse(a, b, head_file=saved(own, tmp_path))
 
+    def test_open_shapes_are_taken_as_they_must_be(self, a: Network, b: Network, tmp_path: Path) -> None:
+        own = head_model()
+        own.graph.input[1].type.tensor_type.shape.dim[1].dim_param = "C"
+        own.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "classes"
+        assert fuse(a, b, classes=3, head_file=saved(own, tmp_path)).view.shapes["logits"] == (None, 3)
+
+    def test_a_head_that_is_not_valid_is_refused(self, a: Network, b: Network, tmp_path: Path) -> None:
+        own = head_model()
+        own.graph.node[0].input[1] = "nobody"
+        with pytest.raises(ModelError, match=r"cannot use head '.*': it is not valid ONNX: .*'nobody'"):
+            fuse(a, b, head_file=saved(own, tmp_path))
+
     def test_several_outputs_and_unknown_operators_are_refused(
         self, a: Network, b: Network, tmp_path: Path
     ) -> None:
         own = head_model()
-        own.graph.output.append(helper.make_tensor_value_info("t0", TensorProto.FLOAT, None))
+        own.graph.output.append(helper.make_tensor_value_info("t0", TensorProto.FLOAT, ["N", 3]))
         with pytest.raises(ModelError, match=r"it has 2 outputs \(y, t0\); expected one, \[N, classes\]\."):
             fuse(a, b, head_file=saved(own, tmp_path))
         own = head_model()

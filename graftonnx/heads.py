@@ -32,7 +32,7 @@ from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView
 from graftonnx.layouts import feature_layout
 from graftonnx.metadata import FeatureKind, HeadKind, HeadRecord
-from graftonnx.model import BATCH, Network
+from graftonnx.model import BATCH, Network, check_valid
 from graftonnx.normalise.constants import constants_to_initializers
 from graftonnx.normalise.dtypes import widen
 from graftonnx.normalise.inference import infer_shapes, set_extents
@@ -117,10 +117,10 @@ def handing_over(network: Network, features: FeatureKind) -> Network:
     if features == "penultimate":
         return network
     if not network.complete:
-        height, width = network.input_shape[1:]
+        size = "x".join(str(extent) for extent in network.input_shape[1:])
         raise ModelError(
-            f"'{network.name}' has no class scores at {height}x{width} pixels: its own head fits its own "
-            "input size only. Load it at that, or fuse its penultimate features."
+            f"'{network.name}' has no class scores at {size}: its own head fits its own input size only. "
+            "Load it at that, or fuse its penultimate features."
         )
     softmax = final_softmax(network.view, network.head.output)
     scores = network.head.output if softmax is None else softmax.input[0]
@@ -307,6 +307,7 @@ def _normalised(model: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
     opset = declared_opset(model)
     model = inline_functions(model)
     check_operators(model, opset)
+    check_valid(model, weights)
     constants_to_initializers(model, weights)
     widen(model, weights)
     model = convert_opset(model, opset)

@@ -7,14 +7,15 @@ from collections.abc import Callable
 import onnx
 import onnx_graphsurgeon as gs
 
-from graftonnx.errors import GraftError, ModelError, PlanError
+from graftonnx.errors import GraftError, PlanError
 from graftonnx.graph import GraphView, sort_nodes
+from graftonnx.model import check_valid
 from graftonnx.normalise.constants import constants_to_initializers, drop_dead, replace
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.normalise.opset import IR_VERSION, OPSET, check_operators, inline_functions
 from graftonnx.shapes import Shape, spelled
 from graftonnx.spine import find_head
-from graftonnx.weights import Weights, split, whole, without_stubs
+from graftonnx.weights import Weights, split, whole
 
 Hook = Callable[[gs.Graph], gs.Graph | None]
 """Changes the graph it gets, or returns another; the weights are in it."""
@@ -72,7 +73,7 @@ def _finished(
     replace(model.opset_import, [onnx.helper.make_opsetid("", OPSET)])
     replace(model.graph.node, sort_nodes(model.graph.node))
     constants_to_initializers(model, weights)
-    _check(model, weights)
+    check_valid(model, weights)
     drop_dead(model, weights)
     model = infer_shapes(model)
     found = _interface(model.graph)
@@ -83,14 +84,6 @@ def _finished(
     model.metadata_props.extend(before.metadata_props)
     _restore_annotations(model.graph, before.graph)
     return model, weights
-
-
-def _check(model: onnx.ModelProto, weights: Weights) -> None:
-    try:
-        onnx.checker.check_model(without_stubs(model, weights))
-    except onnx.checker.ValidationError as error:
-        reason = " ".join(str(error).split("\n\n==>")[0].split())
-        raise ModelError(f"it is not valid ONNX: {reason.rstrip('.')}.") from error
 
 
 def _interface(graph: onnx.GraphProto) -> dict[str, tuple[int, Shape]]:

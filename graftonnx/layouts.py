@@ -154,6 +154,8 @@ def _channel_axis(view: GraphView, node: NodeProto, axes: dict[str, int]) -> int
         return 1
     if node.op_type in _CHANNELS_AT_THE_END:
         return len(shape) - 1
+    if node.op_type in ("Unsqueeze", "Squeeze"):
+        return _moved_axis(view, node, axis, len(shape))
     if node.op_type == "Transpose":
         return ints(node, "perm", reversed(range(len(before)))).index(axis)
     if len(shape) == len(before) and (node.op_type != "Reshape" or shape[axis] == before[axis]):
@@ -163,6 +165,20 @@ def _channel_axis(view: GraphView, node: NodeProto, axes: dict[str, int]) -> int
     if len(shape) > 1 and axis == 1 and len(before) > 1 and shape[1] == before[1]:
         return 1
     return None
+
+
+def _moved_axis(view: GraphView, node: NodeProto, axis: int, rank: int) -> int | None:
+    """Return where an axis is after axes of one element were put in, or taken out."""
+    given = view.constant(node.input[1]) if len(node.input) > 1 else None
+    if given is None:
+        return None
+    grows = node.op_type == "Unsqueeze"
+    whole = rank if grows else len(view.shapes.get(node.input[0]) or ())
+    named = {int(index) % whole for index in given.ravel()}
+    kept = [index for index in range(whole) if index not in named]
+    if grows:
+        return kept[axis]
+    return kept.index(axis) if axis in kept else None
 
 
 def _other_batches(model: onnx.ModelProto, source: str, names: Sequence[str]) -> list[str]:

@@ -243,13 +243,13 @@ def _normalised(
         replace(model.graph.node, ordered)
         notes.append("nodes brought into topological order")
     if dequantize:
-        _check(model, weights)
+        check_valid(model, weights)
         constants_to_initializers(model, weights)
         if count := dequantise(model, weights):
             notes.append(f"dequantised: {count} operators on quantised numbers replaced or dropped")
     check_float(model)
     check_operators(model, opset)
-    _check(model, weights)
+    check_valid(model, weights)
     constants_to_initializers(model, weights)
     narrow = fold_narrow(model, weights)
     if narrow:
@@ -296,8 +296,12 @@ def _normalised(
     )
 
 
-def _check(model: onnx.ModelProto, weights: Weights) -> None:
-    """Run onnx's checker."""
+def check_valid(model: onnx.ModelProto, weights: Weights) -> None:
+    """Run onnx's checker on a skeleton.
+
+    Raises:
+        ModelError: If it complains.
+    """
     try:
         onnx.checker.check_model(without_stubs(model, weights))
     except onnx.checker.ValidationError as error:

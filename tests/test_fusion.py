@@ -6,7 +6,7 @@ import dataclasses
 import glob
 import itertools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -342,13 +342,23 @@ def networks(draw: st.DrawFn) -> onnx.ModelProto:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(networks(), networks(), st.sampled_from(["zero", "paper"]), st.integers(0, 6))
+@given(
+    networks(),
+    networks(),
+    st.fixed_dictionaries(
+        {
+            "skip_init": st.sampled_from(["zero", "paper"]),
+            "max_skips": st.integers(0, 6),
+            "heads": st.sampled_from(["concat", "sum", "attention"]),
+            "features": st.sampled_from(["penultimate", "logits"]),
+            "hidden": st.sampled_from([0, 8]),
+        }
+    ),
+)
 def test_random_pairs_fuse_and_pass_every_proof(
-    one: onnx.ModelProto, two: onnx.ModelProto, skip_init: Literal["zero", "paper"], max_skips: int
+    one: onnx.ModelProto, two: onnx.ModelProto, options: dict[str, Any]
 ) -> None:
-    fused = fuse(
-        from_proto(one, "a"), from_proto(two, "b"), classes=3, skip_init=skip_init, max_skips=max_skips
-    )
+    fused = fuse(from_proto(one, "a"), from_proto(two, "b"), classes=3, **options)
     assert len(GraphView(fused.proto.graph).nodes) == len(fused.proto.graph.node)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ import onnx
 import onnx_graphsurgeon as gs
 import pytest
 import torch
-from builders import Builder, plain_cnn, residual_cnn
+from builders import Builder, grid_cnn, plain_cnn, residual_cnn, token_net, windowed_net
 from onnx import TensorProto, helper, numpy_helper
 
 from graftonnx.conversion import onnx_name, to_torch, write_back
 from graftonnx.errors import ModelError, UnsupportedOpError
 from graftonnx.fusion import fuse
-from graftonnx.heads import HeadDesign, build_head, feature_width, pool
+from graftonnx.heads import HeadDesign, build_head
 from graftonnx.metadata import FeatureKind, HeadKind, HeadRecord, read_metadata
 from graftonnx.model import Network, from_proto, load, resize
 from graftonnx.normalise.opset import OPSET
@@ -253,40 +252,29 @@ class TestFeatures:
         assert plain.metadata.plan == stacked.metadata.plan
 
     def test_a_parent_whose_head_is_cut_off_has_no_logits(self, a: Network, b: Network) -> None:
-        with pytest.raises(ModelError, match=r"'a\.onnx' has no class scores at 24x24 pixels: its own head"):
+        with pytest.raises(ModelError, match=r"'a\.onnx' has no class scores at 24x24: its own head"):
             fuse(resize(a, (24, 24)), b, classes=3, features="logits")
 
     @pytest.mark.parametrize(
-        ("shape", "signal", "expected"),
+        ("model", "axes"),
         [
-            ((2, 6, 4, 4), False, lambda x: x.mean(axis=(2, 3))),
-            ((2, 6, 4, 4, 3), False, lambda x: x.mean(axis=(2, 3, 4))),
-            ((2, 9, 6), False, lambda x: x.mean(axis=1)),
-            ((2, 6, 9), True, lambda x: x.mean(axis=2)),
-            ((2, 6), False, lambda x: x),
+            (plain_cnn((8, 12)), (2, 3)),
+            (grid_cnn((24,)), (2,)),
+            (grid_cnn((8, 12, 10)), (2, 3, 4)),
+            (token_net(), (1,)),
+            (windowed_net(), (1, 2)),
         ],
-        ids=["image", "video", "tokens", "signal", "vector"],
+        ids=["image", "sound", "video", "tokens", "channels last"],
     )
-    def test_positions_and_tokens_are_averaged(
-        self, shape: tuple[int, ...], signal: bool, expected: Callable[[np.ndarray], np.ndarray]
-    ) -> None:
-        value = helper.make_tensor_value_info("f", TensorProto.FLOAT, ["batch", *shape[1:]])
-        graph = helper.make_graph([], "net", [value], [])
-        network: Any = dataclasses.replace(
-            from_proto(plain_cnn(), "a.onnx"),
-            skeleton=helper.make_model(graph),
-            head=dataclasses.replace(from_proto(plain_cnn(), "a.onnx").head, feature="f"),
-        )
-        if signal:
-            network = dataclasses.replace(network, input_shape=(1, 99))
-        assert feature_width(network, "penultimate") == 6
-        feature = gs.Variable("f", np.float32, ("batch", *shape[1:]))
-        nodes, pooled = pool(network, feature, "a", "penultimate")
-        x = np.random.default_rng(0).random(shape, np.float32)
-        pooled.dtype = np.dtype(np.float32)
-        graph = gs.Graph(nodes, [feature], [pooled], opset=OPSET)
-        found = onnx.reference.ReferenceEvaluator(gs.export_onnx(graph)).run(None, {"f": x})[0]
-        np.testing.assert_allclose(found, expected(x), rtol=1e-5)
+    def test_positions_and_tokens_are_averaged(self, model: onnx.ModelProto, axes: tuple[int, ...]) -> None:
+        alone = fuse(from_proto(model, "a.onnx"), classes=3, hidden=0)
+        (parent,) = alone.metadata.parents
+        joined = alone.proto.graph.node[-1].input[0]
+        session = open_session(with_outputs(alone.proto, [parent.feature, joined]), provider="cpu")
+        x = np.random.default_rng(0).random((2, *alone.input_shape), np.float32)
+        feature, pooled = session.run(x, outputs=[parent.feature, joined])
+        np.testing.assert_allclose(pooled, feature.mean(axis=axes), rtol=1e-4, atol=1e-6)
+        assert pooled.shape == (2, parent.features)
 
 
 def head_model(
@@ -473,11 +461,23 @@ class TestOwnHead:
         with pytest.raises(ModelError, match=r"its output 'y' is \[1, 3\]; expected \[N, 3\]"):
             fuse(a, b, head_file=saved(own, tmp_path))
 
+    def test_open_shapes_are_taken_as_they_must_be(self, a: Network, b: Network, tmp_path: Path) -> None:
+        own = head_model()
+        own.graph.input[1].type.tensor_type.shape.dim[1].dim_param = "C"
+        own.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "classes"
+        assert fuse(a, b, classes=3, head_file=saved(own, tmp_path)).view.shapes["logits"] == (None, 3)
+
+    def test_a_head_that_is_not_valid_is_refused(self, a: Network, b: Network, tmp_path: Path) -> None:
+        own = head_model()
+        own.graph.node[0].input[1] = "nobody"
+        with pytest.raises(ModelError, match=r"cannot use head '.*': it is not valid ONNX: .*'nobody'"):
+            fuse(a, b, head_file=saved(own, tmp_path))
+
     def test_several_outputs_and_unknown_operators_are_refused(
         self, a: Network, b: Network, tmp_path: Path
     ) -> None:
         own = head_model()
-        own.graph.output.append(helper.make_tensor_value_info("t0", TensorProto.FLOAT, None))
+        own.graph.output.append(helper.make_tensor_value_info("t0", TensorProto.FLOAT, ["N", 3]))
         with pytest.raises(ModelError, match=r"it has 2 outputs \(y, t0\); expected one, \[N, classes\]\."):
             fuse(a, b, head_file=saved(own, tmp_path))
         own = head_model()

@@ -110,8 +110,8 @@ def _print(network: Network, facts: dict[str, Any]) -> None:
         taps.add_column(header, justify="right", no_wrap=True)
     taps.add_column("ends a block", no_wrap=True)
     for tap in facts["taps"]:
-        down, across = tap["stride"]
-        stride = f"{down:g}" if down == across else f"{down:g}x{across:g}"
+        steps = list(dict.fromkeys(tap["stride"]))
+        stride = "x".join(f"{step:g}" for step in (steps if len(steps) == 1 else tap["stride"]))
         shape = "x".join(map(str, tap["shape"]))
         taps.add_row(
             tap["name"], tap["op"], shape, stride, f"{tap['depth']:.2f}", "yes" if tap["spine"] else ""

@@ -53,7 +53,7 @@ def done(*arguments: str) -> Result:
 def test_every_head_is_trained_exported_measured_and_used(work: Path, options: list[str], said: str) -> None:
     done("fuse", "a.onnx", "b.onnx", "-o", "fused.onnx", "--classes", "2", *options)
     assert f"head        {said}" in done("inspect", "fused.onnx").stdout
-    save_images(work / "data", count=12)
+    save_images(work / "data", count=8)
     done("train", "fused.onnx", "--data", "data", "-o", "run", *TRAIN, "-q")
     before, after = onnx.load("fused.onnx"), onnx.load("run/model.onnx")
     trained = {tensor.name: numpy_helper.to_array(tensor) for tensor in after.graph.initializer}
@@ -118,7 +118,7 @@ def test_parents_cost_what_is_kept_of_them(work: Path) -> None:
         (
             ["--features", "logits", "--input-size", "24"],
             1,
-            "'a.onnx' has no class scores at 24x24 pixels: its own head fits its own input size only.",
+            "'a.onnx' has no class scores at 24x24: its own head fits its own input size only.",
         ),
     ],
     ids=lambda v: "-".join(v) if isinstance(v, list) else "",
@@ -149,14 +149,11 @@ def test_quiet_leaves_the_result_and_nothing_on_stderr(work: Path, arguments: tu
     save_images(work / "data", count=1)
     (work / "data" / "blue" / "0.png").rename(work / "one.png")
     loud = done(*arguments)
-    (work / "f.onnx").unlink(missing_ok=True)
-    (work / "plan.yaml").unlink(missing_ok=True)
-    for option in ("-q", "--quiet"):
-        quiet = done(*arguments, option)
-        (work / "f.onnx").unlink(missing_ok=True)
-        (work / "plan.yaml").unlink(missing_ok=True)
-        assert quiet.stderr == ""
-        assert quiet.stdout == loud.stdout
+    for name in ("f.onnx", "plan.yaml"):
+        (work / name).unlink(missing_ok=True)
+    quiet = done(*arguments, "--quiet")
+    assert quiet.stderr == ""
+    assert quiet.stdout == loud.stdout
 
 
 def test_quiet_is_forgotten_by_the_next_command(work: Path) -> None:

@@ -13,8 +13,9 @@ from graftonnx.errors import GraftError, PlanError
 from graftonnx.graph import GraphView
 from graftonnx.matching import DEFAULT_SKIPS, fused_size, match, planned
 from graftonnx.metadata import PRESETS, InputConvention, Metadata, Parent, write_metadata
-from graftonnx.model import Network, check_preprocess
+from graftonnx.model import Network
 from graftonnx.plan import Plan
+from graftonnx.preprocessing import check_preprocess
 from graftonnx.spine import Head, find_spine
 from graftonnx.splice import INPUT, OUTPUT, HeadDesign, feature_extent, splice
 from graftonnx.taps import trunk

@@ -150,8 +150,7 @@ def test_max_skips_limits_the_exchanges(work: Path) -> None:
 def test_a_parent_that_cannot_run_at_the_size_keeps_its_own_and_says_so(work: Path) -> None:
     net = Builder()
     value = net.block("image", "r0", 3, 8)
-    value = net.node("Reshape", [value, net.ints("shape", 0, 8, 16, 16)], "baked")
-    value = net.node("Add", [value, net.block("image", "r1", 3, 8)], "sum")
+    value = net.node("Add", [value, net.weight("position", 1, 8, 16, 16)], "sum")
     value = net.node("GlobalAveragePool", [value], "pooled")
     value = net.node("Flatten", [value], "flat", axis=1)
     net.node("Gemm", [value, net.weight("fc", 4, 8)], "scores", transB=1)

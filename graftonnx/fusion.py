@@ -30,8 +30,9 @@ from graftonnx.metadata import (
     Parent,
     write_metadata,
 )
-from graftonnx.model import Network, check_preprocess
+from graftonnx.model import Network
 from graftonnx.plan import Plan
+from graftonnx.preprocessing import check_preprocess
 from graftonnx.spine import find_head
 from graftonnx.splice import INPUT, named_skips, shared_shape, splice
 from graftonnx.taps import trunk

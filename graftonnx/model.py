@@ -12,7 +12,7 @@ import onnx
 from graftonnx import files
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView, sort_nodes, value_shapes
-from graftonnx.metadata import PRESETS, Metadata, Preprocess, read_metadata
+from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.normalise.batch import free_batch, may_fix_batch
 from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
 from graftonnx.normalise.dtypes import fold_narrow, widen
@@ -28,6 +28,7 @@ from graftonnx.normalise.opset import (
     use_default_domain,
 )
 from graftonnx.normalise.quantization import check_float, dequantise
+from graftonnx.preprocessing import find_preprocess
 from graftonnx.shapes import spelled
 from graftonnx.spine import Head, Spine, find_head
 from graftonnx.weights import (
@@ -276,7 +277,7 @@ def _normalised(
         notes.append(f"other outputs dropped: {', '.join((*passed, *auxiliary))}")
     replace(model.graph.output, [o for o in model.graph.output if o.name == head.output])
     drop_dead(model, weights, view)
-    known, reason = _preprocessing(preprocess, metadata, producer, (channels, *size))
+    known, reason = find_preprocess(preprocess, metadata, producer, view, (channels, *size))
     return Network(
         name=name,
         skeleton=model,
@@ -391,56 +392,6 @@ def _check_batch(model: onnx.ModelProto, image: str, shape: tuple[int, ...]) -> 
             )
 
 
-def _preprocessing(
-    given: Preprocess | str | None, metadata: Metadata, producer: str, shape: tuple[int, ...]
-) -> tuple[Preprocess, str]:
-    """Return what an input of this shape (C and the extents) expects, and how we know."""
-    channels, *extents = shape
-    if isinstance(given, str):
-        given = PRESETS.get(given) or _unknown_preset(given)
-    if given is not None:
-        return _check_order(check_preprocess(given, channels), extents), "given"
-    if metadata.input is not None:
-        return check_preprocess(metadata.input.preprocess, channels), "the file says so"
-    if len(extents) != 2:
-        return Preprocess(), "raw numbers: no image"
-    if channels == 1:
-        return Preprocess(order="grey"), "guessed: one channel"
-    for mark, preset in (("tf2onnx", "inception"), ("keras", "inception"), ("caffe", "caffe")):
-        if mark in producer.lower():
-            return PRESETS[preset], f"guessed '{preset}': made by {producer}"
-    return PRESETS["imagenet"], f"guessed 'imagenet': made by {producer or 'an unknown exporter'}"
-
-
-def check_preprocess(convention: Preprocess, channels: int) -> Preprocess:
-    """Return `convention` if it fits an image of so many channels.
-
-    Raises:
-        ModelError: If it has another number of means or deviations, or greys an RGB input.
-    """
-    for what, numbers in (("mean", convention.mean), ("std", convention.std)):
-        if len(numbers) not in (1, channels):
-            raise ModelError(
-                f"its preprocessing has {len(numbers)} numbers in {what}, its input {channels} "
-                f"channel{'s' if channels > 1 else ''}. Give one number, or one each channel."
-            )
-    if convention.order == "grey" and channels != 1:
-        raise ModelError(
-            f"its preprocessing is for grey images, its input has {channels} channels. Use rgb or bgr."
-        )
-    return convention
-
-
-def _check_order(convention: Preprocess, extents: list[int]) -> Preprocess:
-    """Return `convention` if an input with these extents has the channels that it orders."""
-    if len(extents) != 2 and convention.order != "rgb":
-        raise ModelError(
-            f"its preprocessing orders channels as {convention.order}, its input is no image. "
-            "Give scale, mean and std alone."
-        )
-    return convention
-
-
 def _by(size: tuple[int, ...]) -> str:
     """Return extents for people: `224x224`."""
     return "x".join(map(str, size))
@@ -448,7 +399,3 @@ def _by(size: tuple[int, ...]) -> str:
 
 def _unit(size: tuple[int, ...]) -> str:
     return {1: "samples", 2: "pixels"}.get(len(size), "frames and pixels")
-
-
-def _unknown_preset(name: str) -> Preprocess:
-    raise ValueError(f"preprocess (={name!r}) is not one of {', '.join(PRESETS)}")

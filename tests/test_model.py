@@ -362,6 +362,35 @@ def test_preprocessing_is_guessed_with_a_reason(producer: str, preset: str) -> N
     assert network.preprocess_reason == f"guessed '{preset}': made by {producer or 'an unknown exporter'}"
 
 
+@pytest.mark.parametrize(
+    ("steps", "preset", "reason"),
+    [
+        ([("Mul", [1 / 127.5]), ("Sub", [1.0])], "raw", "guessed 'raw': it scales 0..255 itself"),
+        ([("Sub", [103.9, 116.8, 123.7])], "raw", "guessed 'raw': it scales 0..255 itself"),
+        (
+            [("Sub", [0.485, 0.456, 0.406]), ("Div", [0.229, 0.224, 0.225])],
+            "unit",
+            "guessed 'unit': it scales 0..1 itself",
+        ),
+        ([("Mul", [255.0]), ("Sub", [103.9, 116.8, 123.7])], "unit", "guessed 'unit': it scales 0..1 itself"),
+    ],
+)
+def test_a_network_that_normalises_itself_is_given_what_it_normalises(
+    steps: list[tuple[str, list[float]]], preset: str, reason: str
+) -> None:
+    net = Builder()
+    value = "image"
+    for index, (op, numbers) in enumerate(steps):
+        constant = numpy_helper.from_array(np.float32(numbers).reshape(1, -1, 1, 1), f"k{index}")
+        net.initializers.append(constant)
+        value = net.node(op, [value, constant.name], f"s{index}")
+    value = net.node("GlobalAveragePool", [net.block(value, "r0", 3, 8)], "pooled")
+    value = net.node("Flatten", [value], "flat", axis=1)
+    net.node("Gemm", [value, net.weight("fc", 4, 8)], "scores", transB=1)
+    network = from_proto(net.model("scores", ["batch", 4], producer="tf2onnx"), "net")
+    assert (network.preprocess, network.preprocess_reason) == (PRESETS[preset], reason)
+
+
 def test_a_grey_network_expects_grey() -> None:
     network = from_proto(plain_cnn(channels=1), "net")
     assert network.preprocess == Preprocess(order="grey")

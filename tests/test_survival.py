@@ -14,7 +14,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, nu
 import graftonnx
 from graftonnx.errors import ModelError
 from graftonnx.fusion import fuse
-from graftonnx.model import Network, load, save
+from graftonnx.metadata import PRESETS, Preprocess
+from graftonnx.model import Network, from_proto, load, save
 from graftonnx.runtime import open_session, with_outputs
 
 Pair = tuple[ModelProto, ModelProto]
@@ -563,3 +564,38 @@ def test_reordered_nodes_and_narrow_weights_are_said(tmp_path: Path) -> None:
     assert "nodes brought into topological order" in load(saved(model, tmp_path / "a.onnx")).notes
     model = CASES["int4_initializers"]()[0]
     assert "int4 weights are float32 inside" in load(saved(model, tmp_path / "b.onnx")).notes
+
+
+CAFFE = PRESETS["caffe"].mean
+CONVENTIONS = {
+    "grey 0..255": (1, 12, Preprocess(order="grey", scale=255), (255 * 0.4559,)),
+    "caffe": (3, 20, PRESETS["caffe"], (255 * 0.9 - CAFFE[0], 255 * 0.5 - CAFFE[1], 255 * 0.2 - CAFFE[2])),
+    "inception": (3, 16, PRESETS["inception"], (-0.6, 0.0, 0.8)),
+    "raw": (3, 8, PRESETS["raw"], (51, 127.5, 229.5)),
+    "own numbers": (
+        3,
+        32,
+        Preprocess(order="bgr", scale=2, mean=(1, 2, 3), std=(4, 5, 6)),
+        (0.2, -0.2, -2.6 / 6),
+    ),
+}
+"""Channels, side, convention, and what it makes of the colour (0.2, 0.5, 0.9)."""
+
+
+@pytest.mark.parametrize("one", CONVENTIONS)
+@pytest.mark.parametrize("two", ["grey 0..255", "caffe", "own numbers"])
+def test_parents_of_different_sizes_ranges_and_orders_share_one_image(one: str, two: str) -> None:
+    given = [CONVENTIONS[one], CONVENTIONS[two]]
+    parents = [
+        from_proto(plain_cnn(channels=channels, size=side), f"{side}.onnx", preprocess=convention)
+        for channels, side, convention, _ in given
+    ]
+    fused = fuse(*parents, classes=3)
+    assert fused.input_shape == (3, *[max(side for _, side, _, _ in given)] * 2)
+    names = [parent.input_value for parent in fused.metadata.parents]
+    session = open_session(with_outputs(fused.proto, names), provider="cpu", threads=1, optimise=False)
+    colour = np.float32([0.2, 0.5, 0.9]).reshape(1, 3, 1, 1)
+    image = np.broadcast_to(colour, (1, *fused.input_shape)).copy()
+    for found, (channels, side, _, expected) in zip(session.run(image, outputs=names), given, strict=True):
+        wanted = np.broadcast_to(np.reshape(expected, (1, channels, 1, 1)), (1, channels, side, side))
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)

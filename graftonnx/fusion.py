@@ -120,8 +120,8 @@ def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> tu
         ModelError: If it is not valid ONNX.
         ParityError: If its numbers are wrong.
     """
+    proofs.check_structure(fused.skeleton, fused.weights)
     model = fused.proto
-    proofs.check_structure(model)
     names = {
         f"{parent.branch}/{role}": value
         for parent in fused.metadata.parents

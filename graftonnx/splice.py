@@ -13,28 +13,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import GraphProto, NodeProto
-from onnx_graphsurgeon.logger import G_LOGGER
+from onnx import GraphProto
 
 from graftonnx import blocks
 from graftonnx.blocks import SkipInit
 from graftonnx.errors import PlanError
-from graftonnx.graph import GraphView, sort_nodes, subgraphs
+from graftonnx.graph import GraphView, subgraphs
 from graftonnx.model import BATCH, Network
 from graftonnx.normalise.constants import drop_dead, replace
-from graftonnx.normalise.inference import infer_shapes
-from graftonnx.normalise.opset import IR_VERSION, OPSET
 from graftonnx.plan import Plan, Projection, Skip
 from graftonnx.shapes import convolved_extent
-from graftonnx.weights import Weights, split
+from graftonnx.surgery import Window
+from graftonnx.weights import Weights
 
 INPUT, OUTPUT = "input", "logits"
-
-G_LOGGER.severity = G_LOGGER.CRITICAL  # it prints to stdout, which belongs to our results
 
 Shape3 = tuple[int, int, int]
 
@@ -62,6 +59,11 @@ class Branch:
     network: Network
     skeleton: onnx.ModelProto
     weights: Weights
+
+    @cached_property
+    def view(self) -> GraphView:
+        """An index over the skeleton's graph."""
+        return GraphView(self.skeleton.graph)
 
     @property
     def input(self) -> str:
@@ -104,35 +106,26 @@ def splice(
     height, width = plan.input_size
     image = gs.Variable(INPUT, np.float32, (BATCH, 3, height, width))
     logits = gs.Variable(OUTPUT, np.float32, (BATCH, head.classes))
+    touched = [tap for skip in plan.skips for tap in (skip.source, skip.target)]
+    touched += [value for branch in branches.values() for value in (branch.input, branch.feature)]
+    window = Window([branch.view for branch in branches.values()], dict.fromkeys(touched))
+    values = window.values
     nodes: list[gs.Node] = []
-    values: dict[str, gs.Variable] = {}
     for letter, branch in branches.items():
-        graph = gs.import_onnx(branch.skeleton)
-        tensors = graph.tensors()
-        values.update({name: t for name, t in tensors.items() if isinstance(t, gs.Variable)})
         channels, *size = branch.network.input_shape
         nodes += blocks.preprocessing(
             image,
-            tensors[branch.input],
+            values[branch.input],
             letter,
             branch.network.preprocess,
             channels,
             ((height, width), (size[0], size[1])),
         )
-        nodes += graph.nodes
     nodes += _head(branches, values, head, rng, logits)
     nodes += _skips(plan, values, shapes, skip_init, rng)
-    graph = gs.Graph(nodes, [image], [logits], name="graftonnx", opset=OPSET)
-    model = gs.export_onnx(graph, ir_version=IR_VERSION)
-    replace(model.graph.node, sort_nodes(model.graph.node))
-    _restore_annotations(model.graph, branches)
-    replace(model.opset_import, [onnx.helper.make_opsetid("", OPSET)])
-    model.producer_name = "graftonnx"
+    model, made = window.close(nodes, [image], [logits])
     weights: Weights = {name: t for branch in branches.values() for name, t in branch.weights.items()}
-    model, made = split(model)
-    weights |= made
-    drop_dead(model, weights)
-    return infer_shapes(model), weights
+    return model, weights | made
 
 
 def cut(letter: str, network: Network) -> Branch:
@@ -142,7 +135,7 @@ def cut(letter: str, network: Network) -> Branch:
     feature = onnx.helper.make_tensor_value_info(network.head.feature, onnx.TensorProto.FLOAT, None)
     replace(skeleton.graph.output, [feature])
     weights = dict(network.weights)
-    drop_dead(skeleton, weights)
+    drop_dead(skeleton, weights, network.view)
     prefix = f"{letter}/"
     _prefix_names(skeleton.graph, prefix)
     return Branch(letter, network, skeleton, {prefix + name: tensor for name, tensor in weights.items()})
@@ -157,7 +150,7 @@ def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Shape3]:
     Raises:
         PlanError: Naming the offending skip.
     """
-    views = {letter: GraphView(branch.skeleton.graph) for letter, branch in branches.items()}
+    views = {letter: branch.view for letter, branch in branches.items()}
     shapes: dict[str, Shape3] = {}
     seen: set[tuple[str, str]] = set()
     for skip in plan.skips:
@@ -313,15 +306,3 @@ def _prefix_names(graph: GraphProto, prefix: str) -> None:
         replace(node.output, [name and prefix + name for name in node.output])
         for inner in subgraphs(node):
             _prefix_names(inner, prefix)
-
-
-def _restore_annotations(graph: GraphProto, branches: Mapping[str, Branch]) -> None:
-    """Give nodes back their doc strings and metadata, which graphsurgeon drops."""
-    known: dict[str, NodeProto] = {
-        node.output[0]: node for branch in branches.values() for node in branch.skeleton.graph.node
-    }
-    for node in graph.node:
-        source = known.get(node.output[0])
-        if source is not None:
-            node.doc_string = source.doc_string
-            node.metadata_props.extend(source.metadata_props)

@@ -21,7 +21,7 @@ from graftonnx import images
 from graftonnx.alignment import Scores
 from graftonnx.errors import DataError
 from graftonnx.heads import HeadDesign
-from graftonnx.layouts import Layout, find_layouts
+from graftonnx.layouts import Layout
 from graftonnx.matching import candidates, fused_size, planned
 from graftonnx.model import Network
 from graftonnx.plan import Plan, Skip
@@ -99,7 +99,7 @@ class Calibration:
         layouts = {
             f"{letter}/{name}": layout
             for letter, network in self._parents.items()
-            for name, layout in find_layouts(network.skeleton, network.view, network.input).items()
+            for name, layout in network.layouts.items()
         }
         fits = {skip: _Fit(layouts[skip.source], layouts[skip.target]) for skip in plan.skips}
         for skip, fit in fits.items():

@@ -194,8 +194,8 @@ def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> tu
         ModelError: If it is not valid ONNX.
         ParityError: If its numbers are wrong.
     """
+    proofs.check_structure(fused.skeleton, fused.weights)
     model = fused.proto
-    proofs.check_structure(model)
     produced = fused.view.producer
     names = {
         f"{parent.branch}/{role}": value

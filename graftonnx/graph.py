@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
@@ -185,24 +185,24 @@ def _order(
     producer = {name: index for index, names in enumerate(made) for name in names if name}
     if all(producer.get(name, -1) < index for index, names in enumerate(read) for name in names):
         return range(len(nodes))
-    waiting = [0] * len(nodes)
-    readers: list[list[int]] = [[] for _ in nodes]
-    for index, names in enumerate(read):
-        for source in {producer[name] for name in names if name in producer}:
-            waiting[index] += 1
-            readers[source].append(index)
-    ready = deque(index for index, count in enumerate(waiting) if count == 0)
     order: list[int] = []
-    while ready:
-        index = ready.popleft()
-        order.append(index)
-        for reader in readers[index]:
-            waiting[reader] -= 1
-            if waiting[reader] == 0:
-                ready.append(reader)
-    if len(order) < len(nodes):
-        stuck = next(node for index, node in enumerate(nodes) if waiting[index] > 0)
-        raise ModelError(
-            f"its graph has a cycle through node '{stuck.name or stuck.output[0]}' ({stuck.op_type})."
-        )
+    placed, opened = bytearray(len(nodes)), bytearray(len(nodes))
+    for first in range(len(nodes)):
+        stack = [first]
+        while stack:
+            index = stack[-1]
+            sources = (producer[name] for name in read[index] if name in producer)
+            missing = [] if placed[index] else [source for source in sources if not placed[source]]
+            if missing and opened[index]:
+                node = nodes[index]
+                raise ModelError(
+                    f"its graph has a cycle through node '{node.name or node.output[0]}' ({node.op_type})."
+                )
+            opened[index] = True
+            stack += reversed(missing)
+            if not missing:
+                stack.pop()
+                if not placed[index]:
+                    placed[index] = True
+                    order.append(index)
     return order

@@ -30,7 +30,6 @@ from graftonnx import files
 from graftonnx.blocks import Step, chained
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView
-from graftonnx.layouts import feature_layout
 from graftonnx.metadata import FeatureKind, HeadKind, HeadRecord
 from graftonnx.model import BATCH, Network, check_valid
 from graftonnx.normalise.constants import constants_to_initializers
@@ -224,7 +223,7 @@ def read_head(path: str | Path) -> OwnHead:
 
 def _channel_axis(network: Network) -> int:
     """Return the axis of the channels in the feature tensor."""
-    layout = feature_layout(network)
+    layout = network.layouts.get(network.head.feature)
     rank = len(network.view.shapes[network.head.feature])
     return 1 if layout is None or layout.kind == "channels_first" else rank - 1
 

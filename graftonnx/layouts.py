@@ -23,7 +23,6 @@ from onnx import NodeProto
 
 from graftonnx.errors import ModelError
 from graftonnx.graph import GraphView, ints, value_shapes
-from graftonnx.model import Network
 from graftonnx.normalise.inference import infer_shapes, set_extents
 from graftonnx.shapes import Shape
 
@@ -102,11 +101,6 @@ def find_layouts(model: onnx.ModelProto, view: GraphView, source: str) -> dict[s
     for name in _other_batches(model, source, unsure) if unsure else ():
         del found[name]
     return found
-
-
-def feature_layout(network: Network) -> Layout | None:
-    """Return the layout of a network's feature tensor; None for a plain vector [N, C]."""
-    return find_layouts(network.skeleton, network.view, network.input).get(network.head.feature)
 
 
 def _layout(shape: Shape, axis: int, dimensions: int, grids: dict[int, tuple[int, ...]]) -> Layout | None:

@@ -12,6 +12,7 @@ import onnx
 from graftonnx import files
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView, sort_nodes, value_shapes
+from graftonnx.layouts import Layout, find_layouts
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.normalise.batch import free_batch, may_fix_batch
 from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
@@ -120,6 +121,11 @@ class Network:
     def view(self) -> GraphView:
         """An index over the skeleton's graph."""
         return GraphView(self.skeleton.graph)
+
+    @cached_property
+    def layouts(self) -> dict[str, Layout]:
+        """Where channels and positions lie, in every value that holds features on a grid."""
+        return find_layouts(self.skeleton, self.view, self.input)
 
 
 def load(

@@ -20,7 +20,7 @@ from graftonnx.model import Network
 from graftonnx.normalise.constants import replace
 from graftonnx.normalise.names import name_nodes
 from graftonnx.runtime import open_session, with_outputs
-from graftonnx.weights import exceeds_protobuf, read, whole
+from graftonnx.weights import Weights, read, whole, without_stubs
 
 BATCHES = (1, 3)
 ROW_TOLERANCE = 1e-3
@@ -32,16 +32,19 @@ FILE_TOLERANCE = {onnx.TensorProto.FLOAT: 1e-4, onnx.TensorProto.FLOAT16: 2e-2}
 Array = NDArray[Any]
 
 
-def check_structure(model: onnx.ModelProto) -> None:
-    """Run onnx's checker with shape inference.
+def check_structure(skeleton: onnx.ModelProto, weights: Weights) -> None:
+    """Run onnx's checker with shape inference; the shapes that the skeleton states must be those inferred.
+
+    Args:
+        skeleton: The fused model, without large tensors.
+        weights: These; they are not read.
 
     Raises:
         ModelError: If the model is not valid; that would be a fault of ours.
     """
-    if exceeds_protobuf(model):
-        return
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(without_stubs(skeleton, weights))
+        onnx.shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"the fused graph is not valid ONNX: {reason} Please report this.") from error

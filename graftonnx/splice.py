@@ -13,31 +13,28 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import GraphProto
-from onnx_graphsurgeon.logger import G_LOGGER
 
 from graftonnx import blocks
 from graftonnx.blocks import SkipInit
 from graftonnx.errors import PlanError
-from graftonnx.graph import GraphView, sort_nodes, subgraphs
+from graftonnx.graph import GraphView, subgraphs
 from graftonnx.heads import HeadDesign, build_head
-from graftonnx.layouts import Layout, find_layouts
+from graftonnx.layouts import Layout
 from graftonnx.model import BATCH, Network
 from graftonnx.normalise.constants import drop_dead, replace
-from graftonnx.normalise.inference import infer_shapes
-from graftonnx.normalise.opset import IR_VERSION, OPSET
 from graftonnx.plan import Plan, Projection, Skip
 from graftonnx.remarks import carry, carry_model
 from graftonnx.shapes import convolved_extent, spelled
-from graftonnx.weights import Weights, split
+from graftonnx.surgery import Window
+from graftonnx.weights import Weights
 
 INPUT, OUTPUT = "input", "logits"
-
-G_LOGGER.severity = G_LOGGER.CRITICAL  # it prints to stdout, which belongs to our results
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,11 @@ class Branch:
     network: Network
     skeleton: onnx.ModelProto
     weights: Weights
+
+    @cached_property
+    def view(self) -> GraphView:
+        """An index over the skeleton's graph."""
+        return GraphView(self.skeleton.graph)
 
     @property
     def input(self) -> str:
@@ -89,38 +91,30 @@ def splice(
     rng = np.random.default_rng(seed)
     image = gs.Variable(INPUT, np.float32, (BATCH, *shared_shape(parents.values(), plan.input_size)))
     logits = gs.Variable(OUTPUT, np.float32, (BATCH, head.classes))
+    touched = [tap for skip in plan.skips for tap in (skip.source, skip.target)]
+    touched += [value for branch in branches.values() for value in (branch.input, branch.feature)]
+    window = Window([branch.view for branch in branches.values()], dict.fromkeys(touched))
+    values = window.values
     nodes: list[gs.Node] = []
-    values: dict[str, gs.Variable] = {}
     for letter, branch in branches.items():
-        graph = gs.import_onnx(branch.skeleton)
-        tensors = graph.tensors()
-        values.update({name: t for name, t in tensors.items() if isinstance(t, gs.Variable)})
         channels, *size = branch.network.input_shape
         nodes += blocks.preprocessing(
             image,
-            tensors[branch.input],
+            values[branch.input],
             letter,
             branch.network.preprocess,
             channels,
             (plan.input_size, tuple(size)),
         )
-        nodes += graph.nodes
     features = {letter: (branch.network, values[branch.feature]) for letter, branch in branches.items()}
     nodes += build_head(features, head, rng, logits)
     nodes += _skips(plan, values, layouts, skip_init, rng)
-    graph = gs.Graph(nodes, [image], [logits], name="graftonnx", opset=OPSET)
-    model = gs.export_onnx(graph, ir_version=IR_VERSION)
-    replace(model.graph.node, sort_nodes(model.graph.node))
+    model, made = window.close(nodes, [image], [logits])
     for letter, branch in branches.items():
         carry(branch.network.skeleton.graph, model.graph, f"{letter}/")
         carry_model(branch.network.skeleton, model, f"{letter}/")
-    replace(model.opset_import, [onnx.helper.make_opsetid("", OPSET)])
-    model.producer_name = "graftonnx"
     weights: Weights = {name: t for branch in branches.values() for name, t in branch.weights.items()}
-    model, made = split(model)
-    weights |= made
-    drop_dead(model, weights)
-    return infer_shapes(model), weights
+    return model, weights | made
 
 
 def shared_shape(parents: Iterable[Network], size: tuple[int, ...]) -> tuple[int, ...]:
@@ -136,7 +130,7 @@ def cut(letter: str, network: Network) -> Branch:
     feature = onnx.helper.make_tensor_value_info(network.head.feature, onnx.TensorProto.FLOAT, None)
     replace(skeleton.graph.output, [feature])
     weights = dict(network.weights)
-    drop_dead(skeleton, weights)
+    drop_dead(skeleton, weights, network.view)
     prefix = f"{letter}/"
     _prefix_names(skeleton.graph, prefix)
     return Branch(letter, network, skeleton, {prefix + name: tensor for name, tensor in weights.items()})
@@ -151,11 +145,7 @@ def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Layout]:
     Raises:
         PlanError: Naming the offending skip.
     """
-    views = {letter: GraphView(branch.skeleton.graph) for letter, branch in branches.items()}
-    known = {
-        letter: find_layouts(branch.skeleton, views[letter], branch.input)
-        for letter, branch in branches.items()
-    }
+    views = {letter: branch.view for letter, branch in branches.items()}
     layouts: dict[str, Layout] = {}
     seen: set[tuple[str, str]] = set()
     for skip in plan.skips:
@@ -164,7 +154,7 @@ def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Layout]:
             raise PlanError(f"{where} stands twice in the plan. Remove one.")
         seen.add((skip.source, skip.target))
         for tap in (skip.source, skip.target):
-            layouts[tap] = _tap_layout(views, known, tap, where)
+            layouts[tap] = _tap_layout(branches, tap, where)
         if skip.source.split("/")[0] == skip.target.split("/")[0]:
             raise PlanError(f"{where} stays inside one branch; it must lead from one to another.")
         _check_projection(skip, layouts[skip.source], layouts[skip.target], where)
@@ -210,23 +200,22 @@ def projected_shape(projection: Projection, source: Layout, target: Layout) -> t
     return target.channels, *extents
 
 
-def _tap_layout(
-    views: Mapping[str, GraphView], known: Mapping[str, Mapping[str, Layout]], tap: str, where: str
-) -> Layout:
-    letter = tap.split("/")[0]
-    if letter not in views:
-        raise PlanError(f"{where}: there is no branch '{letter}'; the branches are {', '.join(views)}.")
-    if tap not in views[letter].producer:
+def _tap_layout(branches: Mapping[str, Branch], tap: str, where: str) -> Layout:
+    letter, _, name = tap.partition("/")
+    if letter not in branches:
+        raise PlanError(f"{where}: there is no branch '{letter}'; the branches are {', '.join(branches)}.")
+    branch = branches[letter]
+    if tap not in branch.view.producer:
         raise PlanError(
-            f"{where}: branch '{letter}' has no value '{tap.removeprefix(letter + '/')}' before its feature. "
+            f"{where}: branch '{letter}' has no value '{name}' before its feature. "
             "`graftonnx inspect` lists the taps."
         )
-    if tap not in known[letter]:
+    if name not in branch.network.layouts:
         raise PlanError(
-            f"{where}: '{tap}' {spelled(views[letter].shapes.get(tap))} is neither an image map [N, C, H, W] "
+            f"{where}: '{tap}' {spelled(branch.view.shapes.get(tap))} is neither an image map [N, C, H, W] "
             "nor a sequence of tokens [N, T, C]. `graftonnx inspect` lists the taps."
         )
-    return known[letter][tap]
+    return branch.network.layouts[name]
 
 
 def _check_acyclic(views: Mapping[str, GraphView], plan: Plan) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from graftonnx.graph import GraphView, integer
-from graftonnx.layouts import Layout, find_layouts
+from graftonnx.layouts import Layout
 from graftonnx.model import Network
 
 ACTIVATIONS = frozenset(
@@ -82,7 +82,7 @@ def find_taps(network: Network) -> list[Tap]:
     deepest = max(depths.get(network.head.feature, 0), 1)
     spine = frozenset(network.spine.values)
     inside = {id(node) for node in nodes}
-    layouts = find_layouts(network.skeleton, view, network.input)
+    layouts = network.layouts
     feature = layouts.get(network.head.feature)
     taps = []
     levels = _longest(nodes, frozenset())

@@ -9,7 +9,7 @@ from builders import grid_cnn, plain_cnn, token_net, windowed_net
 
 from graftonnx.conversion import to_torch
 from graftonnx.fusion import fuse
-from graftonnx.layouts import Layout, find_layouts
+from graftonnx.layouts import Layout
 from graftonnx.matching import match
 from graftonnx.model import Network, from_proto
 from graftonnx.parity import compare_module
@@ -17,8 +17,7 @@ from graftonnx.taps import find_taps
 
 
 def layouts(model: onnx.ModelProto) -> dict[str, Layout]:
-    network = from_proto(model, "net")
-    return find_layouts(network.skeleton, network.view, network.input)
+    return from_proto(model, "net").layouts
 
 
 def taps(model: onnx.ModelProto) -> dict[str, str]:

@@ -1,0 +1,124 @@
+"""Edit a few nodes of large skeletons with onnx-graphsurgeon; all others stay protobuf messages.
+
+Importing and exporting a node with onnx-graphsurgeon costs fifty times as much as copying it. So only a
+window is imported: the nodes that make or read the values that are touched. What is cut out is put back by
+name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+from onnx_graphsurgeon.logger import G_LOGGER
+
+from graftonnx.graph import GraphView, reads, sort_nodes
+from graftonnx.normalise.constants import replace
+from graftonnx.normalise.inference import infer_shapes
+from graftonnx.normalise.opset import IR_VERSION, OPSET
+from graftonnx.weights import Weights, split
+
+G_LOGGER.severity = G_LOGGER.CRITICAL  # it prints to stdout, which belongs to our results
+
+
+class Window:
+    """The surroundings of some values in one or several graphs that share no names.
+
+    Args:
+        views: The graphs; they are not modified.
+        touched: The values whose makers and readers may be rewired.
+
+    Attributes:
+        values: Every variable near them by name; those touched know all their readers.
+        nodes: The imported nodes.
+    """
+
+    def __init__(self, views: Sequence[GraphView], touched: Iterable[str]) -> None:
+        self._views = views
+        near: dict[str, NodeProto] = {}
+        for name in touched:
+            for view in views:
+                makers = [view.producer[name]] if name in view.producer else []
+                for node in (*makers, *view.consumers.get(name, ())):
+                    near[node.output[0]] = node
+        self._near = near
+        graph = gs.import_onnx(self._cut_out())
+        self.nodes: list[gs.Node] = list(graph.nodes)
+        self.values: dict[str, gs.Variable] = {
+            name: tensor for name, tensor in graph.tensors().items() if isinstance(tensor, gs.Variable)
+        }
+        for name in touched:
+            if name not in self.values:  # a graph input that nobody reads
+                self.values[name] = gs.Variable(name)
+        self._outside: list[gs.Variable] = list(graph.inputs)
+
+    def close(
+        self, added: Sequence[gs.Node], inputs: Sequence[gs.Variable], outputs: Sequence[gs.Variable]
+    ) -> tuple[ModelProto, Weights]:
+        """Put the window back, with more nodes.
+
+        Args:
+            added: Nodes between variables of the window, and new ones.
+            inputs: Of the whole.
+            outputs: Likewise.
+
+        Returns:
+            The skeleton of all graphs and `added`, its shapes inferred where something is new; and the large
+            tensors of `added`.
+
+        Raises:
+            ModelError: If the shapes do not fit together, or there is a cycle.
+        """
+        made = {tensor.name for node in added for tensor in node.outputs}
+        outside = [variable for variable in self._outside if variable.name not in made]
+        graph = gs.Graph([*self.nodes, *added], [*inputs, *outside], list(outputs), opset=OPSET)
+        piece, weights = split(gs.export_onnx(graph, ir_version=IR_VERSION))
+        replace(piece.graph.node, sort_nodes(piece.graph.node))
+        piece = infer_shapes(piece)
+        return self._joined(piece.graph, inputs), weights
+
+    def _cut_out(self) -> ModelProto:
+        """Return the nodes of the window as a model; what others make is an input."""
+        nodes = list(self._near.values())
+        made = {name for node in nodes for name in node.output}
+        read = dict.fromkeys(name for node in nodes for name in reads(node))
+        graph = GraphProto(name="window", node=nodes)
+        for view in self._views:
+            graph.initializer.extend(view.initializers[name] for name in read if name in view.initializers)
+            for value in (*view.graph.input, *view.graph.value_info):
+                if value.name in made:
+                    graph.value_info.append(value)
+                elif value.name in read and value.name not in view.initializers:
+                    graph.input.append(value)
+        return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+
+    def _joined(self, piece: GraphProto, inputs: Sequence[gs.Variable]) -> ModelProto:
+        """Return all graphs with `piece` in the place of the window."""
+        edited = {node.output[0]: node for node in piece.node}
+        nodes: list[NodeProto] = []
+        model = onnx.helper.make_model(
+            GraphProto(name="graftonnx", output=piece.output),
+            opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="graftonnx",
+        )
+        wanted = {variable.name for variable in inputs}
+        model.graph.input.extend(value for value in piece.input if value.name in wanted)
+        known: set[str] = {value.name for value in piece.output}
+        for view in self._views:
+            nodes += [edited.pop(made[0], node) for node, made in zip(view.nodes, view.made, strict=True)]
+            model.graph.initializer.extend(view.graph.initializer)
+            model.graph.value_info.extend(view.graph.value_info)
+            known.update(view.initializers)
+            known.update(value.name for value in view.graph.value_info)
+        model.graph.node.extend(sort_nodes([*edited.values(), *nodes]))
+        model.graph.initializer.extend(tensor for tensor in piece.initializer if tensor.name not in known)
+        model.graph.value_info.extend(self._new(piece, known | wanted))
+        return model
+
+    @staticmethod
+    def _new(piece: GraphProto, known: set[str]) -> list[ValueInfoProto]:
+        """Return what shape inference found out about values outside of `known`."""
+        return [value for value in (*piece.input, *piece.value_info) if value.name not in known]

@@ -237,7 +237,7 @@ def test_a_parent_whose_names_look_like_ours_keeps_its_own_numbers(image: np.nda
     fused = fuse(parent, from_proto(residual_cnn(), "b.onnx"), classes=3)
     mean, std = (np.reshape(v, (1, -1, 1, 1)) for v in (parent.preprocess.mean, parent.preprocess.std))
     found = run(fused.proto, image, "a/image")[0]
-    np.testing.assert_allclose(found, (image - mean) / std, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, (parent.preprocess.scale * image - mean) / std, rtol=1e-5, atol=1e-6)
 
 
 def test_a_plan_with_a_cycle_is_refused_naming_the_skip(a: Network) -> None:

@@ -16,7 +16,7 @@ from graftonnx import proofs
 from graftonnx.blocks import SkipInit
 from graftonnx.calibration import Calibration
 from graftonnx.costs import parameters
-from graftonnx.errors import GraftError, ParityError, PlanError
+from graftonnx.errors import GraftError, PlanError
 from graftonnx.graph import GraphView
 from graftonnx.heads import HeadDesign, OwnHead, feature_width, handing_over, read_head
 from graftonnx.hooks import Hook, run_hook
@@ -154,7 +154,7 @@ def fuse(
         return fused
     try:
         proven = check(fused, known, identical=skip_init == "zero")
-    except ParityError as error:
+    except GraftError as error:
         if hook is None:
             raise
         raise error.at("after the hook") from error

@@ -6,6 +6,7 @@
 
     z ─ Gemm ─ Relu ─ Dropout ─ Gemm ─ logits
 
+d is the width of the hidden layer; without one, that of the narrowest branch.
 f_i is what branch i hands over: its last feature tensor pooled over positions, or its own class scores, as
 in stacking (Wolpert, 1992). The attention is the pooling of Ilse et al. (arXiv 1802.04712) over the branches
 of one image; the u_i, which have weights of their own, stand for both its h_k and its V h_k. w starts at
@@ -37,7 +38,7 @@ from graftonnx.normalise.dtypes import widen
 from graftonnx.normalise.inference import infer_shapes, set_extents
 from graftonnx.normalise.opset import check_operators, convert_opset, declared_opset, inline_functions
 from graftonnx.shapes import spelled
-from graftonnx.spine import final_softmax
+from graftonnx.spine import final_softmax, unflattened
 from graftonnx.weights import Weights, read, whole
 
 FILE_PREFIX = "head/file/"
@@ -121,8 +122,9 @@ def handing_over(network: Network, features: FeatureKind) -> Network:
             f"'{network.name}' has no class scores at {size}: its own head fits its own input size only. "
             "Load it at that, or fuse its penultimate features."
         )
-    softmax = final_softmax(network.view, network.head.output)
-    scores = network.head.output if softmax is None else softmax.input[0]
+    view = network.view
+    softmax = final_softmax(view, network.head.output)
+    scores = unflattened(view, network.head.output if softmax is None else softmax.input[0])
     return dataclasses.replace(network, head=dataclasses.replace(network.head, feature=scores))
 
 

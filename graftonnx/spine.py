@@ -200,9 +200,16 @@ def _pools_all(view: GraphView, node: NodeProto) -> bool:
     )
 
 
+def unflattened(view: GraphView, value: str) -> str:
+    """Return the value that `value` is a mere reshaping of."""
+    node = view.producer.get(value)
+    while node is not None and node.op_type in ("Flatten", "Identity", "Reshape", "Squeeze"):
+        value = node.input[0]
+        node = view.producer.get(value)
+    return value
+
+
 def final_softmax(view: GraphView, output: str) -> NodeProto | None:
     """Return the Softmax that an output comes from, reshaped at most; None if it comes from anything else."""
-    node = view.producer.get(output)
-    while node is not None and node.op_type in ("Flatten", "Identity", "Reshape", "Squeeze"):
-        node = view.producer.get(node.input[0])
+    node = view.producer.get(unflattened(view, output))
     return node if node is not None and node.op_type == "Softmax" else None

@@ -222,6 +222,7 @@ class TestFeatures:
             (dense_end, 9, "scores"),
             (log_end, 13, "logs"),
             (conv_end, 13, "scores"),
+            (conv_end, 9, "scores"),
             (last_axis_end, 13, "scores"),
         ],
     )

@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 import pytest
 import torch
 from builders import plain_cnn, residual_cnn
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from graftonnx.conversion import to_torch
 from graftonnx.errors import GraftError, ModelError, ParityError, PlanError
@@ -240,6 +240,18 @@ def test_a_hook_that_breaks_the_graph_gets_a_sentence(
         fuse(a, b, classes=3, hook=hook)
     assert message in caught.value.message
     assert "\n" not in caught.value.message
+
+
+def test_what_onnx_allows_but_nobody_runs_gets_a_sentence(a: Network, b: Network) -> None:
+    def hook(graph: gs.Graph) -> None:
+        relu = node(graph, "head/relu")
+        whole, found = gs.Variable("head/whole", np.int32), gs.Variable("head/found", np.int32)
+        graph.nodes.append(gs.Node("Cast", "head/cast", {"to": TensorProto.INT16}, relu.inputs, [whole]))
+        graph.nodes.append(gs.Node("Relu", "head/whole_relu", {}, [whole], [found]))
+        relu.op, relu.attrs, relu.inputs = "Cast", {"to": TensorProto.FLOAT}, [found]
+
+    with pytest.raises(ModelError, match=r"^after the hook: "):
+        fuse(a, b, classes=3, hook=hook)
 
 
 def test_what_the_hook_itself_raises_is_its_users(a: Network, b: Network) -> None:

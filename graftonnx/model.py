@@ -27,6 +27,7 @@ from graftonnx.normalise.opset import (
     use_default_domain,
 )
 from graftonnx.normalise.quantization import check_float, dequantise
+from graftonnx.normalise.transposes import drop_transposes
 from graftonnx.preprocessing import find_preprocess
 from graftonnx.shapes import spelled
 from graftonnx.spine import Head, Spine, find_head
@@ -354,6 +355,7 @@ def _infer(
     model = infer_shapes(model)
     while fold(model, weights):
         model = infer_shapes(model)
+    drop_transposes(model, weights)
     set_extents(model, image, (1, *extents))
     model = infer_shapes(model)
     if free_batch(model, weights, image):

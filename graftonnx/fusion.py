@@ -189,4 +189,5 @@ def _described(letter: str, network: Network) -> Parent:
         feature=f"{letter}/{network.head.feature}",
         features=feature_extent(network)[1],
         preprocess=network.preprocess,
+        weight_type=network.weight_type,
     )

@@ -73,6 +73,7 @@ class Network:
         producer: What the file says made it.
         opset: What the file was written in.
         ir_version: Likewise.
+        weight_type: In which the file holds its weights; inside they are float32.
         complete: Whether the head is still there; it is cut off when the input size is changed.
         notes: What was changed on the way in, in words.
         path: The file, if it came from one.
@@ -92,6 +93,7 @@ class Network:
     producer: str
     opset: int
     ir_version: int
+    weight_type: str = "float32"
     complete: bool = True
     notes: tuple[str, ...] = ()
     path: Path | None = None
@@ -293,6 +295,7 @@ def _normalised(
         producer=" ".join(part for part in (producer, model.producer_version) if part),
         opset=opset,
         ir_version=ir_version,
+        weight_type=half or narrow or "float32",
         notes=tuple(notes),
     )
 

@@ -277,4 +277,5 @@ def _described(letter: str, network: Network, features: FeatureKind) -> Parent:
         feature=f"{letter}/{network.head.feature}",
         features=feature_width(network, features),
         preprocess=network.preprocess,
+        weight_type=network.weight_type,
     )

@@ -89,6 +89,7 @@ class Parent(Record):
         feature: The value (in the fused graph) that holds the branch's last feature tensor, before pooling.
         features: Its number of channels: the branch's share of the concatenated vector.
         preprocess: The branch's input convention.
+        weight_type: In which the parent's file holds its weights, `float16` say; fused ones are float32.
     """
 
     branch: str
@@ -101,6 +102,7 @@ class Parent(Record):
     feature: str
     features: int
     preprocess: Preprocess
+    weight_type: str = "float32"
 
 
 HeadKind = Literal["concat", "sum", "attention"]

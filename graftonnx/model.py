@@ -29,6 +29,7 @@ from graftonnx.normalise.opset import (
     use_default_domain,
 )
 from graftonnx.normalise.quantization import check_float, dequantise
+from graftonnx.normalise.transposes import drop_transposes
 from graftonnx.preprocessing import find_preprocess
 from graftonnx.shapes import spelled
 from graftonnx.spine import Head, Spine, find_head
@@ -74,6 +75,7 @@ class Network:
         producer: What the file says made it.
         opset: What the file was written in.
         ir_version: Likewise.
+        weight_type: In which the file holds its weights; inside they are float32.
         complete: Whether the head is still there; it is cut off when the input size is changed.
         notes: What was changed on the way in, in words.
         path: The file, if it came from one.
@@ -93,6 +95,7 @@ class Network:
     producer: str
     opset: int
     ir_version: int
+    weight_type: str = "float32"
     complete: bool = True
     notes: tuple[str, ...] = ()
     path: Path | None = None
@@ -299,6 +302,7 @@ def _normalised(
         producer=" ".join(part for part in (producer, model.producer_version) if part),
         opset=opset,
         ir_version=ir_version,
+        weight_type=half or narrow or "float32",
         notes=tuple(notes),
     )
 
@@ -364,6 +368,8 @@ def _infer(
     set_extents(model, image, (BATCH, *extents))
     model = infer_shapes(model)
     while fold(model, weights):
+        model = infer_shapes(model)
+    if drop_transposes(model, weights):
         model = infer_shapes(model)
     if not may_fix_batch(model.graph):
         return model

@@ -11,6 +11,7 @@ from builders import Builder, plain_cnn, residual_cnn, saved
 from onnx import TensorProto, helper, numpy_helper
 
 from graftonnx.errors import GraftError, ModelError, UnsupportedOpError
+from graftonnx.fusion import fuse
 from graftonnx.metadata import PRESETS, Preprocess
 from graftonnx.model import from_proto, load, save
 from graftonnx.normalise.extents import follow
@@ -184,7 +185,36 @@ def test_a_channels_last_input_becomes_channels_first(transposed: bool, image: n
     assert network.input_shape == (3, 16, 16)
     expected = run(model, np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
     np.testing.assert_array_equal(run(network.proto, image), expected)
-    assert ("Transpose" in {node.op_type for node in network.view.nodes}) == (not transposed)
+    assert "Transpose" not in {node.op_type for node in network.view.nodes}
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["all between Transposes", "one value read outside"])
+def test_channels_last_regions_become_channels_first(kept: bool, image: np.ndarray) -> None:
+    net = Builder()
+
+    def last(source: str, name: str) -> str:
+        return net.node("Transpose", [source], f"{name}.last", perm=[0, 2, 3, 1])
+
+    def first(source: str, name: str) -> str:
+        return net.node("Transpose", [source], f"{name}.first", perm=[0, 3, 1, 2])
+
+    one = last(net.conv(first("image", "image"), "c0", 3, 8), "c0")
+    one = net.node("Relu", [net.node("Add", [one, net.weight("bias", 8)], "biased")], "r0")
+    two = last(net.conv(first(one, "r0"), "c1", 8, 8), "c1")
+    two = net.node("Add", [net.node("Mul", [two, net.weight("scale", 1, 1, 8)], "scaled"), one], "sum")
+    both = net.node("Concat", [one, net.node("Softmax", [two], "soft")], "both", axis=3)
+    value = last(net.conv(first(both, "both"), "c2", 16, 8), "c2")
+    value = net.node("Clip", [value, net.weight("low", 1)[:0]], "r2")
+    if kept:
+        value = net.node("MatMul", [value, net.weight("mix", 8, 8)], "mixed")
+    net.initializers.append(numpy_helper.from_array(np.int64([1, 2]), "axes"))
+    value = net.node("ReduceMean", [value, "axes"], "pooled", keepdims=0)
+    net.node("Gemm", [value, net.weight("fc", 4, 8)], "scores", transB=1)
+    model = net.model("scores", ["batch", 4], image=["batch", 16, 16, 3], opset=18)
+    network = from_proto(model, "net")
+    assert sum(node.op_type == "Transpose" for node in network.view.nodes) == int(kept)
+    expected = run(model, np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
+    np.testing.assert_allclose(run(network.proto, image), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_half_precision_weights_are_float32_inside() -> None:
@@ -279,6 +309,12 @@ def test_extents_baked_into_reshapes_follow_the_input_size() -> None:
     value = found.head.feature
     wanted = with_outputs(expected.proto, [value])
     np.testing.assert_array_equal(run(found.proto, image), run(wanted, image, output=value))
+
+
+def test_a_size_can_be_changed_again_after_a_fused_file_was_read(tmp_path: Path) -> None:
+    parent = from_proto(shuffle(16), "net", input_size=(12, 12))
+    save(fuse(parent, parent, classes=3), tmp_path / "fused.onnx")
+    assert load(tmp_path / "fused.onnx", input_size=(24, 24)).input_shape == (3, 24, 24)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, nu
 import graftonnx
 from graftonnx.errors import ModelError
 from graftonnx.fusion import fuse
-from graftonnx.metadata import PRESETS, Preprocess
+from graftonnx.metadata import PRESETS, Preprocess, read_metadata
 from graftonnx.model import Network, from_proto, load, save
 from graftonnx.runtime import open_session, with_outputs
 
@@ -243,7 +243,6 @@ def loops_that_read_outer_tensors() -> Pair:
         ]
         body = helper.make_graph(steps, "body", inputs, outputs)
         value = net.node("Loop", ["times", "go", value], "looped", body=body)
-        value = net.node("Reshape", [value, net.ints("shape", -1, 8, 16, 16)], "shaped")
         return net_head(net, net.block(value, "r1", 8, 8))
 
     return looping(), looping()
@@ -551,12 +550,18 @@ def test_weights_in_several_files_are_read_from_their_own_folders(tmp_path: Path
 
 def test_a_shape_that_nobody_can_infer_is_refused(tmp_path: Path) -> None:
     model = CASES["loops_that_read_outer_tensors"]()[0]
-    for node in model.graph.node:
-        if node.op_type == "Reshape":
-            node.op_type = "Identity"
-            del node.input[1]
+    (body,) = (item.g for node in model.graph.node for item in node.attribute if item.name == "body")
+    body.initializer.append(numpy_helper.from_array(np.int64([0, 0, 1, 1, 0, 0, 0, 0]), "more"))
+    body.node[1].CopyFrom(helper.make_node("Pad", ["state", "more"], ["sum"]))
     with pytest.raises(ModelError, match=r"the shape of '\w+', .* because of node 'node_looped' \(Loop\)"):
         load(saved(model, tmp_path / "loop.onnx"))
+
+
+def test_the_half_type_of_a_parent_is_remembered(tmp_path: Path) -> None:
+    parents = [load(saved(model, tmp_path / f"{i}.onnx")) for i, model in enumerate(half_precision())]
+    save(fuse(*parents, classes=3), tmp_path / "fused.onnx")
+    said = read_metadata(onnx.load(tmp_path / "fused.onnx"))
+    assert [parent.weight_type for parent in said.parents] == ["float16", "float32"]
 
 
 def test_reordered_nodes_and_narrow_weights_are_said(tmp_path: Path) -> None:

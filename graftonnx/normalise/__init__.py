@@ -6,6 +6,7 @@
 | 16-bit floats to 32 bits | `dtypes` |
 | constants as initializers, constant parts computed | `constants` |
 | channels-last input to `[N, C, H, W]` | `layout` |
+| regions between Transposes likewise | `transposes` |
 | dynamic batch | `batch` |
 | another input size | `extents` |
 | shapes of every value | `inference` |

@@ -25,6 +25,7 @@ from onnx import NodeProto
 
 from graftonnx.graph import GraphView, attribute, integer, ints, sort_nodes
 from graftonnx.normalise.constants import replace
+from graftonnx.normalise.names import fresh, value_names
 from graftonnx.weights import Weights, add_initializer
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -142,6 +143,7 @@ class _Freeing:
         self.model = model
         self.weights = weights
         self.view = GraphView(model.graph)
+        self._taken = value_names(model.graph)
 
     def free(self, node: NodeProto, carrier: str, position: int, axis: dict[str, int]) -> int:
         """Free what is baked into `node`; `carrier` is an input that has the batch at `position`."""
@@ -163,6 +165,7 @@ class _Freeing:
         return 0
 
     def _constant(self, name: str, values: list[int]) -> str:
+        name = fresh(name, self._taken)
         add_initializer(self.model, self.weights, name, np.array(values, dtype=np.int64))
         return name
 
@@ -212,7 +215,7 @@ class _Freeing:
         shape = self.view.shapes.get(operand)
         if shape is None or axis >= len(shape) or shape[axis] != 1:
             return 0
-        name = f"{node.output[0]}/expand{index}"
+        name = fresh(f"{node.output[0]}/expand{index}", self._taken)
         before = self._constant(f"{name}/before", [1] * axis)
         after = self._constant(f"{name}/after", [1] * (len(shape) - axis - 1))
         batch, target = f"{name}/batch", f"{name}/target"

@@ -19,6 +19,7 @@ from onnx import NodeProto
 
 from graftonnx.graph import GraphView, sort_nodes
 from graftonnx.normalise.constants import replace
+from graftonnx.normalise.names import fresh, value_names
 from graftonnx.shapes import Shape
 from graftonnx.weights import Weights, add_initializer
 
@@ -33,7 +34,7 @@ def free_extents(model: onnx.ModelProto, weights: Weights) -> None:
         model: A skeleton whose shapes were inferred; the batch, and nothing else, is unknown.
         weights: The large tensors of the model.
     """
-    view = GraphView(model.graph)
+    view, taken = GraphView(model.graph), value_names(model.graph)
     added: list[NodeProto] = []
     for node in view.nodes:
         if node.op_type != "Reshape" or view.constant(node.input[1]) is None:
@@ -42,7 +43,7 @@ def free_extents(model: onnx.ModelProto, weights: Weights) -> None:
         recipe = follow(source, target) if source is not None and target is not None else None
         if recipe is None or not any(isinstance(part, tuple) for part in recipe):
             continue
-        name = f"{node.output[0]}/extents"
+        name = fresh(f"{node.output[0]}/extents", taken)
         added += _arithmetic(model, weights, node.input[0], recipe, name)
         replace(node.input, [node.input[0], name])
         replace(node.attribute, [item for item in node.attribute if item.name != "allowzero"])

@@ -9,6 +9,7 @@ from onnx import shape_inference
 
 from graftonnx.errors import ModelError
 from graftonnx.graph import subgraphs
+from graftonnx.normalise.loops import loop_states
 from graftonnx.remarks import carry
 
 
@@ -24,10 +25,18 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     _forget_shapes(model.graph)
     try:
         inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        while states := _untold(model, loop_states(inferred)):
+            model.graph.value_info.extend(states)
+            inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
         raise ModelError(f"its shapes do not fit together: {_first_reason(str(error))}") from error
     carry(said, inferred.graph)
     return inferred
+
+
+def _untold(model: onnx.ModelProto, values: list[onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:
+    told = {value.name for value in model.graph.value_info}
+    return [value for value in values if value.name not in told]
 
 
 def _forget_shapes(graph: onnx.GraphProto, *, inner: bool = False) -> None:

@@ -10,6 +10,16 @@ from graftonnx.normalise.constants import replace
 CHANNELS = (1, 3)
 
 
+def to_last(rank: int) -> tuple[int, ...]:
+    """Return the axes of a Transpose to channels-last."""
+    return (0, *range(2, rank), 1)
+
+
+def to_first(rank: int) -> tuple[int, ...]:
+    """Return the axes of a Transpose to channels-first."""
+    return (0, rank - 1, *range(1, rank - 1))
+
+
 def to_channels_first(model: onnx.ModelProto, name: str) -> bool:
     """Make the input `name` channels-first, in place; the second only for images.
 
@@ -23,13 +33,12 @@ def to_channels_first(model: onnx.ModelProto, name: str) -> bool:
     value = next(item for item in graph.input if item.name == name)
     dims = value.type.tensor_type.shape.dim
     rank = len(dims)
-    to_first, to_last = (0, rank - 1, *range(1, rank - 1)), (0, *range(2, rank), 1)
     last = rank == 4 and dims[3].dim_value in CHANNELS and dims[1].dim_value not in CHANNELS
     if not last and not any(n.op_type == "Transpose" and name in n.input for n in graph.node):
         return False
     view = GraphView(graph)
     readers = view.consumers[name]
-    transposes = [n for n in readers if n.op_type == "Transpose" and ints(n, "perm") == to_first]
+    transposes = [n for n in readers if n.op_type == "Transpose" and ints(n, "perm") == to_first(rank)]
     if readers and len(transposes) == len(readers):
         for transpose in transposes:
             _rename_reads(view, transpose.output[0], name)
@@ -38,12 +47,12 @@ def to_channels_first(model: onnx.ModelProto, name: str) -> bool:
     elif last:
         turned = f"{name}/channels_last"
         _rename_reads(view, name, turned)
-        transpose = onnx.helper.make_node("Transpose", [name], [turned], name=turned, perm=to_last)
+        transpose = onnx.helper.make_node("Transpose", [name], [turned], name=turned, perm=to_last(rank))
         replace(graph.node, [transpose, *view.nodes])
     else:
         return False
     ordered = [onnx.TensorShapeProto.Dimension() for _ in dims]
-    for target, source in zip(ordered, to_first, strict=True):
+    for target, source in zip(ordered, to_first(rank), strict=True):
         target.CopyFrom(dims[source])
     replace(dims, ordered)
     return True

@@ -191,3 +191,22 @@ def grid_cnn(extents: Sequence[int], *, channels: int = 2, seed: int = 0) -> onn
     value = net.node("Flatten", [net.node("GlobalAveragePool", [value], "pooled")], "flat", axis=1)
     net.node("Gemm", [value, net.weight("fc", 4, inner)], "scores", transB=1)
     return net.model("scores", ["batch", 4], image=["batch", channels, *extents])
+
+
+def with_random_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give a light topology random weights in the place of those that `ConstantOfShape` makes, in place.
+
+    The onnx package ships topologies whose weights are constants; these overflow on the way.
+    """
+    rng = np.random.default_rng(0)
+    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    variances = {node.input[4] for node in model.graph.node if node.op_type == "BatchNormalization"}
+    for node in [node for node in model.graph.node if node.op_type == "ConstantOfShape"]:
+        extents = shapes[node.input[0]]
+        scale = np.float32(np.sqrt(max(1, np.prod(extents[1:]))))
+        array = rng.standard_normal(extents, dtype=np.float32) / scale
+        array = np.abs(array) + np.float32(0.5) if node.output[0] in variances else array
+        model.graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
+        model.graph.node.remove(node)
+    model.ir_version = max(4, model.ir_version)
+    return model

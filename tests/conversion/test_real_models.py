@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from builders import with_random_weights
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from torch.nn import functional as F
 
 from graftonnx.conversion import onnx_name, to_torch, write_back
@@ -135,30 +135,11 @@ def test_a_file_that_cannot_be_converted_is_refused(name: str, shared_models: Pa
         to_torch(shared_models / f"{name}.onnx")
 
 
-def unfold(path: Path) -> onnx.ModelProto:
-    """Load a light model; give its constant weights numbers that do not overflow on the way."""
-    model = onnx.load(path)
-    rng = np.random.default_rng(0)
-    made = {node.output[0]: node for node in model.graph.node if node.op_type == "ConstantOfShape"}
-    shapes = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    variances = {n.input[4] for n in model.graph.node if n.op_type == "BatchNormalization"}
-    for name, node in made.items():
-        extents = shapes[node.input[0]]
-        fan_in = max(1, int(np.prod(extents[1:])))
-        array = rng.standard_normal(extents, dtype=np.float32) / np.float32(np.sqrt(fan_in))
-        array = np.abs(array) + np.float32(0.5) if name in variances else array
-        model.graph.initializer.append(numpy_helper.from_array(array, name))
-        model.graph.node.remove(node)
-    if model.ir_version < 4:
-        model.ir_version = 4
-    return model
-
-
 @pytest.mark.parametrize(
     "name", [*LIGHT_ONES, *(pytest.param(n, marks=pytest.mark.slow) for n in HEAVY_LIGHT_ONES)]
 )
 def test_a_topology_of_the_onnx_package(name: str) -> None:
-    model = unfold(LIGHT / f"{name}.onnx")
+    model = with_random_weights(onnx.load(LIGHT / f"{name}.onnx"))
     module = to_torch(model)
     x = images(model, 1)
     compare_module(model, module, x)

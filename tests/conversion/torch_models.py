@@ -173,13 +173,11 @@ class SqueezeExcite(nn.Module):
 class InvertedResidual(nn.Module):
     """Expand, depthwise, squeeze-excite, project, beside an identity. x: [N, C, H, W]."""
 
-    def __init__(self, width: int, wide: int) -> None:
+    def __init__(self, width: int, wide: int, active: type[nn.Module] = nn.Hardswish) -> None:
         super().__init__()
-        self.expand = nn.Sequential(
-            nn.Conv2d(width, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.Hardswish()
-        )
+        self.expand = nn.Sequential(nn.Conv2d(width, wide, 1, bias=False), nn.BatchNorm2d(wide), active())
         self.depthwise = nn.Sequential(
-            nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.Hardswish()
+            nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False), nn.BatchNorm2d(wide), active()
         )
         self.excite = SqueezeExcite(wide)
         self.project = nn.Sequential(nn.Conv2d(wide, width, 1, bias=False), nn.BatchNorm2d(width))
@@ -199,6 +197,26 @@ class MobileNetV3(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(F.adaptive_avg_pool2d(self.blocks(self.stem(x)), 1).flatten(1))
+
+
+class EfficientNet(nn.Module):
+    """Inverted residuals with SiLU and squeeze-excite, one of them strided. [N, 3, 32, 32] -> [N, 10]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.SiLU())
+        self.first = InvertedResidual(16, 48, nn.SiLU)
+        self.down = nn.Sequential(
+            nn.Conv2d(16, 16, 5, 2, 2, groups=16, bias=False), nn.BatchNorm2d(16), nn.SiLU(),
+            nn.Conv2d(16, 24, 1, bias=False), nn.BatchNorm2d(24),
+        )  # fmt: skip
+        self.second = InvertedResidual(24, 72, nn.SiLU)
+        self.top = nn.Sequential(nn.Conv2d(24, 64, 1, bias=False), nn.BatchNorm2d(64), nn.SiLU())
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(64, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.down(self.first(self.stem(x))))
+        return self.head(F.adaptive_avg_pool2d(self.top(x), 1).flatten(1))
 
 
 class BERT(nn.Module):
@@ -248,6 +266,7 @@ CASES = {
     "lstm": Case(LSTMClassifier, _tokens),
     "unet": Case(UNet, _images),
     "mobilenet_v3": Case(MobileNetV3, _images),
+    "efficientnet": Case(EfficientNet, _images),
     "bert": Case(BERT, _masked_tokens),
 }
 """Every network, by name."""

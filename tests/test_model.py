@@ -77,6 +77,27 @@ def test_batch_one_in_slices_resizes_and_states_is_freed() -> None:
     np.testing.assert_allclose(run(from_proto(model, "net").proto, rows), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_batch_one_in_expands_tiles_and_fills_is_freed() -> None:
+    net = Builder()
+    value = net.block("image", "r0", 3, 8)
+    gate = net.node("GlobalAveragePool", [value], "gate")
+    gate = net.node("Expand", [gate, net.ints("whole", 1, 8, 16, 16)], "wide_gate")
+    value = net.node("Mul", [value, gate], "gated")
+    filled = net.node("ConstantOfShape", [net.ints("map", 1, 2, 16, 16)], "filled")
+    value = net.node("Concat", [filled, value], "padded", axis=1)
+    value = net.node("Tile", [value, net.ints("repeats", 1, 1, 2, 1)], "tiled")
+    value = net.block(value, "r1", 10, 8)
+    value = net.node("GlobalAveragePool", [value], "pooled")
+    value = net.node("Squeeze", [value, net.ints("extents", 2, 3)], "squeezed")
+    value = net.node("Unsqueeze", [value, net.ints("leading", 0)], "raised")
+    value = net.node("Reshape", [value, net.ints("flat_shape", 1, 8)], "flat")
+    net.node("Gemm", [value, net.weight("fc", 4, 8)], "scores", transB=1)
+    model = net.model("scores", [1, 4], image=[1, 3, 16, 16])
+    rows = np.random.default_rng(0).random((8, 3, 16, 16), np.float32)
+    expected = np.concatenate([run(model, row[None]) for row in rows])
+    np.testing.assert_allclose(run(from_proto(model, "net").proto, rows), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_batch_that_cannot_be_freed_is_refused() -> None:
     net = Builder()
     value = net.block("image", "r0", 3, 8)
@@ -463,6 +484,8 @@ def bad(name: str) -> onnx.ModelProto:
         model.graph.node[1].op_type = "Quant"
     elif name == "foreign domain":
         model.graph.node[1].domain = "ai.onnx.contrib"
+    elif name == "optimised":
+        model.graph.node[1].op_type, model.graph.node[1].domain = "FusedConv", "com.microsoft"
     elif name == "detector":
         model.graph.output[0].CopyFrom(
             helper.make_tensor_value_info("r1", TensorProto.FLOAT, ["batch", 16, 8, 8])
@@ -500,6 +523,11 @@ def bad(name: str) -> onnx.ModelProto:
             "is operator 'Quant', which ONNX does not define at opset 13",
         ),
         ("foreign domain", UnsupportedOpError, "of domain 'ai.onnx.contrib', which is not part of the ONNX"),
+        (
+            "optimised",
+            UnsupportedOpError,
+            "not part of the ONNX standard. Give the file from before ONNX Runtime optimised it.",
+        ),
         (
             "detector",
             ModelError,

@@ -45,7 +45,8 @@ def drop_transposes(model: onnx.ModelProto, weights: Weights) -> int:
     Returns:
         The number of Transposes that went away, less those that were added.
     """
-    if any(subgraphs(node) for node in model.graph.node):
+    kinds = {node.op_type for node in model.graph.node}
+    if "Transpose" not in kinds or any(subgraphs(node) for node in model.graph.node):
         return 0
     dropped = 0
     while region := _worthwhile(GraphView(model.graph)):

@@ -25,6 +25,9 @@ IR_VERSION = 10
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
+ADVICE = {"com.microsoft": "Give the file from before ONNX Runtime optimised it."}
+"""What to do about operators of a domain."""
+
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with the bodies of its local functions in place of their calls."""
@@ -90,7 +93,7 @@ def check_operators(model: onnx.ModelProto, opset: int) -> None:
         if node.domain not in DEFAULT_DOMAINS:
             raise UnsupportedOpError(
                 f"{where} is operator '{node.op_type}' of domain '{node.domain}', which is not part of the "
-                "ONNX standard. Export the network without it."
+                f"ONNX standard. {ADVICE.get(node.domain, 'Export the network without it.')}"
             )
         raise UnsupportedOpError(
             f"{where} is operator '{node.op_type}', which ONNX does not define at opset {opset}. "

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from string import ascii_lowercase
 
-from graftonnx import proofs
+from graftonnx import collector, proofs
 from graftonnx.blocks import SkipInit
 from graftonnx.costs import parameters
 from graftonnx.errors import GraftError, PlanError
@@ -78,7 +78,8 @@ def fuse(
         plan=plan.model_copy(update={"rejections": ()}).model_dump_json(),
     )
     write_metadata(skeleton, metadata)
-    view = GraphView(skeleton.graph)
+    with collector.paused():
+        view = GraphView(skeleton.graph)
     fused = Network(
         name="fused.onnx",
         skeleton=skeleton,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 import numpy as np
 import onnx
@@ -87,6 +86,10 @@ def value_shapes(graph: GraphProto) -> dict[str, Shape]:
 class GraphView:
     """An index over a graph that does not change while the view is in use.
 
+    Args:
+        graph: The graph.
+        shapes: Of its values, if they are known.
+
     Attributes:
         nodes: In topological order.
         read: What each of them reads, those of its subgraphs' outer scope included.
@@ -96,14 +99,15 @@ class GraphView:
         initializers: Initializer name -> tensor (large ones are stubs without data).
     """
 
-    def __init__(self, graph: GraphProto) -> None:
+    def __init__(self, graph: GraphProto, shapes: dict[str, Shape] | None = None) -> None:
         self.graph = graph
+        self._shapes = shapes
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
         self.outputs = [value.name for value in graph.output]
         listed = list(graph.node)
-        read = [reads(node) for node in listed]
-        made = [list(node.output) for node in listed]
+        read = [tuple(reads(node)) for node in listed]
+        made = [tuple(node.output) for node in listed]
         order = _order(listed, read, made)
         self.nodes = [listed[index] for index in order]
         self.read = [read[index] for index in order]
@@ -121,10 +125,12 @@ class GraphView:
                 if not readers or readers[-1] is not node:
                     readers.append(node)
 
-    @cached_property
+    @property
     def shapes(self) -> dict[str, Shape]:
-        """Value name -> shape."""
-        return value_shapes(self.graph)
+        """Value name -> shape; read from the graph when first asked for."""
+        if self._shapes is None:
+            self._shapes = value_shapes(self.graph)
+        return self._shapes
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
         """Return the data of a small initializer; None for anything else."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import onnx
 
-from graftonnx import files
+from graftonnx import collector, files
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView
 from graftonnx.metadata import PRESETS, Metadata, Preprocess, read_metadata
@@ -81,18 +80,25 @@ class Network:
     complete: bool = True
     notes: tuple[str, ...] = ()
     path: Path | None = None
+    _views: list[tuple[onnx.ModelProto, GraphView]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def proto(self) -> onnx.ModelProto:
         """The whole model, weights included."""
         return whole(self.skeleton, self.weights)
 
-    @cached_property
+    @property
     def view(self) -> GraphView:
-        """An index over the skeleton's graph."""
-        return GraphView(self.skeleton.graph)
+        """An index over the skeleton's graph; made once for all networks that share the skeleton."""
+        for skeleton, view in self._views:
+            if skeleton is self.skeleton:
+                return view
+        view = GraphView(self.skeleton.graph)
+        self._views.append((self.skeleton, view))
+        return view
 
 
+@collector.paused()
 def load(
     path: str | Path,
     *,
@@ -125,6 +131,7 @@ def load(
         raise error.at(f"cannot use '{path}'") from error
 
 
+@collector.paused()
 def from_proto(
     model: onnx.ModelProto,
     name: str,
@@ -165,6 +172,7 @@ def resize(network: Network, size: tuple[int, int]) -> Network:
     return dataclasses.replace(network, skeleton=model, weights=weights, input_shape=shape, complete=False)
 
 
+@collector.paused()
 def save(model: Network | onnx.ModelProto, path: str | Path, *, force: bool = False) -> None:
     """Write a model atomically; beyond 2 GB the weights go into `<name>.data` beside it.
 
@@ -216,7 +224,7 @@ def _normalised(
     if auxiliary:
         notes.append(f"other outputs dropped: {', '.join(auxiliary)}")
     replace(model.graph.output, [o for o in model.graph.output if o.name == head.output])
-    drop_dead(model, weights, view)
+    unchanged = not drop_dead(model, weights, view) and not auxiliary
     known, reason = _preprocessing(preprocess, metadata, producer, channels)
     return Network(
         name=name,
@@ -234,6 +242,7 @@ def _normalised(
         opset=opset,
         ir_version=ir_version,
         notes=tuple(notes),
+        _views=[(model, view)] if unchanged else [],
     )
 
 

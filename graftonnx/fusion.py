@@ -6,16 +6,15 @@ import dataclasses
 from collections.abc import Sequence
 from string import ascii_lowercase
 
-from graftonnx import collector, proofs
+from graftonnx import proofs
 from graftonnx.blocks import SkipInit
 from graftonnx.costs import parameters
 from graftonnx.errors import GraftError, PlanError
-from graftonnx.graph import GraphView
 from graftonnx.matching import DEFAULT_SKIPS, fused_size, match, planned
 from graftonnx.metadata import PRESETS, InputConvention, Metadata, Parent, write_metadata
 from graftonnx.model import Network, check_preprocess
 from graftonnx.plan import Plan
-from graftonnx.spine import Head, find_spine
+from graftonnx.spine import Head
 from graftonnx.splice import INPUT, OUTPUT, HeadDesign, feature_extent, splice
 from graftonnx.taps import trunk
 
@@ -78,8 +77,6 @@ def fuse(
         plan=plan.model_copy(update={"rejections": ()}).model_dump_json(),
     )
     write_metadata(skeleton, metadata)
-    with collector.paused():
-        view = GraphView(skeleton.graph)
     fused = Network(
         name="fused.onnx",
         skeleton=skeleton,
@@ -87,7 +84,6 @@ def fuse(
         input=INPUT,
         input_shape=(3, *plan.input_size),
         head=Head(OUTPUT, classes, "head/features"),
-        spine=find_spine(view, INPUT, OUTPUT),
         preprocess=PRESETS["unit"],
         preprocess_reason="fused networks take RGB in 0..1",
         metadata=metadata,
@@ -122,13 +118,12 @@ def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> tu
         ParityError: If its numbers are wrong.
     """
     proofs.check_structure(fused.skeleton, fused.weights)
-    model = fused.proto
     names = {
         f"{parent.branch}/{role}": value
         for parent in fused.metadata.parents
         for role, value in (("image", parent.input_value), ("feature", parent.feature))
     }
-    values = proofs.check_runs(model, names)
+    values = proofs.check_runs(fused.skeleton, fused.weights, names)
     proven = ["valid ONNX", "runs with batch 1 and 3"]
     for letter, parent in parents.items() if identical else ():
         image, feature = values[f"{letter}/image"], values[f"{letter}/feature"]

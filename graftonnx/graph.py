@@ -108,7 +108,7 @@ class GraphView:
         listed = list(graph.node)
         read = [tuple(reads(node)) for node in listed]
         made = [tuple(node.output) for node in listed]
-        order = _order(listed, read, made)
+        order = topological_order(listed, read, made)
         self.nodes = [listed[index] for index in order]
         self.read = [read[index] for index in order]
         self.made = [made[index] for index in order]
@@ -181,25 +181,34 @@ def sort_nodes(nodes: Iterable[NodeProto]) -> list[NodeProto]:
         ModelError: If the nodes form a cycle.
     """
     listed = list(nodes)
-    order = _order(listed, [reads(node) for node in listed], [list(node.output) for node in listed])
+    order = topological_order(listed, [reads(node) for node in listed], [list(n.output) for n in listed])
     return [listed[index] for index in order]
 
 
-def _order(
+def topological_order(
     nodes: Sequence[NodeProto], read: Sequence[Sequence[str]], made: Sequence[Sequence[str]]
 ) -> Sequence[int]:
-    """Return the positions of nodes in topological order; `read` and `made` are their inputs and outputs."""
+    """Return the positions of nodes in topological order; see :func:`sort_nodes`.
+
+    Args:
+        nodes: In any order.
+        read: What each of them reads.
+        made: What each of them makes.
+
+    Raises:
+        ModelError: If the nodes form a cycle.
+    """
     producer = {name: index for index, names in enumerate(made) for name in names if name}
     if all(producer.get(name, -1) < index for index, names in enumerate(read) for name in names):
         return range(len(nodes))
     order: list[int] = []
     placed, opened = bytearray(len(nodes)), bytearray(len(nodes))
     for first in range(len(nodes)):
-        stack = [first]
+        stack = [] if placed[first] else [first]
         while stack:
             index = stack[-1]
-            sources = (producer[name] for name in read[index] if name in producer)
-            missing = [] if placed[index] else [source for source in sources if not placed[source]]
+            sources = [producer[name] for name in read[index] if name in producer]
+            missing = [source for source in sources if not placed[source]]
             if missing and opened[index]:
                 node = nodes[index]
                 raise ModelError(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from graftonnx.costs import macs
 from graftonnx.model import Network
 from graftonnx.plan import Plan, PlannedParent, Projection, Rejection, Skip
+from graftonnx.scores import best_pairs
 from graftonnx.shapes import downscaling
 from graftonnx.taps import Tap, find_taps, trunk
 
@@ -32,6 +34,10 @@ NEAR = 2.0
 
 DEFAULT_SKIPS = 6
 
+TABLE = 40_000
+"""Pairs up to which all are scored; beyond, only those that can be in the best plan."""
+
+Shape3: TypeAlias = tuple[int, int, int]
 Scores = NDArray[np.float64]
 
 
@@ -59,6 +65,8 @@ def match(a: Network, b: Network, *, max_skips: int = DEFAULT_SKIPS) -> Plan:
     """
     taps_a, taps_b = find_taps(a), find_taps(b)
     work = macs(a.view, trunk(a)) + macs(b.view, trunk(b))
+    if len(taps_a) * len(taps_b) > TABLE:
+        return _plan_of_many(a, b, taps_a, taps_b, max(work, 1), max_skips)
     candidates, reasons = _candidates(taps_a, taps_b, max(work, 1))
     scores = np.zeros((len(taps_a), len(taps_b)))
     for (i, j), candidate in candidates.items():
@@ -70,6 +78,28 @@ def match(a: Network, b: Network, *, max_skips: int = DEFAULT_SKIPS) -> Plan:
         parents={branch: planned(network) for branch, network in (("a", a), ("b", b))},
         skips=tuple(skips),
         rejections=tuple(_rejections(taps_a, taps_b, scores, reasons, chosen, max_skips)),
+    )
+
+
+def _plan_of_many(
+    a: Network, b: Network, taps_a: list[Tap], taps_b: list[Tap], work: int, most: int
+) -> Plan:
+    """Plan as :func:`match` does, without a table of all pairs, and without rejections."""
+
+    def rating(one: tuple[Shape3, bool], other: tuple[Shape3, bool]) -> tuple[float, float] | None:
+        tap, mate = (Tap("", "", shape, (1, 1), 0, spine, 0) for shape, spine in (one, other))
+        found = _candidates([tap], [mate], work)[0].get((0, 0))
+        weight = _likeness(tap, mate) * _ends(tap, mate)
+        return None if found is None else (weight, weight - found.score)
+
+    ones, others = ([((tap.shape, tap.spine), tap.depth) for tap in taps] for taps in (taps_a, taps_b))
+    chosen = best_pairs(ones, others, rating, most)
+    pairs = [_candidates([taps_a[i]], [taps_b[j]], work)[0][0, 0] for i, j in chosen]
+    return Plan(
+        input_size=fused_size([a, b]),
+        parents={branch: planned(network) for branch, network in (("a", a), ("b", b))},
+        skips=tuple(skip for pair in pairs for skip in _exchange(pair)),
+        rejections=(),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -19,7 +20,7 @@ from graftonnx.normalise.inference import infer_shapes, set_extents
 from graftonnx.normalise.layout import to_channels_first
 from graftonnx.normalise.opset import check_operators, convert_opset, declared_opset, inline_functions
 from graftonnx.shapes import spelled
-from graftonnx.spine import Head, Spine, find_head
+from graftonnx.spine import Head, Spine, find_head, find_spine
 from graftonnx.weights import (
     Weights,
     exceeds_protobuf,
@@ -50,7 +51,6 @@ class Network:
         input: The image input.
         input_shape: C, H, W.
         head: Its own head: output, classes, and the feature tensor in front.
-        spine: The values on every path from the input to the output.
         preprocess: What the input expects, as far as we know.
         preprocess_reason: How we know.
         metadata: What the file said about itself.
@@ -69,7 +69,6 @@ class Network:
     input: str
     input_shape: tuple[int, int, int]
     head: Head
-    spine: Spine = field(repr=False)
     preprocess: Preprocess
     preprocess_reason: str
     metadata: Metadata = field(repr=False)
@@ -96,6 +95,11 @@ class Network:
         view = GraphView(self.skeleton.graph)
         self._views.append((self.skeleton, view))
         return view
+
+    @cached_property
+    def spine(self) -> Spine:
+        """The values on every path from the input to the output, or to the feature where the head is cut."""
+        return find_spine(self.view, self.input, self.head.output if self.complete else self.head.feature)
 
 
 @collector.paused()
@@ -220,7 +224,7 @@ def _normalised(
         notes.append(f"height and width are open: taken as {size[0]}x{size[1]}")
     model = _infer(model, weights, image, (channels, *size), notes)
     view = GraphView(model.graph)
-    head, spine, auxiliary = find_head(view, image)
+    head, _, auxiliary = find_head(view, image)
     if auxiliary:
         notes.append(f"other outputs dropped: {', '.join(auxiliary)}")
     replace(model.graph.output, [o for o in model.graph.output if o.name == head.output])
@@ -233,7 +237,6 @@ def _normalised(
         input=image,
         input_shape=(channels, *size),
         head=head,
-        spine=spine,
         preprocess=known,
         preprocess_reason=reason,
         metadata=metadata,

@@ -133,7 +133,7 @@ def fuse(
         head=design.record,
     )
     write_metadata(skeleton, metadata)
-    head, spine, _ = find_head(GraphView(skeleton.graph), INPUT)
+    head, _, _ = find_head(GraphView(skeleton.graph), INPUT)
     fused = Network(
         name="fused.onnx",
         skeleton=skeleton,
@@ -141,7 +141,6 @@ def fuse(
         input=INPUT,
         input_shape=shared_shape(parents, plan.input_size),
         head=head,
-        spine=spine,
         preprocess=PRESETS["unit"],
         preprocess_reason="fused networks take RGB in 0..1",
         metadata=metadata,
@@ -195,7 +194,6 @@ def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> tu
         ParityError: If its numbers are wrong.
     """
     proofs.check_structure(fused.skeleton, fused.weights)
-    model = fused.proto
     produced = fused.view.producer
     names = {
         f"{parent.branch}/{role}": value
@@ -203,7 +201,7 @@ def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> tu
         for role, value in (("image", parent.input_value), ("feature", parent.feature))
         if value in produced
     }
-    values = proofs.check_runs(model, names)
+    values = proofs.check_runs(fused.skeleton, fused.weights, names)
     proven = ["valid ONNX", "runs with batch 1 and 3"]
     for parent in fused.metadata.parents if identical else ():
         network = parents[parent.branch]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 import numpy as np
 import onnx
@@ -86,6 +85,10 @@ def value_shapes(graph: GraphProto) -> dict[str, Shape]:
 class GraphView:
     """An index over a graph that does not change while the view is in use.
 
+    Args:
+        graph: The graph.
+        shapes: Of its values, if they are known.
+
     Attributes:
         nodes: In topological order.
         read: What each of them reads, those of its subgraphs' outer scope included.
@@ -95,15 +98,16 @@ class GraphView:
         initializers: Initializer name -> tensor (large ones are stubs without data).
     """
 
-    def __init__(self, graph: GraphProto) -> None:
+    def __init__(self, graph: GraphProto, shapes: dict[str, Shape] | None = None) -> None:
         self.graph = graph
+        self._shapes = shapes
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
         self.outputs = [value.name for value in graph.output]
         listed = list(graph.node)
-        read = [reads(node) for node in listed]
-        made = [list(node.output) for node in listed]
-        order = _order(listed, read, made)
+        read = [tuple(reads(node)) for node in listed]
+        made = [tuple(node.output) for node in listed]
+        order = topological_order(listed, read, made)
         self.nodes = [listed[index] for index in order]
         self.read = [read[index] for index in order]
         self.made = [made[index] for index in order]
@@ -120,10 +124,12 @@ class GraphView:
                 if not readers or readers[-1] is not node:
                     readers.append(node)
 
-    @cached_property
+    @property
     def shapes(self) -> dict[str, Shape]:
-        """Value name -> shape."""
-        return value_shapes(self.graph)
+        """Value name -> shape; read from the graph when first asked for."""
+        if self._shapes is None:
+            self._shapes = value_shapes(self.graph)
+        return self._shapes
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
         """Return the data of a small initializer; None for anything else."""
@@ -174,25 +180,34 @@ def sort_nodes(nodes: Iterable[NodeProto]) -> list[NodeProto]:
         ModelError: If the nodes form a cycle.
     """
     listed = list(nodes)
-    order = _order(listed, [reads(node) for node in listed], [list(node.output) for node in listed])
+    order = topological_order(listed, [reads(node) for node in listed], [list(n.output) for n in listed])
     return [listed[index] for index in order]
 
 
-def _order(
+def topological_order(
     nodes: Sequence[NodeProto], read: Sequence[Sequence[str]], made: Sequence[Sequence[str]]
 ) -> Sequence[int]:
-    """Return the positions of nodes in topological order; `read` and `made` are their inputs and outputs."""
+    """Return the positions of nodes in topological order; see :func:`sort_nodes`.
+
+    Args:
+        nodes: In any order.
+        read: What each of them reads.
+        made: What each of them makes.
+
+    Raises:
+        ModelError: If the nodes form a cycle.
+    """
     producer = {name: index for index, names in enumerate(made) for name in names if name}
     if all(producer.get(name, -1) < index for index, names in enumerate(read) for name in names):
         return range(len(nodes))
     order: list[int] = []
     placed, opened = bytearray(len(nodes)), bytearray(len(nodes))
     for first in range(len(nodes)):
-        stack = [first]
+        stack = [] if placed[first] else [first]
         while stack:
             index = stack[-1]
-            sources = (producer[name] for name in read[index] if name in producer)
-            missing = [] if placed[index] else [source for source in sources if not placed[source]]
+            sources = [producer[name] for name in read[index] if name in producer]
+            missing = [source for source in sources if not placed[source]]
             if missing and opened[index]:
                 node = nodes[index]
                 raise ModelError(

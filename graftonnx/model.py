@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from graftonnx import files
+from graftonnx import collector, files
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView, sort_nodes, value_shapes
 from graftonnx.layouts import Layout, find_layouts
@@ -32,7 +32,7 @@ from graftonnx.normalise.quantization import check_float, dequantise
 from graftonnx.normalise.transposes import drop_transposes
 from graftonnx.preprocessing import find_preprocess
 from graftonnx.shapes import spelled
-from graftonnx.spine import Head, Spine, find_head
+from graftonnx.spine import Head, Spine, find_head, find_spine
 from graftonnx.weights import (
     Weights,
     exceeds_protobuf,
@@ -67,7 +67,6 @@ class Network:
         input: The input.
         input_shape: C and the extents: C, L or C, H, W or C, D, H, W.
         head: Its own head: output, classes, and the feature tensor in front.
-        spine: The values on every path from the input to the output.
         preprocess: What the input expects, as far as we know.
         preprocess_reason: How we know.
         metadata: What the file said about itself.
@@ -87,7 +86,6 @@ class Network:
     input: str
     input_shape: tuple[int, ...]
     head: Head
-    spine: Spine = field(repr=False)
     preprocess: Preprocess
     preprocess_reason: str
     metadata: Metadata = field(repr=False)
@@ -99,6 +97,7 @@ class Network:
     complete: bool = True
     notes: tuple[str, ...] = ()
     path: Path | None = None
+    _views: list[tuple[onnx.ModelProto, GraphView]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -120,10 +119,20 @@ class Network:
         """The whole model, weights included."""
         return whole(self.skeleton, self.weights)
 
-    @cached_property
+    @property
     def view(self) -> GraphView:
-        """An index over the skeleton's graph."""
-        return GraphView(self.skeleton.graph)
+        """An index over the skeleton's graph; made once for all networks that share the skeleton."""
+        for skeleton, view in self._views:
+            if skeleton is self.skeleton:
+                return view
+        view = GraphView(self.skeleton.graph)
+        self._views.append((self.skeleton, view))
+        return view
+
+    @cached_property
+    def spine(self) -> Spine:
+        """The values on every path from the input to the output, or to the feature where the head is cut."""
+        return find_spine(self.view, self.input, self.head.output if self.complete else self.head.feature)
 
     @cached_property
     def layouts(self) -> dict[str, Layout]:
@@ -131,6 +140,7 @@ class Network:
         return find_layouts(self.skeleton, self.view, self.input)
 
 
+@collector.paused()
 def load(
     path: str | Path,
     *,
@@ -165,6 +175,7 @@ def load(
         raise error.at(f"cannot use '{path}'") from error
 
 
+@collector.paused()
 def from_proto(
     model: onnx.ModelProto,
     name: str,
@@ -216,6 +227,7 @@ def resize(network: Network, size: tuple[int, ...]) -> Network:
     return dataclasses.replace(network, skeleton=model, weights=weights, input_shape=shape, complete=False)
 
 
+@collector.paused()
 def save(model: Network | onnx.ModelProto, path: str | Path, *, force: bool = False) -> None:
     """Write a model atomically; beyond 2 GB the weights go into `<name>.data` beside it.
 
@@ -281,11 +293,12 @@ def _normalised(
         notes.append(f"{what} are open: taken as {_by(size)}")
     model = _infer(model, weights, image, (channels, *size), notes)
     view = GraphView(model.graph)
-    head, spine, auxiliary = find_head(view, image)
-    if passed or auxiliary:
-        notes.append(f"other outputs dropped: {', '.join((*passed, *auxiliary))}")
+    head, _, auxiliary = find_head(view, image)
+    dropped = (*passed, *auxiliary)
+    if dropped:
+        notes.append(f"other outputs dropped: {', '.join(dropped)}")
     replace(model.graph.output, [o for o in model.graph.output if o.name == head.output])
-    drop_dead(model, weights, view)
+    unchanged = not drop_dead(model, weights, view) and not dropped
     known, reason = find_preprocess(preprocess, metadata, producer, view, (channels, *size))
     return Network(
         name=name,
@@ -294,7 +307,6 @@ def _normalised(
         input=image,
         input_shape=(channels, *size),
         head=head,
-        spine=spine,
         preprocess=known,
         preprocess_reason=reason,
         metadata=metadata,
@@ -304,6 +316,7 @@ def _normalised(
         ir_version=ir_version,
         weight_type=half or narrow or "float32",
         notes=tuple(notes),
+        _views=[(model, view)] if unchanged else [],
     )
 
 

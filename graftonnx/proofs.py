@@ -20,7 +20,7 @@ from graftonnx.model import Network
 from graftonnx.normalise.constants import replace
 from graftonnx.normalise.names import name_nodes
 from graftonnx.runtime import open_session, with_outputs
-from graftonnx.weights import Weights, read, whole, without_stubs
+from graftonnx.weights import Weights, read, without_stubs
 
 BATCHES = (1, 3)
 ROW_TOLERANCE = 1e-3
@@ -50,11 +50,12 @@ def check_structure(skeleton: onnx.ModelProto, weights: Weights) -> None:
         raise ModelError(f"the fused graph is not valid ONNX: {reason} Please report this.") from error
 
 
-def check_runs(model: onnx.ModelProto, names: Mapping[str, str]) -> dict[str, Array]:
+def check_runs(skeleton: onnx.ModelProto, weights: Weights, names: Mapping[str, str]) -> dict[str, Array]:
     """Run the fused model in ONNX Runtime, without optimisations, with batch 1 and batch 3.
 
     Args:
-        model: The fused model.
+        skeleton: The fused model, without large tensors.
+        weights: These.
         names: Values whose contents are wanted, by any key.
 
     Returns:
@@ -64,7 +65,11 @@ def check_runs(model: onnx.ModelProto, names: Mapping[str, str]) -> dict[str, Ar
         ParityError: If an output is not finite, or a row depends on the other rows of its batch.
     """
     session = open_session(
-        with_outputs(model, list(names.values())), provider="cpu", threads=1, optimise=False
+        with_outputs(skeleton, list(names.values())),
+        weights=weights,
+        provider="cpu",
+        threads=1,
+        optimise=False,
     )
     image = _images(session.input_shape)
     output = session.output_names[0]
@@ -99,10 +104,12 @@ def check_identity(parent: Network, branch: str, image: Array, feature: Array) -
     Raises:
         ParityError: If a single number differs.
     """
-    model = parent.proto
+    model = onnx.ModelProto()
+    model.CopyFrom(parent.skeleton)
     wanted = parent.head.feature
     replace(model.graph.output, [onnx.helper.make_tensor_value_info(wanted, onnx.TensorProto.FLOAT, None)])
-    alone = open_session(model, provider="cpu", threads=1, optimise=False).run(image)[0]
+    session = open_session(model, weights=parent.weights, provider="cpu", threads=1, optimise=False)
+    alone = session.run(image)[0]
     if not np.array_equal(alone, feature, equal_nan=True):
         worst = float(np.abs(alone - feature).max())
         raise ParityError(
@@ -129,7 +136,7 @@ def compare_with_file(parent: Network, image: Array, feature: Array) -> float | 
     wanted = parent.head.feature
     if parent.path is None or not parent.complete:
         return None
-    model = whole(*read(parent.path))
+    model, weights = read(parent.path)
     name_nodes(model.graph)
     element = next(
         value for value in model.graph.input if value.name == parent.input
@@ -137,7 +144,9 @@ def compare_with_file(parent: Network, image: Array, feature: Array) -> float | 
     if element not in FILE_TOLERANCE or not any(wanted in node.output for node in model.graph.node):
         return None
     try:
-        session = open_session(with_outputs(model, [wanted]), provider="cpu", threads=1, optimise=False)
+        session = open_session(
+            with_outputs(model, [wanted]), weights=weights, provider="cpu", threads=1, optimise=False
+        )
     except ModelError:
         return None
     if session.input_shape[1] != image.shape[1] and session.input_shape[-1] == image.shape[1]:

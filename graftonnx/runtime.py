@@ -25,7 +25,10 @@ from graftonnx import providers
 from graftonnx.errors import ModelError, RuntimeProviderError
 from graftonnx.metadata import Metadata, read_metadata
 from graftonnx.providers import PROVIDERS, Provider
-from graftonnx.weights import exceeds_protobuf, split, write_external
+from graftonnx.weights import Weights, exceeds_protobuf, split, whole, write_external
+
+IN_MEMORY = 1 << 26
+"""Bytes of weights up to which a skeleton is handed to ONNX Runtime in memory."""
 
 _FATAL, _WARNING = 4, 2
 _ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -160,12 +163,18 @@ class Session:
 
 
 def open_session(
-    model: Path | onnx.ModelProto, *, provider: Provider = "auto", threads: int = 0, optimise: bool = True
+    model: Path | onnx.ModelProto,
+    *,
+    weights: Weights | None = None,
+    provider: Provider = "auto",
+    threads: int = 0,
+    optimise: bool = True,
 ) -> Session:
     """Load a model into ONNX Runtime.
 
     Args:
-        model: A file, or a model in memory of any size.
+        model: A file, or a model in memory of any size, which may be a skeleton.
+        weights: The large tensors of the skeleton; many are handed over in a temporary file.
         provider: `"cuda"` runs on an NVIDIA GPU or raises; `"auto"` takes CUDA if it works, else the CPU.
         threads: CPU threads within an operator; 0 lets ONNX Runtime choose.
         optimise: False switches every graph optimisation off, so that each node computes what it says.
@@ -188,7 +197,7 @@ def open_session(
     options.intra_op_num_threads = threads
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    with _source(model) as source:
+    with _source(model, weights) as source:
         obstacle = None
         if provider != "cpu":
             obstacle = providers.cuda_obstacle()
@@ -275,15 +284,18 @@ def _sentence(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _source(model: Path | onnx.ModelProto) -> Iterator[str | bytes]:
+def _source(model: Path | onnx.ModelProto, weights: Weights | None) -> Iterator[str | bytes]:
     """Yield what `InferenceSession` takes: a path, bytes, or for a large model a temporary file's path."""
     if isinstance(model, Path):
         yield str(model)
         return
-    if not exceeds_protobuf(model):
-        yield model.SerializeToString()
+    if weights is None and exceeds_protobuf(model):
+        model, weights = split(model)
+    elements = weights or {}
+    if sum(tensor.nbytes for tensor in elements.values()) <= IN_MEMORY:
+        yield whole(model, elements).SerializeToString()
         return
     with tempfile.TemporaryDirectory(prefix="graftonnx-") as folder:
         path = Path(folder, "model.onnx")
-        write_external(*split(model), path, path.with_name("weights"), location="weights")
+        write_external(model, elements, path, path.with_name("weights"), location="weights")
         yield str(path)

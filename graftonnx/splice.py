@@ -20,7 +20,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import GraphProto
 
-from graftonnx import blocks
+from graftonnx import blocks, collector
 from graftonnx.blocks import SkipInit
 from graftonnx.errors import PlanError
 from graftonnx.graph import GraphView, subgraphs
@@ -49,7 +49,8 @@ class Branch:
     @cached_property
     def view(self) -> GraphView:
         """An index over the skeleton's graph."""
-        return GraphView(self.skeleton.graph)
+        known = {f"{self.letter}/{name}": shape for name, shape in self.network.view.shapes.items()}
+        return GraphView(self.skeleton.graph, known)
 
     @property
     def input(self) -> str:
@@ -62,6 +63,7 @@ class Branch:
         return f"{self.letter}/{self.network.head.feature}"
 
 
+@collector.paused()
 def splice(
     parents: Mapping[str, Network],
     plan: Plan,

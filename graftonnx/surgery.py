@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from graftonnx.graph import GraphView, reads, sort_nodes
+from graftonnx.graph import GraphView, reads, sort_nodes, topological_order
 from graftonnx.normalise.constants import replace
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.normalise.opset import IR_VERSION, OPSET
@@ -42,7 +42,7 @@ class Window:
             for view in views:
                 makers = [view.producer[name]] if name in view.producer else []
                 for node in (*makers, *view.consumers.get(name, ())):
-                    near[node.output[0]] = node
+                    near[_key(node.output)] = node
         self._near = near
         graph = gs.import_onnx(self._cut_out())
         self.nodes: list[gs.Node] = list(graph.nodes)
@@ -96,8 +96,9 @@ class Window:
 
     def _joined(self, piece: GraphProto, inputs: Sequence[gs.Variable]) -> ModelProto:
         """Return all graphs with `piece` in the place of the window."""
-        edited = {node.output[0]: node for node in piece.node}
-        nodes: list[NodeProto] = []
+        edited = {_key(node.output) for node in piece.node}
+        nodes = list(piece.node)
+        read, made = [tuple(reads(node)) for node in nodes], [tuple(node.output) for node in nodes]
         model = onnx.helper.make_model(
             GraphProto(name="graftonnx", output=piece.output),
             opset_imports=[onnx.helper.make_opsetid("", OPSET)],
@@ -108,12 +109,16 @@ class Window:
         model.graph.input.extend(value for value in piece.input if value.name in wanted)
         known: set[str] = {value.name for value in piece.output}
         for view in self._views:
-            nodes += [edited.pop(made[0], node) for node, made in zip(view.nodes, view.made, strict=True)]
+            for position, node in enumerate(view.nodes):
+                if _key(view.made[position]) not in edited:
+                    nodes.append(node)
+                    read.append(view.read[position])
+                    made.append(view.made[position])
             model.graph.initializer.extend(view.graph.initializer)
             model.graph.value_info.extend(view.graph.value_info)
             known.update(view.initializers)
             known.update(value.name for value in view.graph.value_info)
-        model.graph.node.extend(sort_nodes([*edited.values(), *nodes]))
+        model.graph.node.extend(nodes[index] for index in topological_order(nodes, read, made))
         model.graph.initializer.extend(tensor for tensor in piece.initializer if tensor.name not in known)
         model.graph.value_info.extend(self._new(piece, known | wanted))
         return model
@@ -122,3 +127,8 @@ class Window:
     def _new(piece: GraphProto, known: set[str]) -> list[ValueInfoProto]:
         """Return what shape inference found out about values outside of `known`."""
         return [value for value in (*piece.input, *piece.value_info) if value.name not in known]
+
+
+def _key(outputs: Iterable[str]) -> str:
+    """Return the name by which a node is known: of its first output that has one."""
+    return next(filter(None, outputs), "")

@@ -99,7 +99,7 @@ class Stored(Tensor):
         dtype = onnx.helper.tensor_dtype_to_np_dtype(self.data_type)
         if dtype.name in SHARED_BYTES:
             tensor = TensorProto(data_type=self.data_type, dims=self.dims)
-            tensor.raw_data = self._read()
+            tensor.raw_data = self.encoded()
             return numpy_helper.to_array(tensor)
         content = np.empty(self._nbytes, np.uint8)
         self._file.read_into(self._start, content.data)
@@ -108,15 +108,16 @@ class Stored(Tensor):
 
     def fill(self, stub: TensorProto) -> None:  # noqa: D102
         if self.field == "raw_data":
-            stub.raw_data = self._read()
+            stub.raw_data = self.encoded()
         else:
-            stub.MergeFromString(wire.length_tag(wire.TENSOR[self.field], self._nbytes) + self._read())
+            stub.MergeFromString(wire.length_tag(wire.TENSOR[self.field], self._nbytes) + self.encoded())
 
     def copy_to(self, target: io.FileIO) -> None:
         """Append the encoded elements to a file."""
         self._file.copy_to(target, self._start, self._nbytes)
 
-    def _read(self) -> bytes:
+    def encoded(self) -> bytes:
+        """Read the bytes of the elements as they are encoded."""
         content = bytearray(self._nbytes)
         self._file.read_into(self._start, memoryview(content))
         return bytes(content)

@@ -248,13 +248,20 @@ def write(model: ModelProto, weights: Weights, path: Path) -> None:
     parts = [_encoded(tensor, weights.get(tensor.name)) for tensor in model.graph.initializer]
     length = len(graph_head) + len(graph_tail) + sum(part.length for part in parts)
     with path.open("wb", buffering=0) as target:
-        wire.write_all(target, head + wire.length_tag(wire.GRAPH, length) + graph_head)
+        pending = bytearray(head + wire.length_tag(wire.GRAPH, length) + graph_head)
         for part in parts:
-            wire.write_all(target, part.before)
-            if part.stored is not None:
+            pending += part.before
+            if part.stored is not None and part.stored.nbytes <= _GATHERED:
+                pending += part.stored.encoded()
+            elif part.stored is not None:
+                wire.write_all(target, pending)
+                pending.clear()
                 part.stored.copy_to(target)
-            wire.write_all(target, part.after)
-        wire.write_all(target, graph_tail + tail)
+            pending += part.after
+            if len(pending) > _GATHERED:
+                wire.write_all(target, pending)
+                pending.clear()
+        wire.write_all(target, pending + graph_tail + tail)
 
 
 def write_external(model: ModelProto, weights: Weights, path: Path, data: Path, *, location: str) -> None:
@@ -286,6 +293,9 @@ def write_external(model: ModelProto, weights: Weights, path: Path, data: Path, 
                 tensor.external_data.add(key=key, value=str(value))
     path.write_bytes(skeleton.SerializeToString(deterministic=True))
 
+
+_GATHERED = 1 << 16
+"""Bytes up to which elements are gathered and written together: below, a call each costs more than a copy."""
 
 _PAGE = 4096
 """Elements in external data begin at a page, so that they can be mapped into memory."""
@@ -322,6 +332,9 @@ def _encoded(stub: TensorProto, elements: Tensor | None) -> _Encoded:
 
 def _around(message: Any, field: str) -> tuple[bytes, bytes]:
     """Return what protobuf writes in front of a field, and behind it."""
+    present = message.ListFields()
+    if not present or present[-1][0].number < message.DESCRIPTOR.fields_by_name[field].number:
+        return message.SerializeToString(deterministic=True), b""
     fields = message.DESCRIPTOR.fields_by_name
     before, after = type(message)(), type(message)()
     _copy_fields(message, before, *(n for n, f in fields.items() if f.number >= fields[field].number))

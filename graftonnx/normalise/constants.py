@@ -72,13 +72,16 @@ def _any_constant(graph: onnx.GraphProto) -> bool:
     return any(node.op_type == "Shape" or known.issuperset(node.input) for node in graph.node)
 
 
-def drop_dead(model: onnx.ModelProto, weights: Weights, view: GraphView | None = None) -> None:
+def drop_dead(model: onnx.ModelProto, weights: Weights, view: GraphView | None = None) -> bool:
     """Remove nodes, initializers and value infos that no output depends on, in place.
 
     Args:
         model: A skeleton.
         weights: Its large tensors.
         view: An index over its nodes, if there is one.
+
+    Returns:
+        Whether there were any.
     """
     graph = model.graph
     view = view or GraphView(graph)
@@ -97,6 +100,7 @@ def drop_dead(model: onnx.ModelProto, weights: Weights, view: GraphView | None =
     if graph.quantization_annotation:
         kept = [item for item in graph.quantization_annotation if item.tensor_name in used | made]
         replace(graph.quantization_annotation, kept)
+    return len(alive) < len(view.nodes) or not used.issuperset(view.initializers)
 
 
 class _Folding:

@@ -4,9 +4,9 @@
     .venv/bin/python tools/bench/fuse.py [--quick] [--rounds N] [--folder DIR]
 
 Every job runs in a fresh process that imports its libraries first; then its CPU time and its peak memory
-count. The jobs take turns, so that a busy machine disturbs all alike. graftonnx loads, matches, splices, proves
-(but for the runs in ONNX Runtime) and saves; the others join two graphs side by side, which is less. Peers
-that are not installed are left out; a peer that fails says so.
+count. The jobs take turns, so that a busy machine disturbs all alike. graftonnx loads, matches, splices,
+proves (but for the runs in ONNX Runtime) and saves; the others join two graphs side by side, which is less.
+Peers that are not installed are left out; a peer that fails says so.
 """
 
 from __future__ import annotations

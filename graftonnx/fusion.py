@@ -18,7 +18,7 @@ from graftonnx.calibration import Calibration
 from graftonnx.costs import parameters
 from graftonnx.errors import GraftError, PlanError
 from graftonnx.graph import GraphView
-from graftonnx.heads import HeadDesign, OwnHead, feature_width, handing_over, read_head
+from graftonnx.heads import JOINED, HeadDesign, OwnHead, feature_width, handing_over, read_head
 from graftonnx.hooks import Hook, run_hook
 from graftonnx.matching import DEFAULT_SKIPS, fused_size, match, planned
 from graftonnx.metadata import (
@@ -33,8 +33,8 @@ from graftonnx.metadata import (
 from graftonnx.model import Network
 from graftonnx.plan import Plan
 from graftonnx.preprocessing import check_preprocess
-from graftonnx.spine import find_head
-from graftonnx.splice import INPUT, named_skips, shared_shape, splice
+from graftonnx.spine import Head, find_head
+from graftonnx.splice import INPUT, OUTPUT, named_skips, shared_shape, splice
 from graftonnx.taps import trunk
 from graftonnx.weights import Weights, set_elements
 
@@ -133,7 +133,10 @@ def fuse(
         head=design.record,
     )
     write_metadata(skeleton, metadata)
-    head, _, _ = find_head(GraphView(skeleton.graph), INPUT)
+    if own is None and hook is None:
+        head = Head(OUTPUT, classes, JOINED)
+    else:
+        head, _, _ = find_head(GraphView(skeleton.graph), INPUT)
     fused = Network(
         name="fused.onnx",
         skeleton=skeleton,

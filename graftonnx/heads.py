@@ -41,6 +41,9 @@ from graftonnx.shapes import spelled
 from graftonnx.spine import final_softmax, unflattened
 from graftonnx.weights import Weights, read, whole
 
+JOINED = "head/features"
+"""The value z that the branches' features are joined to."""
+
 FILE_PREFIX = "head/file/"
 """In front of the names of a user's own head; branches have one letter, so nothing of ours is called so."""
 
@@ -234,7 +237,7 @@ def _joined(
     vectors: Sequence[Vector], design: HeadDesign, rng: np.random.Generator
 ) -> tuple[list[gs.Node], gs.Variable, int]:
     """Join the branches' vectors; return the nodes, the variable z, and its width."""
-    joined = gs.Variable("head/features", np.float32)
+    joined = gs.Variable(JOINED, np.float32)
     if design.kind == "concat":
         variables = [vector.variable for vector in vectors]
         concat = gs.Node("Concat", "head/concat", {"axis": 1}, variables, [joined])
@@ -327,7 +330,7 @@ def _inlined(own: OwnHead, vectors: Sequence[Vector], classes: int, logits: gs.V
     nodes: list[gs.Node] = []
     sources = [vector.variable for vector in vectors]
     if len(graph.inputs) < len(sources):
-        joined = gs.Variable("head/features", np.float32)
+        joined = gs.Variable(JOINED, np.float32)
         nodes.append(gs.Node("Concat", "head/concat", {"axis": 1}, sources, [joined]))
         sources = [joined]
     for source, variable in zip(sources, graph.inputs, strict=True):

@@ -85,12 +85,16 @@ def find_layouts(model: onnx.ModelProto, view: GraphView, source: str) -> dict[s
         source: The image input, [N, C, *extents].
     """
     dimensions = len(view.shapes[source]) - 2
-    axes = _channel_axes(view, source)
     found: dict[str, Layout] = {}
     grids: dict[int, tuple[int, ...]] = {}
+    known: dict[tuple[Shape, int], Layout | None] = {}
     unsure: list[str] = []
-    for name, axis in axes.items():
-        layout = _layout(view.shapes.get(name) or (), axis, dimensions, grids)
+    for name, axis in _channel_axes(view, source).items():
+        shape = view.shapes.get(name) or ()
+        key = (shape, axis)
+        if key not in known or len(shape) == 3:  # what tokens stand for depends on what came before
+            known[key] = _layout(shape, axis, dimensions, grids)
+        layout = known[key]
         if layout is None:
             continue
         found[name] = layout
@@ -130,22 +134,22 @@ def _arranged(tokens: int, grids: dict[int, tuple[int, ...]]) -> tuple[int, tupl
 def _channel_axes(view: GraphView, source: str) -> dict[str, int]:
     """Return the axis of the channels for every value where it is known, in topological order."""
     axes = {source: 1}
-    for node in view.nodes:
-        axis = _channel_axis(view, node, axes)
+    for node, read, made in zip(view.nodes, view.read, view.made, strict=True):
+        if axes.keys().isdisjoint(read):
+            continue
+        axis = 1 if node.op_type in _CHANNELS_SECOND else _channel_axis(view, node, read, axes)
         if axis is not None:
-            axes.update((name, axis) for name in node.output if name)
+            axes.update((name, axis) for name in made if name)
     return axes
 
 
-def _channel_axis(view: GraphView, node: NodeProto, axes: dict[str, int]) -> int | None:
-    carriers = [name for name in node.input if name in axes]
+def _channel_axis(view: GraphView, node: NodeProto, read: Sequence[str], axes: dict[str, int]) -> int | None:
+    carriers = [name for name in read if name in axes]
     shape = view.shapes.get(node.output[0])
-    if not carriers or shape is None:
+    if shape is None:
         return None
     carrier = max(carriers, key=lambda name: len(view.shapes.get(name) or ()))
     axis, before = axes[carrier], view.shapes.get(carrier) or ()
-    if node.op_type in _CHANNELS_SECOND:
-        return 1
     if node.op_type in _CHANNELS_AT_THE_END:
         return len(shape) - 1
     if node.op_type in ("Unsqueeze", "Squeeze"):

@@ -130,19 +130,7 @@ def match(
 
 def candidates(network: Network) -> list[Tap]:
     """Return the taps of a network that take part in a matching, in order: all, or `MOST_TAPS` of them."""
-    taps = find_taps(network)
-    if len(taps) <= MOST_TAPS:
-        return taps
-    kept = _spread([index for index, tap in enumerate(taps) if tap.spine], MOST_TAPS)
-    kept += _spread([index for index, tap in enumerate(taps) if not tap.spine], MOST_TAPS - len(kept))
-    return [taps[index] for index in sorted(kept)]
-
-
-def _spread(indices: list[int], most: int) -> list[int]:
-    """Return at most `most` of these, evenly spread."""
-    if len(indices) <= most:
-        return indices
-    return [indices[place * len(indices) // most] for place in range(most)]
+    return find_taps(network, MOST_TAPS)
 
 
 def planned(network: Network) -> PlannedParent:

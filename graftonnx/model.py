@@ -98,6 +98,9 @@ class Network:
     notes: tuple[str, ...] = ()
     path: Path | None = None
     _views: list[tuple[onnx.ModelProto, GraphView]] = field(default_factory=list, repr=False, compare=False)
+    _layouts: list[tuple[GraphView, dict[str, Layout]]] = field(
+        default_factory=list, repr=False, compare=False
+    )
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -134,10 +137,14 @@ class Network:
         """The values on every path from the input to the output, or to the feature where the head is cut."""
         return find_spine(self.view, self.input, self.head.output if self.complete else self.head.feature)
 
-    @cached_property
+    @property
     def layouts(self) -> dict[str, Layout]:
-        """Where channels and positions lie, in every value that holds features on a grid."""
-        return find_layouts(self.skeleton, self.view, self.input)
+        """Where channels and positions lie, in every value that holds features on a grid; made once, too."""
+        for view, layouts in self._layouts:
+            if view is self.view:
+                return layouts
+        self._layouts.append((self.view, find_layouts(self.skeleton, self.view, self.input)))
+        return self._layouts[-1][1]
 
 
 @collector.paused()

@@ -222,23 +222,45 @@ def _tap_layout(branches: Mapping[str, Branch], tap: str, where: str) -> Layout:
 
 def _check_acyclic(views: Mapping[str, GraphView], plan: Plan) -> None:
     """Refuse the first skip whose target can already reach its source."""
-    onward: dict[str, set[str]] = defaultdict(set)
-    for skip in plan.skips:
-        reached = set()
-        queue = [skip.target]
+    reached = {letter: _reached(view, plan) for letter, view in views.items()}
+    onward: dict[int, list[int]] = {}
+    for index, skip in enumerate(plan.skips):
+        for other in range(index + 1):
+            for first, second in ((index, other), (other, index)):
+                source = plan.skips[second].source
+                if reached[source.split("/")[0]].get(source, 0) >> first & 1:
+                    onward.setdefault(first, []).append(second)
+        seen: set[int] = set()
+        queue = list(onward.get(index, ()))
         while queue:
-            tap = queue.pop()
-            for node in views[tap.split("/")[0]].consumers[tap]:
-                for name in node.output:
-                    if name and name not in reached:
-                        reached.add(name)
-                        queue += [name, *onward[name]]
-        if skip.source in reached:
+            place = queue.pop()
+            if place not in seen:
+                seen.add(place)
+                queue += onward.get(place, ())
+        if index in seen:
             raise PlanError(
                 f"skip '{skip.source}' -> '{skip.target}' closes a cycle: what it adds to '{skip.target}' "
                 f"flows back into '{skip.source}'. Remove it, or one of the skips before it."
             )
-        onward[skip.source].add(skip.target)
+
+
+def _reached(view: GraphView, plan: Plan) -> dict[str, int]:
+    """Return for each value of a branch the set of skips, as bits, whose sums flow into it."""
+    added: dict[str, int] = defaultdict(int)
+    for index, skip in enumerate(plan.skips):
+        added[skip.target] |= 1 << index
+    reached: dict[str, int] = {}
+    onward: dict[str, int] = {}
+    for read, made in zip(view.read, view.made, strict=True):
+        into = 0
+        for name in read:
+            into |= onward.get(name, 0)
+        for name in made:
+            if into:
+                reached[name] = into
+            if into or name in added:
+                onward[name] = into | added.get(name, 0)
+    return reached
 
 
 def _skips(

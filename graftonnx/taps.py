@@ -71,42 +71,63 @@ def trunk(network: Network) -> list[NodeProto]:
     return network.view.ancestors(network.head.feature)
 
 
-def find_taps(network: Network) -> list[Tap]:
+def find_taps(network: Network, most: int | None = None) -> list[Tap]:
     """Return the taps of a network, sorted by level and name; the feature itself is not one.
 
     What is added to the feature would reach the head only, where both features meet anyway.
+
+    Args:
+        network: Any network.
+        most: How many at most; of more, those on the spine come first, evenly spread.
     """
-    view = network.view
-    nodes = view.ancestors(network.head.feature)
-    depths = _longest(nodes, WEIGHTED)
+    view, data, layouts = network.view, network.spine.data, network.layouts
+    positions = view.ancestry(network.head.feature)
+    depths, levels = _longest(view, positions, WEIGHTED), _longest(view, positions, None)
     deepest = max(depths.get(network.head.feature, 0), 1)
     spine = frozenset(network.spine.values)
-    inside = {id(node) for node in nodes}
-    layouts = network.layouts
+    inside = {id(view.nodes[position]) for position in positions}
     feature = layouts.get(network.head.feature)
-    taps = []
-    levels = _longest(nodes, frozenset())
-    for node in nodes:
-        name = node.output[0]
+    too_small = {
+        layout: feature is not None and _is_smaller(layout, feature) for layout in {*layouts.values()}
+    }
+    found: list[tuple[int, str, int]] = []
+    for position in positions:
+        name = view.made[position][0]
         layout = layouts.get(name)
-        if layout is None or name not in network.spine.data or name == network.head.feature:
-            continue
-        if feature is not None and _is_smaller(layout, feature):
+        if layout is None or too_small[layout] or not depths[name] or name not in data:
             continue
         readers = [reader for reader in view.consumers[name] if id(reader) in inside]
-        if depths.get(name, 0) and readers and _is_output(view, node, readers, layout):
-            taps.append(
-                Tap(
-                    name=name,
-                    op=node.op_type,
-                    layout=layout,
-                    stride=_stride(network.input_shape[1:], layout.grid),
-                    depth=depths[name] / deepest,
-                    spine=name in spine,
-                    level=levels[name],
-                )
-            )
-    return sorted(taps, key=lambda tap: (tap.level, tap.name))
+        if readers and _is_output(view, view.nodes[position], readers, layout):
+            found.append((levels[name], name, position))
+    found.sort()
+    if most is not None and len(found) > most:
+        found = _selected(found, spine, most)
+    return [
+        Tap(
+            name=name,
+            op=view.nodes[position].op_type,
+            layout=layouts[name],
+            stride=_stride(network.input_shape[1:], layouts[name].grid),
+            depth=depths[name] / deepest,
+            spine=name in spine,
+            level=level,
+        )
+        for level, name, position in found
+    ]
+
+
+def _selected(
+    found: list[tuple[int, str, int]], spine: frozenset[str], most: int
+) -> list[tuple[int, str, int]]:
+    kept = _spread([item for item in found if item[1] in spine], most)
+    return sorted(kept + _spread([item for item in found if item[1] not in spine], most - len(kept)))
+
+
+def _spread(items: list[tuple[int, str, int]], most: int) -> list[tuple[int, str, int]]:
+    """Return at most `most` of these, evenly spread."""
+    if len(items) <= most:
+        return items
+    return [items[place * len(items) // most] for place in range(most)]
 
 
 def _is_smaller(layout: Layout, feature: Layout) -> bool:
@@ -130,13 +151,13 @@ def _is_output(view: GraphView, node: NodeProto, readers: list[NodeProto], layou
     return node.op_type in ("Add", "Sum") and len(addends) >= 2
 
 
-def _longest(nodes: list[NodeProto], counted: frozenset[str]) -> dict[str, int]:
-    """Return, for every value, how many nodes of the `counted` kinds (all, if empty) lead to it at most."""
+def _longest(view: GraphView, positions: list[int], counted: frozenset[str] | None) -> dict[str, int]:
+    """Return, for every value, how many nodes of the `counted` kinds (of all, if None) lead to it at most."""
     longest: dict[str, int] = {}
-    for node in nodes:
-        length = max((longest.get(name, 0) for name in node.input), default=0)
-        length += not counted or node.op_type in counted
-        for name in node.output:
+    for position in positions:
+        length = max([longest.get(name, 0) for name in view.read[position]], default=0)
+        length += counted is None or view.nodes[position].op_type in counted
+        for name in view.made[position]:
             longest[name] = length
     return longest
 

@@ -230,7 +230,8 @@ def resize(network: Network, size: tuple[int, ...]) -> Network:
             model = infer_shapes(model)
         _check_batch(model, network.input, (1, *shape))
     except ModelError as error:
-        raise error.at(f"it cannot run at {_by(size)} {_unit(size)}") from error
+        unit = " pixels" if len(size) == 2 else ""
+        raise error.at(f"it cannot run at {_by(size)}{unit}") from error
     return dataclasses.replace(network, skeleton=model, weights=weights, input_shape=shape, complete=False)
 
 
@@ -264,31 +265,8 @@ def _normalised(
 ) -> Network:
     opset, ir_version, producer = declared_opset(model), model.ir_version, model.producer_name
     metadata = read_metadata(model)
-    use_default_domain(model)
-    model = inline_functions(model)
     notes: list[str] = []
-    ordered = sort_nodes(model.graph.node)
-    if any(node is not other for node, other in zip(ordered, model.graph.node, strict=True)):
-        replace(model.graph.node, ordered)
-        notes.append("nodes brought into topological order")
-    if dequantize:
-        check_valid(model, weights)
-        constants_to_initializers(model, weights)
-        if count := dequantise(model, weights):
-            notes.append(f"dequantised: {count} operators on quantised numbers replaced or dropped")
-    check_float(model)
-    check_operators(model, opset)
-    check_valid(model, weights)
-    constants_to_initializers(model, weights)
-    narrow = fold_narrow(model, weights)
-    if narrow:
-        notes.append(f"{narrow} weights are float32 inside")
-    half = widen(model, weights)
-    if half:
-        notes.append(f"{half} weights are float32 inside")
-    model = convert_opset(model, opset)
-    constants_to_initializers(model, weights)
-    name_nodes(model.graph)
+    model, weight_type = _cleaned(model, weights, opset, notes, dequantize=dequantize)
     image = _image_input(model)
     passed = _drop_passed_outputs(model)
     if to_channels_first(model, image):
@@ -321,10 +299,37 @@ def _normalised(
         producer=" ".join(part for part in (producer, model.producer_version) if part),
         opset=opset,
         ir_version=ir_version,
-        weight_type=half or narrow or "float32",
+        weight_type=weight_type,
         notes=tuple(notes),
         _views=[(model, view)] if unchanged else [],
     )
+
+
+def _cleaned(
+    model: onnx.ModelProto, weights: Weights, opset: int, notes: list[str], *, dequantize: bool
+) -> tuple[onnx.ModelProto, str]:
+    """Return the model with valid float32 operators of one opset, and the type in which its weights were."""
+    use_default_domain(model)
+    model = inline_functions(model)
+    ordered = sort_nodes(model.graph.node)
+    if any(node is not other for node, other in zip(ordered, model.graph.node, strict=True)):
+        replace(model.graph.node, ordered)
+        notes.append("nodes brought into topological order")
+    if dequantize:
+        check_valid(model, weights)
+        constants_to_initializers(model, weights)
+        if count := dequantise(model, weights):
+            notes.append(f"dequantised: {count} operators on quantised numbers replaced or dropped")
+    check_float(model)
+    check_operators(model, opset)
+    check_valid(model, weights)
+    constants_to_initializers(model, weights)
+    found = [kind for kind in (fold_narrow(model, weights), widen(model, weights)) if kind]
+    notes += [f"{kind} weights are float32 inside" for kind in found]
+    model = convert_opset(model, opset)
+    constants_to_initializers(model, weights)
+    name_nodes(model.graph)
+    return model, found[-1] if found else "float32"
 
 
 def check_valid(model: onnx.ModelProto, weights: Weights) -> None:
@@ -427,7 +432,3 @@ def _check_batch(model: onnx.ModelProto, image: str, shape: tuple[int, ...]) -> 
 def _by(size: tuple[int, ...]) -> str:
     """Return extents for people: `224x224`."""
     return "x".join(map(str, size))
-
-
-def _unit(size: tuple[int, ...]) -> str:
-    return {1: "samples", 2: "pixels"}.get(len(size), "frames and pixels")

@@ -233,7 +233,7 @@ def test_a_parent_whose_names_look_like_ours_keeps_its_own_numbers(image: np.nda
     value = net.node("GlobalAveragePool", [value], "head/features")
     value = net.node("Flatten", [value], "flat", axis=1)
     net.node("Gemm", [value, net.weight("head/logits/weight", 4, 8)], "logits", transB=1)
-    parent = from_proto(net.model("logits", ["batch", 4]), "odd.onnx")
+    parent = from_proto(net.model("logits", ["batch", 4]), "odd.onnx", preprocess="imagenet")
     fused = fuse(parent, from_proto(residual_cnn(), "b.onnx"), classes=3)
     mean, std = (np.reshape(v, (1, -1, 1, 1)) for v in (parent.preprocess.mean, parent.preprocess.std))
     found = run(fused.proto, image, "a/image")[0]

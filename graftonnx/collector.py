@@ -11,8 +11,8 @@ from collections.abc import Iterator
 def paused() -> Iterator[None]:
     """Keep the collector from searching; also a decorator.
 
-    Indexing a graph makes many long-lived objects and no cycles; the collector would look at all of them again
-    and again, which takes a third of the time.
+    Indexing a graph makes many long-lived objects and no cycles; the collector would look at all of them
+    again and again, which takes a third of the time.
     """
     enabled = gc.isenabled()
     gc.disable()

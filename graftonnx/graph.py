@@ -13,7 +13,6 @@ from onnx import AttributeProto, GraphProto, NodeProto, numpy_helper
 from graftonnx.errors import ModelError
 from graftonnx.shapes import Shape
 
-
 WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """The standard's operators with graphs inside."""
 

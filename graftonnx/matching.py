@@ -22,6 +22,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from graftonnx import collector
 from graftonnx.costs import macs
 from graftonnx.model import Network
 from graftonnx.plan import Plan, PlannedParent, Projection, Rejection, Skip
@@ -52,6 +53,7 @@ class Candidate:
     score: float
 
 
+@collector.paused()
 def match(a: Network, b: Network, *, max_skips: int = DEFAULT_SKIPS) -> Plan:
     """Plan the exchanges between two networks.
 
@@ -81,9 +83,7 @@ def match(a: Network, b: Network, *, max_skips: int = DEFAULT_SKIPS) -> Plan:
     )
 
 
-def _plan_of_many(
-    a: Network, b: Network, taps_a: list[Tap], taps_b: list[Tap], work: int, most: int
-) -> Plan:
+def _plan_of_many(a: Network, b: Network, taps_a: list[Tap], taps_b: list[Tap], work: int, most: int) -> Plan:
     """Plan as :func:`match` does, without a table of all pairs, and without rejections."""
 
     def rating(one: tuple[Shape3, bool], other: tuple[Shape3, bool]) -> tuple[float, float] | None:

@@ -49,9 +49,7 @@ def check_structure(skeleton: onnx.ModelProto, weights: Weights) -> None:
         raise ModelError(f"the fused graph is not valid ONNX: {reason} Please report this.") from error
 
 
-def check_runs(
-    skeleton: onnx.ModelProto, weights: Weights, names: Mapping[str, str]
-) -> dict[str, Array]:
+def check_runs(skeleton: onnx.ModelProto, weights: Weights, names: Mapping[str, str]) -> dict[str, Array]:
     """Run the fused model in ONNX Runtime, without optimisations, with batch 1 and batch 3.
 
     Args:

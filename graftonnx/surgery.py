@@ -1,7 +1,8 @@
 """Edit a few nodes of large skeletons with onnx-graphsurgeon; all others stay protobuf messages.
 
-Importing and exporting a node with onnx-graphsurgeon costs fifty times as much as copying it. So only a window
-is imported: the nodes that make or read the values that are touched. What is cut out is put back by name.
+Importing and exporting a node with onnx-graphsurgeon costs fifty times as much as copying it. So only a
+window is imported: the nodes that make or read the values that are touched. What is cut out is put back by
+name.
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ _PAGE = 4096
 
 @dataclass(frozen=True)
 class _Encoded:
-    """An initializer as a field of its graph: bytes, elements that are fetched when written, and bytes again."""
+    """An initializer as a field of its graph: bytes, elements fetched when they are written, and bytes."""
 
     before: bytes
     stored: Stored | Made | None

@@ -1,5 +1,7 @@
 """The best non-crossing pairs, compared with the full table."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ def test_few_pairs_give_the_best_sum_of_all(a, b, ratings, most, first):
         scores.FIRST = kept
     best = sum(table[pair] for pair in align(table, most))
     assert len(chosen) <= most
-    assert all(i < k and j < m for (i, j), (k, m) in zip(chosen, chosen[1:], strict=False))
+    assert all(i < k and j < m for (i, j), (k, m) in pairwise(chosen))
     assert abs(sum(table[pair] for pair in chosen) - best) < 1e-9
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from graftonnx.graph import GraphView, attribute, integer, reads, sort_nodes, subgraphs, value_shapes
+from graftonnx.graph import GraphView, attribute, integer, sort_nodes, subgraphs, value_shapes
 from graftonnx.shapes import Shape
 from graftonnx.weights import Weights, add_initializer, array_of
 
@@ -223,4 +223,3 @@ def replace(field: Any, items: Iterable[Any]) -> None:
     copies = list(items)
     del field[:]
     field.extend(copies)
-

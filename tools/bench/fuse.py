@@ -4,9 +4,9 @@
     .venv/bin/python tools/bench/fuse.py [--quick] [--rounds N] [--folder DIR]
 
 Every job runs in a fresh process that imports its libraries first; then its CPU time and its peak memory
-count. The jobs take turns, so that a busy machine disturbs all alike. graftonnx loads, matches, splices, proves
-(but for the runs in ONNX Runtime) and saves; the others join two graphs side by side, which is less. Peers
-that are not installed are left out; a peer that fails says so.
+count. The jobs take turns, so that a busy machine disturbs all alike. graftonnx loads, matches, splices,
+proves (but for the runs in ONNX Runtime) and saves; the others join two graphs side by side, which is less.
+Peers that are not installed are left out; a peer that fails says so.
 """
 
 from __future__ import annotations
@@ -251,7 +251,9 @@ def by_nodes(folder: Path, jobs: list[str], sizes: tuple[int, ...], rounds: int)
         if costs["graftonnx"]:
             spent.append((size, statistics.median(cost.cpu for cost in costs["graftonnx"])))
     (first, least), (last, most) = spent[0], spent[-1]
-    print(f"\ngraftonnx: time grows with nodes to the {math.log(most / least) / math.log(last / first):.2f}\n")
+    print(
+        f"\ngraftonnx: time grows with nodes to the {math.log(most / least) / math.log(last / first):.2f}\n"
+    )
 
 
 def by_size(folder: Path, jobs: list[str], size: int, *, external: bool) -> None:
@@ -270,7 +272,10 @@ def by_size(folder: Path, jobs: list[str], size: int, *, external: bool) -> None
         (cost,) = costs
         share = cost.peak / (2 * size)
         megabytes = cost.peak / 1e6
-        print(f"| {name} | {cost.cpu:.1f} s | {cost.wall:.1f} s | {megabytes:,.0f} MB | {share:.2f}x |", flush=True)
+        print(
+            f"| {name} | {cost.cpu:.1f} s | {cost.wall:.1f} s | {megabytes:,.0f} MB | {share:.2f}x |",
+            flush=True,
+        )
     print()
     for path in folder.iterdir():
         path.unlink()

@@ -2,9 +2,9 @@
 
 A score falls with the distance of two depths, and depends otherwise only on the kinds of its two taps: their
 shapes, and whether they end blocks. So all pairs that score at least t are found by bisection in each pair of
-kinds. Among them alone, the best plan of at most K pairs is computed; it is the best of all plans if it scores
-at least t + (K - 1) * (the highest score of any pair), which is the most that a plan with a pair below t can
-reach. Otherwise t is lowered, until that holds or no pair is left out.
+kinds. Among them alone, the best plan of at most K pairs is computed; it is the best of all plans if it
+scores at least t + (K - 1) * (the highest score of any pair): no plan with a pair below t can reach more.
+Otherwise t is lowered, until that holds or no pair is left out.
 """
 
 from __future__ import annotations

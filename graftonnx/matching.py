@@ -26,6 +26,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from graftonnx import collector
 from graftonnx.alignment import Budget, Scores, align_within
 from graftonnx.costs import macs
 from graftonnx.errors import PlanError
@@ -71,6 +72,7 @@ class Pairs:
     projections: Sequence[tuple[Projection, Projection] | str]
 
 
+@collector.paused()
 def match(
     *parents: Network,
     max_skips: int = DEFAULT_SKIPS,

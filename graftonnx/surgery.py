@@ -11,14 +11,17 @@ from collections.abc import Iterable, Sequence
 
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from graftonnx.graph import GraphView, reads, sort_nodes, topological_order
 from graftonnx.normalise.constants import replace
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.normalise.opset import IR_VERSION, OPSET
-from graftonnx.weights import Weights, split
+from graftonnx.tensors import Made
+from graftonnx.weights import Weights
+from graftonnx.wire import INLINE_BYTES
 
 G_LOGGER.severity = G_LOGGER.CRITICAL  # it prints to stdout, which belongs to our results
 
@@ -73,8 +76,9 @@ class Window:
         """
         made = {tensor.name for node in added for tensor in node.outputs}
         outside = [variable for variable in self._outside if variable.name not in made]
+        weights = _taken_out(added)
         graph = gs.Graph([*self.nodes, *added], [*inputs, *outside], list(outputs), opset=OPSET)
-        piece, weights = split(gs.export_onnx(graph, ir_version=IR_VERSION))
+        piece = gs.export_onnx(graph, ir_version=IR_VERSION)
         replace(piece.graph.node, sort_nodes(piece.graph.node))
         piece = infer_shapes(piece)
         return self._joined(piece.graph, inputs), weights
@@ -127,6 +131,17 @@ class Window:
     def _new(piece: GraphProto, known: set[str]) -> list[ValueInfoProto]:
         """Return what shape inference found out about values outside of `known`."""
         return [value for value in (*piece.input, *piece.value_info) if value.name not in known]
+
+
+def _taken_out(nodes: Iterable[gs.Node]) -> Weights:
+    """Put stubs in the place of the large constants that nodes read, and return what was there."""
+    weights: Weights = {}
+    for tensor in (tensor for node in nodes for tensor in node.inputs):
+        if isinstance(tensor, gs.Constant) and tensor.values.nbytes > INLINE_BYTES:
+            weights[tensor.name] = made = Made(tensor.values)
+            stub = TensorProto(name=tensor.name, data_type=made.data_type, dims=made.dims)
+            tensor.values = LazyValues(stub)
+    return weights
 
 
 def _key(outputs: Iterable[str]) -> str:

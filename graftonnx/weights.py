@@ -19,7 +19,7 @@ from onnx import ModelProto, StringStringEntryProto, TensorProto, numpy_helper
 from graftonnx import wire
 from graftonnx.errors import ModelError
 from graftonnx.graph import is_stub
-from graftonnx.tensors import Array, Held, SourceFile, Stored, Tensor, encoded_size
+from graftonnx.tensors import Array, Held, Made, SourceFile, Stored, Tensor, encoded_size
 from graftonnx.wire import INLINE_BYTES
 
 PROTOBUF_LIMIT = 2**31 - 2**20
@@ -283,7 +283,7 @@ def write_external(model: ModelProto, weights: Weights, path: Path, data: Path, 
                 continue
             start = -target.tell() % _PAGE + target.tell()
             target.seek(start)
-            if isinstance(elements, Stored):
+            if isinstance(elements, (Stored, Made)):
                 elements.copy_to(target)
             else:
                 wire.write_all(target, np.ascontiguousarray(elements.array()).tobytes())
@@ -303,10 +303,10 @@ _PAGE = 4096
 
 @dataclass(frozen=True)
 class _Encoded:
-    """An initializer as a field of its graph: bytes, elements that lie in a file, and bytes again."""
+    """An initializer as a field of its graph: bytes, elements fetched when they are written, and bytes."""
 
     before: bytes
-    stored: Stored | None
+    stored: Stored | Made | None
     after: bytes
 
     @property
@@ -316,7 +316,7 @@ class _Encoded:
 
 
 def _encoded(stub: TensorProto, elements: Tensor | None) -> _Encoded:
-    if not isinstance(elements, Stored):
+    if not isinstance(elements, (Stored, Made)):
         tensor = stub
         if elements is not None:
             tensor = TensorProto()

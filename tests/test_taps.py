@@ -88,3 +88,16 @@ def test_real_networks_have_their_taps_and_feature(
     assert network.head.feature == feature
     assert network.view.shapes[feature][1] == channels
     assert len(find_taps(network)) == taps
+
+
+def test_of_many_taps_those_on_the_spine_come_first_evenly_spread() -> None:
+    network = from_proto(residual_cnn(depth=6), "net")
+    spine = [tap.name for tap in find_taps(network) if tap.spine]
+    others = [tap.name for tap in find_taps(network) if not tap.spine]
+    assert len(spine) == len(others) == 6
+    few = [tap.name for tap in find_taps(network, 3)]
+    assert few == [spine[0], spine[2], spine[4]]
+    most = [tap.name for tap in find_taps(network, 8)]
+    assert set(most) == {*spine, others[0], others[3]}
+    assert [tap for tap in find_taps(network) if tap.name in most] == find_taps(network, 8)
+    assert find_taps(network, 12) == find_taps(network)

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from builders import Builder, plain_cnn, residual_cnn, saved
 from click.testing import CliRunner, Result
+from onnx import numpy_helper
+from PIL import Image
 
 from graftonnx.cli import graftonnx
 from graftonnx.metadata import read_metadata
@@ -320,3 +323,43 @@ def test_the_help_of_every_command_imports_neither_torch_nor_onnxruntime(name: s
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_budget_is_a_share_or_a_number(work: Path) -> None:
+    def skips(*options: str) -> int:
+        result = call("match", "a.onnx", "b.onnx", "--json", *options)
+        assert result.exit_code == 0, result.output
+        return len(json.loads(result.stdout)["skips"])
+
+    assert skips() > skips("--max-params", "+400") > 0
+    assert skips("--max-flops", "100%") == skips("--max-params", "1M") == skips()
+    assert skips("--max-flops", "0") == skips("--max-params", "0%") == 0
+    assert skips("--policy", "exact") < skips("--policy", "all")
+
+
+def test_images_rank_pairs_and_fit_projections(work: Path) -> None:
+    rng = np.random.default_rng(0)
+    (work / "images" / "cat").mkdir(parents=True)
+    for index in range(33):
+        pixels = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+        Image.fromarray(pixels).resize((20, 20)).save(work / "images" / "cat" / f"{index}.png")
+    options = ("--calibrate", "images", "--skip-init", "lsq")
+    result = call("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--classes", "3", *options)
+    assert result.exit_code == 0, result.output
+    assert "calibrating on 32 images of images" in result.stderr
+    tensors = {t.name: numpy_helper.to_array(t) for t in onnx.load("f.onnx").graph.initializer}
+    weights = [array for name, array in tensors.items() if name.startswith("skips/")]
+    assert weights
+    assert all(np.abs(array).max() > 0 for array in weights)
+    plan = json.loads(call("match", "a.onnx", "b.onnx", "--calibrate", "images", "--json", "-q").stdout)
+    other = json.loads(call("match", "a.onnx", "b.onnx", "--json").stdout)
+    assert [skip["score"] for skip in plan["skips"]] != [skip["score"] for skip in other["skips"]]
+
+
+def test_three_parents_fuse_and_a_plan_of_theirs_is_replayed(work: Path) -> None:
+    assert call("match", "a.onnx", "b.onnx", "a.onnx", "-o", "plan.yaml").exit_code == 0
+    for name in ("one.onnx", "two.onnx"):
+        result = call("fuse", "a.onnx", "b.onnx", "a.onnx", "-o", name, "--plan", "plan.yaml")
+        assert result.exit_code == 0, result.output
+    assert (work / "one.onnx").read_bytes() == (work / "two.onnx").read_bytes()
+    assert "branch c equals a.onnx bit for bit" in " ".join(result.stdout.split())

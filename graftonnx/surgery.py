@@ -19,6 +19,7 @@ from graftonnx.graph import GraphView, reads, sort_nodes, topological_order
 from graftonnx.normalise.constants import replace
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.normalise.opset import IR_VERSION, OPSET
+from graftonnx.remarks import copy_remarks
 from graftonnx.tensors import Made
 from graftonnx.weights import Weights
 from graftonnx.wire import INLINE_BYTES
@@ -81,6 +82,10 @@ class Window:
         piece = gs.export_onnx(graph, ir_version=IR_VERSION)
         replace(piece.graph.node, sort_nodes(piece.graph.node))
         piece = infer_shapes(piece)
+        for node in piece.graph.node:
+            source = self._near.get(_key(node.output))
+            if source is not None:
+                copy_remarks(source, node)
         return self._joined(piece.graph, inputs), weights
 
     def _cut_out(self) -> ModelProto:

@@ -90,8 +90,8 @@ class Calibration:
     def projections(self, plan: Plan) -> dict[Skip, Floats]:
         """Fit the projection of every skip to its target: the weight [C', C] of least squares.
 
-        What a Conv with a window would see is averaged over the window, and a map that is resized is compared
-        on the smaller grid.
+        What a Conv with a window would see is averaged over the window, and maps of other extents are
+        compared on the smaller one of each.
 
         Args:
             plan: The skips; their taps exist.
@@ -132,8 +132,13 @@ def read_images(folder: Path, size: tuple[int, ...]) -> images.Pixels:
         size: Height and width, in pixels.
 
     Raises:
-        DataError: If there are too few, or one cannot be read.
+        DataError: If there are too few, one cannot be read, or the networks do not take images.
     """
+    if len(size) != 2:
+        raise DataError(
+            f"cannot calibrate with '{folder}': the networks take signals of {len(size)} extents, and images "
+            "have height and width. Leave out --calibrate."
+        )
     if not folder.is_dir():
         raise DataError(f"cannot read images from '{folder}': there is no such folder.")
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.EXTENSIONS and p.is_file())
@@ -200,7 +205,7 @@ class _Fit:
 
     def __init__(self, source: Layout, target: Layout) -> None:
         self._layouts = source, target
-        self._grid = min(source.grid, target.grid, key=np.prod)
+        self._grid = tuple(min(extents) for extents in zip(source.grid, target.grid, strict=True))
         self._inner = np.zeros((source.channels, source.channels))
         self._outer = np.zeros((source.channels, target.channels))
 

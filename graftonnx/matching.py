@@ -21,7 +21,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,12 +97,16 @@ def match(
 
     Raises:
         PlanError: If the parents do not take the same kind of input.
-        ValueError: If there are fewer than two parents, or a limit is negative.
+        ValueError: If there are fewer than two parents, a limit is negative, or there is no such policy.
     """
     if not 2 <= len(parents) <= len(ascii_lowercase):
         raise ValueError(f"{len(parents)} parents given; 2 to {len(ascii_lowercase)} can be matched")
-    if max_skips < 0:
-        raise ValueError(f"max_skips (={max_skips}) must be 0 or more")
+    limits = {"max_skips": max_skips, "max_macs": max_macs, "max_parameters": max_parameters}
+    for name, limit in limits.items():
+        if limit is not None and not limit >= 0:
+            raise ValueError(f"{name} (={limit}) must be 0 or more")
+    if policy not in get_args(Policy):
+        raise ValueError(f"policy (={policy!r}) is not one of {', '.join(map(repr, get_args(Policy)))}")
     branches = dict(zip(ascii_lowercase, parents, strict=False))
     size = fused_size(parents)
     taps = {branch: candidates(network) for branch, network in branches.items()}

@@ -19,6 +19,7 @@ from graftonnx.errors import ModelError, ParityError
 from graftonnx.model import Network
 from graftonnx.normalise.constants import replace
 from graftonnx.normalise.names import name_nodes
+from graftonnx.normalise.quantization import first_quantised
 from graftonnx.runtime import open_session, with_outputs
 from graftonnx.weights import Weights, read, without_stubs
 
@@ -26,8 +27,10 @@ BATCHES = (1, 3)
 ROW_TOLERANCE = 1e-3
 """Relative to the largest output: another batch size may take another kernel, which sums in another order."""
 
-FILE_TOLERANCE = {onnx.TensorProto.FLOAT: 1e-4, onnx.TensorProto.FLOAT16: 2e-2}
-"""By the file's number format: kernels of another opset sum in another order, halves round at every step."""
+INPUTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+HALVES = ("float16", "bfloat16")
+FILE_TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-2
+"""Kernels of another opset sum in another order; a file with halves rounds at every step."""
 
 Array = NDArray[Any]
 
@@ -128,7 +131,8 @@ def compare_with_file(parent: Network, image: Array, feature: Array) -> float | 
 
     Returns:
         The largest difference as a share of the largest number; None if the file cannot be asked: it runs at
-        another size, has no value of the feature's name, or is too new for ONNX Runtime.
+        another size, has no value of the feature's name, rounds to quantised numbers, or is too new for ONNX
+        Runtime.
 
     Raises:
         ParityError: If they differ by more than another kernel explains.
@@ -137,11 +141,13 @@ def compare_with_file(parent: Network, image: Array, feature: Array) -> float | 
     if parent.path is None or not parent.complete:
         return None
     model, weights = read(parent.path)
+    if first_quantised(model) is not None:
+        return None
     name_nodes(model.graph)
     element = next(
         value for value in model.graph.input if value.name == parent.input
     ).type.tensor_type.elem_type
-    if element not in FILE_TOLERANCE or not any(wanted in node.output for node in model.graph.node):
+    if element not in INPUTS or not any(wanted in node.output for node in model.graph.node):
         return None
     try:
         session = open_session(
@@ -157,7 +163,7 @@ def compare_with_file(parent: Network, image: Array, feature: Array) -> float | 
     if expected.shape != feature.shape:
         return None
     difference = float(np.abs(expected - feature).max() / max(float(np.abs(expected).max()), 1e-30))
-    if not difference <= FILE_TOLERANCE[element]:
+    if not difference <= (HALF_TOLERANCE if parent.weight_type in HALVES else FILE_TOLERANCE):
         raise ParityError(
             f"'{parent.name}' gives another '{wanted}' as it was loaded than as a file: they differ by "
             f"{difference:.1e} of the largest number. Please report this."

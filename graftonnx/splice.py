@@ -166,8 +166,13 @@ def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Layout]:
 
 def _check_projection(skip: Skip, source: Layout, target: Layout, where: str) -> None:
     projection = skip.projection
-    if projection.kind == "resize" and {*projection.kernel, *projection.stride} != {1}:
-        raise PlanError(f"{where}: a resize projection has kernel [1, 1] and stride [1, 1].")
+    if projection.kind != "conv" and (
+        {*projection.kernel, *projection.stride} != {1} or any(projection.pads)
+    ):
+        raise PlanError(
+            f"{where}: a projection of kind '{projection.kind}' has a kernel and a stride of ones, and pads "
+            "of zeros. Correct them, or make its kind 'conv'."
+        )
     dimensions = {len(source.grid), len(target.grid), len(projection.kernel)}
     if len(dimensions) > 1:
         raise PlanError(

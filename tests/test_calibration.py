@@ -14,6 +14,7 @@ from PIL import Image
 from graftonnx.calibration import LEAST_IMAGES, Calibration, read_images
 from graftonnx.errors import DataError
 from graftonnx.fusion import LSQ_SHARE, fuse
+from graftonnx.graph import sort_nodes
 from graftonnx.images import Pixels, to_input
 from graftonnx.matching import candidates, match
 from graftonnx.model import Network, from_proto
@@ -128,3 +129,38 @@ def test_images_are_read_from_all_folders_below(tmp_path: Path) -> None:
         read_images(tmp_path / "x", (6, 4))
     with pytest.raises(DataError, match=r"'.*absent': there is no such folder\."):
         read_images(tmp_path / "absent", (6, 4))
+
+
+def test_images_cannot_calibrate_networks_for_sound(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the networks take signals of 1 extents, and images have height"):
+        read_images(tmp_path, (24,))
+
+
+def test_maps_that_are_wider_and_lower_are_compared_on_the_smaller_grid(pixels: Pixels) -> None:
+    wide, high = plain_cnn((8, 8)), plain_cnn((8, 8))
+    for model, strides in ((wide, [2, 1]), (high, [1, 2])):
+        conv = next(node for node in model.graph.node if node.name == "node_r1.conv")
+        next(item for item in conv.attribute if item.name == "strides").ints[:] = strides
+    parents = {"a": network(after(wide)), "b": network(after(high), "b")}
+    plan = match(*parents.values(), policy="all")
+    shapes = {skip: weight.shape for skip, weight in Calibration(parents, pixels).projections(plan).items()}
+    assert any(skip.projection.kind == "resize" for skip in shapes)
+    assert set(shapes.values()) == {(8, 8)}
+
+
+def after(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Put another block behind the last one, so that this is a tap."""
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((8, 8, 1, 1), np.float32), "more"))
+    pool = next(node for node in model.graph.node if node.op_type == "GlobalAveragePool")
+    pool.input[0] = "last"
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("Conv", ["r1", "more"], ["last.conv"], name="last.conv"),
+            onnx.helper.make_node("Relu", ["last.conv"], ["last"], name="last"),
+        ]
+    )
+    nodes = sort_nodes(model.graph.node)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    return model

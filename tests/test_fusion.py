@@ -251,6 +251,15 @@ def test_a_plan_with_a_cycle_is_refused_naming_the_skip(a: Network) -> None:
         fuse(a, other, classes=5, plan=plan)
 
 
+@pytest.mark.parametrize("kind", ["equal", "resize"])
+def test_a_window_that_its_projection_does_not_use_is_refused(a: Network, kind: str) -> None:
+    other = from_proto(residual_cnn(depth=3, seed=1), "b.onnx")
+    skip = Skip(source="b/s0", target="a/s0", projection=Projection(kind=kind, kernel=(3, 3)))
+    plan = match(a, other, max_skips=0).model_copy(update={"skips": (skip,)})
+    with pytest.raises(PlanError, match=rf"a projection of kind '{kind}' has a kernel and a stride of ones"):
+        fuse(a, other, classes=5, plan=plan)
+
+
 def test_a_plan_for_other_sizes_is_refused(a: Network, b: Network) -> None:
     plan = match(a, b)
     with pytest.raises(PlanError, match=r"the plan runs parent 'a' at 16x16, but .* loaded at 24x24"):

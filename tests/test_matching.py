@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from builders import fire_cnn, grid_cnn, plain_cnn, residual_cnn
 from hypothesis import given, settings
@@ -175,3 +177,19 @@ def test_networks_for_other_kinds_of_data_are_refused() -> None:
     sound, image = from_proto(grid_cnn((24,)), "sound"), from_proto(plain_cnn(), "image")
     with pytest.raises(PlanError, match=r"^'sound' takes \[2, 24\] and 'image' \[3, 16, 16\]"):
         match(sound, image)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"max_skips": -1}, r"max_skips \(=-1\) must be 0 or more"),
+        ({"max_macs": -1.0}, r"max_macs \(=-1.0\) must be 0 or more"),
+        ({"max_parameters": float("nan")}, r"max_parameters \(=nan\) must be 0 or more"),
+        ({"policy": "most"}, r"policy \(='most'\) is not one of 'exact', 'near', 'all'"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(
+    twins: tuple[Network, Network], arguments: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        match(*twins, **arguments)

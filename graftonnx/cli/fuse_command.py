@@ -91,7 +91,7 @@ if TYPE_CHECKING:
     help="Use your own head: one input [N, C] for each branch, in order, or one with all of them side by "
     "side; one output [N, classes].",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="For the new weights.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For the new weights.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @force_option
 @json_option
@@ -135,6 +135,8 @@ def command(
         )
     if skip_init == "lsq" and calibrate is None:
         raise click.UsageError("--skip-init lsq needs images: pass --calibrate DIR.")
+    if len(paths) == 1:
+        _check_excluded("A alone", "one network exchanges nothing", (*LIMITS, "calibrate"))
     if head_file is not None:
         _check_excluded("--head-file", "your own head decides", ("heads", "hidden", "dropout"))
     if output is None and not dry_run:
@@ -192,6 +194,8 @@ def _loaded(
         networks = load_parents(paths, [input_size] * len(paths), conventions, dequantize=dequantize)
         return networks, None
     _check_excluded("--plan", "the plan says it", ("input_size", *LIMITS))
+    if click.get_current_context().params["skip_init"] != "lsq":
+        _check_excluded("--plan", "without --skip-init lsq it does nothing", ("calibrate",))
     plan = read_plan(plan_file)
     if len(plan.parents) != len(paths):
         raise PlanError(f"plan '{plan_file}' is for {len(plan.parents)} parents, {len(paths)} are given.")

@@ -13,7 +13,7 @@ from graftonnx.errors import GraftError
 COMMANDS = {
     "inspect": "Show what is in a network: input, output, cost and taps.",
     "check": "Compare a network in PyTorch with ONNX Runtime, or with another file.",
-    "match": "Plan the exchanges between two networks.",
+    "match": "Plan the exchanges between networks.",
     "fuse": "Join networks into one trainable ONNX file.",
     "train": "Fine-tune a fused network on a folder of images.",
     "export": "Write the deployable file of a trained network.",
@@ -75,4 +75,4 @@ def fail(message: str) -> NoReturn:
 @click.version_option(package_name="graftonnx")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def graftonnx(debug: bool) -> None:
-    """Fuse two pretrained ONNX networks, fine-tune them as one, deploy one ONNX file."""
+    """Fuse pretrained ONNX networks, fine-tune them as one, deploy one ONNX file."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LARGEST = 1 << 15
+"""Height and width of an image in pixels."""
+
 _PREPROCESS = re.compile(r"([a-z])=(.+)")
 
 
@@ -34,8 +37,8 @@ class ImageSize(click.ParamType[tuple[int, int]]):
         if found is None:
             self.fail(f"{value!r} is not a size; give N, or HEIGHTxWIDTH.", param, ctx)
         size = int(found[1]), int(found[2] or found[1])
-        if min(size) < 1:
-            self.fail(f"{value!r} is not a size; both sides must be at least 1 pixel.", param, ctx)
+        if not 1 <= min(size) <= max(size) <= LARGEST:
+            self.fail(f"{value!r} is not a size; both sides must be 1 to {LARGEST} pixels.", param, ctx)
         return size
 
 

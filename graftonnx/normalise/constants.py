@@ -47,8 +47,13 @@ def constants_to_initializers(model: onnx.ModelProto, weights: Weights) -> None:
     del graph.sparse_initializer[:]
 
 
-def fold(model: onnx.ModelProto, weights: Weights) -> int:
+def fold(model: onnx.ModelProto, weights: Weights, kinds: frozenset[str] | None = None) -> int:
     """Compute every node whose inputs are constant, in place, then drop what nobody reads.
+
+    Args:
+        model: A skeleton at the opset inside; at any other if `kinds` mean the same there.
+        weights: Its large tensors.
+        kinds: The operators that are computed; all of them if None.
 
     Returns:
         The number of nodes that went away.
@@ -58,7 +63,11 @@ def fold(model: onnx.ModelProto, weights: Weights) -> int:
         return 0
     before = len(graph.node)
     folding = _Folding(model, weights)
-    kept = [node for node in sort_nodes(graph.node) if not folding.take(node)]
+    kept = [
+        node
+        for node in sort_nodes(graph.node)
+        if (kinds is not None and node.op_type not in kinds) or not folding.take(node)
+    ]
     if len(kept) == before:
         return 0
     replace(graph.node, kept)

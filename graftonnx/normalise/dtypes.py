@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from graftonnx.graph import subgraphs
 from graftonnx.normalise.constants import fold
 from graftonnx.remarks import copy_remarks
 from graftonnx.tensors import Held
@@ -41,8 +42,13 @@ def widen(model: onnx.ModelProto, weights: Weights) -> str | None:
     Returns:
         The name of the type that was found (`float16` or `bfloat16`); None if there was nothing to do.
     """
+    found = _widen(model.graph, weights)
+    return TensorProto.DataType.Name(min(found)).lower() if found else None
+
+
+def _widen(graph: onnx.GraphProto, weights: Weights) -> set[int]:
+    """Widen a graph and the graphs inside it, whose tensors are whole; return the types that were found."""
     found: set[int] = set()
-    graph = model.graph
     for value in (*graph.input, *graph.output, *graph.value_info):
         kind = value.type.tensor_type
         if kind.elem_type in HALF:
@@ -67,4 +73,6 @@ def widen(model: onnx.ModelProto, weights: Weights) -> str | None:
                 found.add(item.t.data_type)
                 array = numpy_helper.to_array(item.t).astype(np.float32)
                 item.t.CopyFrom(numpy_helper.from_array(array, item.t.name))
-    return TensorProto.DataType.Name(min(found)).lower() if found else None
+        for body in subgraphs(node):
+            found |= _widen(body, {})
+    return found

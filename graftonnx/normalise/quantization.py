@@ -19,6 +19,7 @@ from onnx import NodeProto
 from graftonnx.errors import ModelError, UnsupportedOpError
 from graftonnx.graph import GraphView, integer
 from graftonnx.normalise.constants import drop_dead, fold, replace
+from graftonnx.normalise.opset import DEFAULT_DOMAINS
 from graftonnx.remarks import copy_remarks
 from graftonnx.tensors import Array
 from graftonnx.weights import Weights, add_initializer, array_of
@@ -56,6 +57,9 @@ MOVING = frozenset(
 )
 """Operators that work on quantised numbers as on others, since they only choose and move them."""
 
+FOLDED = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast", "Identity", "Reshape", "Transpose"})
+"""What makes constant numbers and scales, and means the same in every opset."""
+
 NOT_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp"})
 KEEPING = MOVING | {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "Add", "Mul"}
 """Operators that make nothing negative of what is not."""
@@ -69,12 +73,18 @@ def check_float(model: onnx.ModelProto) -> None:
     Raises:
         UnsupportedOpError: Naming the first such node.
     """
-    for node in model.graph.node:
-        if node.op_type in QUANTISED and node.domain in ("", MICROSOFT):
-            raise UnsupportedOpError(
-                f"it is quantised: node '{node.name or node.output[0]}' is operator '{node.op_type}', whose "
-                "rounding cannot be trained. Give the network from before quantisation, or pass --dequantize."
-            )
+    node = first_quantised(model)
+    if node is not None:
+        raise UnsupportedOpError(
+            f"it is quantised: node '{node.name or node.output[0]}' is operator '{node.op_type}', whose "
+            "rounding cannot be trained. Give the network from before quantisation, or pass --dequantize."
+        )
+
+
+def first_quantised(model: onnx.ModelProto) -> NodeProto | None:
+    """Return the first node that computes with quantised numbers; None if there is none."""
+    domains = (*DEFAULT_DOMAINS, MICROSOFT)
+    return next((n for n in model.graph.node if n.op_type in QUANTISED and n.domain in domains), None)
 
 
 def dequantise(model: onnx.ModelProto, weights: Weights) -> int:
@@ -93,7 +103,7 @@ def dequantise(model: onnx.ModelProto, weights: Weights) -> int:
     for node in model.graph.node:
         if node.domain == MICROSOFT and node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             node.ClearField("domain")
-    fold(model, weights)
+    fold(model, weights, FOLDED)
     rewriting = _Dequantising(model, weights)
     for node in rewriting.view.nodes:
         rewriting.take(node)

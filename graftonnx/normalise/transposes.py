@@ -184,7 +184,7 @@ class _Region:
         for index, name in enumerate(node.input):
             if name in data:
                 node.input[index] = first[name]
-            elif name and node.op_type in BROADCAST:
+            elif name and node.op_type in BROADCAST | {"Concat"}:
                 tensor = self._view.initializers[name]
                 turned = self._turned(array_of(tensor, weights))
                 node.input[index] = fresh(f"{name}/channels_first", taken)

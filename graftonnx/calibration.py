@@ -117,11 +117,22 @@ class Calibration:
         return whole(*splice(self._parents, plan, HeadDesign(2, hidden=0), skip_init="zero", seed=0))
 
     def _run(self, names: Sequence[str]) -> Iterator[dict[str, Floats]]:
-        """Yield the contents of some values, minibatch by minibatch."""
+        """Yield the contents of some values, minibatch by minibatch.
+
+        Raises:
+            DataError: If one is not finite.
+        """
         session = open_session(with_outputs(self._side_by_side, names), provider="cpu")
         for start in range(0, len(self._pixels) - MINIBATCH + 1, MINIBATCH):
             batch = images.to_input(self._pixels[start : start + MINIBATCH])
-            yield dict(zip(names, session.run(batch, outputs=names), strict=True))
+            values = dict(zip(names, session.run(batch, outputs=names), strict=True))
+            for name, found in values.items():
+                if not np.isfinite(found).all():
+                    raise DataError(
+                        f"cannot calibrate: '{name}' is not finite on the images. Check the weights of that "
+                        "parent and --preprocess, or leave out --calibrate."
+                    )
+            yield values
 
 
 def read_images(folder: Path, size: tuple[int, ...]) -> images.Pixels:

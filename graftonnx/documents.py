@@ -44,13 +44,16 @@ def dump_over(data: Any, text: str, identity: Keys) -> str | None:
         identity: Fields by which the items of a list are known again.
 
     Returns:
-        The document; None if the other one is no mapping.
+        The document; None if the other one is no mapping, or shares parts (`&name`, `*name`) that now differ.
     """
     try:
         old = _round_trip().load(text)
     except YAMLError:
         return None
-    return _written(_rewritten(old, _document(data), identity)) if isinstance(old, CommentedMap) else None
+    if not isinstance(old, CommentedMap):
+        return None
+    written = _written(_rewritten(old, _document(data), identity))
+    return written if load(written) == data else None
 
 
 def _round_trip() -> YAML:
@@ -103,4 +106,4 @@ def _known_by(item: Any, identity: Keys) -> tuple[Any, ...]:
     """Return what tells an item of a list from others; nothing for a number."""
     if not isinstance(item, CommentedMap):
         return ()
-    return next((tuple(item[key] for key in keys) for keys in identity if set(keys) <= item.keys()), ())
+    return next((tuple(str(item[key]) for key in keys) for keys in identity if set(keys) <= item.keys()), ())

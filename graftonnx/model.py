@@ -103,21 +103,6 @@ class Network:
     )
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of its images, in pixels.
-
-        Raises:
-            ModelError: If it takes something else.
-        """
-        _, *extents = self.input_shape
-        if len(extents) != 2:
-            raise ModelError(
-                f"'{self.name}' takes {spelled((None, *self.input_shape))}, which is no image "
-                f"{LAYOUTS[2]}. Only image classifiers can be fused."
-            )
-        return extents[0], extents[1]
-
-    @property
     def proto(self) -> onnx.ModelProto:
         """The whole model, weights included."""
         return whole(self.skeleton, self.weights)
@@ -269,9 +254,10 @@ def _normalised(
     model, weight_type = _cleaned(model, weights, opset, notes, dequantize=dequantize)
     image = _image_input(model)
     passed = _drop_passed_outputs(model)
-    if to_channels_first(model, image):
-        notes.append("channels-last input brought to [N, C, H, W]")
+    was_last = to_channels_first(model, image)
     channels, size = _input_extents(model, image)
+    if was_last:
+        notes.append(f"channels-last input brought to {LAYOUTS[len(size)]}")
     if 0 in size:
         what = "height and width" if len(size) == 2 else "extents"
         size = DEFAULT_EXTENTS[len(size)]
@@ -282,6 +268,7 @@ def _normalised(
     dropped = (*passed, *auxiliary)
     if dropped:
         notes.append(f"other outputs dropped: {', '.join(dropped)}")
+    model.graph.value_info.extend(o for o in model.graph.output if o.name in auxiliary)
     replace(model.graph.output, [o for o in model.graph.output if o.name == head.output])
     unchanged = not drop_dead(model, weights, view) and not dropped
     known, reason = find_preprocess(preprocess, metadata, producer, view, (channels, *size))
@@ -355,7 +342,8 @@ def _image_input(model: onnx.ModelProto) -> str:
     if len(inputs) != 1:
         names = ", ".join(f"'{value.name}'" for value in inputs) or "none"
         raise ModelError(
-            f"its inputs are {names}; expected one image. Only networks with one image input can be fused."
+            f"its inputs are {names}; expected one image, sound or clip. Only networks with one input can be "
+            "fused."
         )
     kind = inputs[0].type.tensor_type
     dims = tuple(d.dim_value or None for d in kind.shape.dim)

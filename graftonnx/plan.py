@@ -30,7 +30,7 @@ from graftonnx.metadata import Preprocess, Record
 VERSION = 1
 """The version of the schema that this code writes and reads."""
 
-Extent = Annotated[int, Field(ge=1)]
+Extent = Annotated[int, Field(ge=1, le=1 << 24)]
 Size = Annotated[tuple[Extent, ...], Field(min_length=1, max_length=3)]
 Window = Size
 Padding = Annotated[int, Field(ge=0)]
@@ -143,7 +143,7 @@ def from_yaml(text: str) -> Plan:
     """
     try:
         data = documents.load(text)
-    except documents.YAMLError as error:
+    except (documents.YAMLError, RecursionError) as error:
         raise PlanError(f"it is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise PlanError("it is not a plan: expected a mapping with version, input_size, parents and skips.")
@@ -160,6 +160,7 @@ _MEANINGS = {
     "missing": "it is missing",
     "string_pattern_mismatch": "expected <branch>/<value>, as a/relu_3 (for a parent: its letter)",
     "greater_than_equal": "expected at least {ge}",
+    "less_than_equal": "expected at most {le}",
 }
 
 

@@ -158,8 +158,13 @@ def compare_with_file(parent: Network, image: Array, feature: Array) -> float | 
     if session.input_shape[1] != image.shape[1] and session.input_shape[-1] == image.shape[1]:
         image = np.moveaxis(image, 1, -1)
     images = np.ascontiguousarray(image, onnx.helper.tensor_dtype_to_np_dtype(element))
-    rows = [session.run(row[None], outputs=[wanted])[0] for row in images]
-    expected = np.concatenate(rows).astype(feature.dtype)
+    fixed = session.input_shape[0]
+    batch = fixed if isinstance(fixed, int) and fixed > 0 else 1
+    try:
+        rows = [session.run(np.repeat(row[None], batch, 0), outputs=[wanted])[0] for row in images]
+    except ModelError:
+        return None
+    expected = np.concatenate([row[: len(row) // batch] for row in rows]).astype(feature.dtype)
     if expected.shape != feature.shape:
         return None
     difference = float(np.abs(expected - feature).max() / max(float(np.abs(expected).max()), 1e-30))

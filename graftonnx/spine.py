@@ -113,7 +113,7 @@ def find_head(view: GraphView, source: str) -> tuple[Head, Spine, tuple[str, ...
         found = ", ".join(f"'{name}' {spelled(view.shapes.get(name))}" for name in view.outputs)
         raise ModelError(
             f"it is not a classifier: its outputs are {found}; expected one of shape [N, classes]. "
-            "Only image classifiers can be fused."
+            "Only classifiers can be fused."
         )
     output = max(fitting, key=lambda name: len(view.ancestry(name)) if len(fitting) > 1 else 0)
     others = tuple(name for name in view.outputs if name != output)

@@ -164,3 +164,13 @@ def after(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.node[:]
     model.graph.node.extend(copies)
     return model
+
+
+def test_numbers_that_are_not_finite_are_named(pixels: Pixels) -> None:
+    model = plain_cnn((8, 12, 16))
+    model.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(np.full((8, 3, 3, 3), np.nan, np.float32), model.graph.initializer[0].name)
+    )
+    parents = {"a": network(model), "b": network(plain_cnn((8, 12, 16)), "b")}
+    with pytest.raises(DataError, match="a/r0"):
+        Calibration(parents, pixels).similarity()

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from builders import Builder, plain_cnn, residual_cnn
+from builders import Builder, plain_cnn, residual_cnn, saved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from graftonnx.errors import ModelError, ParityError, PlanError
 from graftonnx.fusion import check, fuse
@@ -396,3 +396,19 @@ def test_shipped_topologies_fuse_with_a_small_network(file: str, b: Network) -> 
 )
 def test_all_pairs_of_the_shipped_topologies_fuse_and_pass_every_proof(one: str, two: str) -> None:
     fuse(shrunk(one), shrunk(two), classes=8)
+
+
+def test_an_auxiliary_output_may_be_the_feature_or_a_tap(b: Network) -> None:
+    model, shape = residual_cnn(), ["batch", 8, 16, 16]
+    for name in ("s1", "s0", "stem.conv"):
+        model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+    plain = fuse(from_proto(residual_cnn(), "a.onnx"), b, classes=3)
+    fused = fuse(from_proto(model, "a.onnx"), b, classes=3)
+    assert fused.metadata.plan == plain.metadata.plan
+    assert fused.skeleton.graph.node == plain.skeleton.graph.node
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_parent_of_a_fixed_batch_is_compared_with_its_file(b: Network, batch: int, tmp_path: Path) -> None:
+    fused = fuse(load(saved(plain_cnn(batch=batch), tmp_path / "a.onnx")), b, classes=3)
+    assert "branch a equals a.onnx bit for bit" in fused.notes

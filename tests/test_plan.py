@@ -108,3 +108,27 @@ def test_what_is_no_plan_is_replaced_as_a_whole(plan: Plan, content: str, tmp_pa
     path.write_text(content)
     write_plan(plan, path, force=True)
     assert path.read_text() == plan.to_yaml()
+
+
+def test_anchors_in_an_older_plan_do_not_change_what_is_written(plan: Plan, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    first, second = (str(p).replace("'", "") for p in ("projection: &p {kind: equal}", "projection: *p"))
+    ends = [f"- {{source: {skip.source}, target: {skip.target}, " for skip in plan.skips[:2]]
+    path.write_text(f"version: 1\nskips:\n{ends[0]}{first}}}\n{ends[1]}{second}}}\n")
+    write_plan(plan, path, force=True)
+    assert read_plan(path) == plan
+    path.write_text("version: 1\nskips:\n- {source: [a, list], target: b/x}\n")
+    write_plan(plan, path, force=True)
+    assert read_plan(path) == plan
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 3000, "it is not YAML"),
+        ("version: 1\ninput_size: [99999999999999999999, 16]", "expected at most 16777216"),
+    ],
+)
+def test_absurd_plans_are_refused(content: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        from_yaml(content)

@@ -136,7 +136,7 @@ def command(
     if skip_init == "lsq" and calibrate is None:
         raise click.UsageError("--skip-init lsq needs images: pass --calibrate DIR.")
     if len(paths) == 1:
-        _check_excluded("A alone", "one network exchanges nothing", (*LIMITS, "calibrate"))
+        _check_excluded("A alone", "one network exchanges nothing", (*LIMITS, "calibrate", "skip_init"))
     if head_file is not None:
         _check_excluded("--head-file", "your own head decides", ("heads", "hidden", "dropout"))
     if output is None and not dry_run:

@@ -3,6 +3,7 @@
 | step | module |
 |---|---|
 | local functions inlined, one opset | `opset` |
+| numbers of a quantised network to floats | `quantization` |
 | 16-bit floats to 32 bits | `dtypes` |
 | constants as initializers, constant parts computed | `constants` |
 | channels-last input to `[N, C, H, W]` | `layout` |

@@ -52,11 +52,21 @@ class Calibration:
     Args:
         parents: By branch letter.
         pixels: uint8 [n, H, W, 3], RGB, at the size of :func:`graftonnx.matching.fused_size`.
+
+    Raises:
+        ValueError: If there are fewer than `MINIBATCH` images.
     """
 
     def __init__(self, parents: Mapping[str, Network], pixels: images.Pixels) -> None:
         self._parents = parents
         self._pixels = pixels
+        if len(pixels) < MINIBATCH:
+            raise ValueError(f"{len(pixels)} images given; {MINIBATCH} or more are needed")
+
+    def is_of(self, parents: Mapping[str, Network]) -> bool:
+        """Return whether these are the networks that run here."""
+        own = self._parents
+        return own.keys() == parents.keys() and all(own[x].skeleton is parents[x].skeleton for x in own)
 
     def similarity(self) -> dict[tuple[str, str], Scores]:
         """Return the similarity of every two taps of different branches.

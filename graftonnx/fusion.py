@@ -110,6 +110,8 @@ def fuse(
     if skip_init == "lsq" and calibration is None:
         raise ValueError("skip_init 'lsq' needs a calibration")
     known = dict(zip(ascii_lowercase, parents, strict=False))
+    if calibration is not None and not calibration.is_of(known):
+        raise ValueError("the calibration is of other networks than the parents")
     own = None if head_file is None else read_head(head_file)
     classes = _classes(classes, labels, own, parents[0])
     if plan is None:

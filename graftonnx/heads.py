@@ -209,7 +209,7 @@ def read_head(path: str | Path) -> OwnHead:
     path = Path(path)
     model, weights = read(path)
     try:
-        model = _normalised(model, weights)
+        model = infer_shapes(_normalised(model, weights))
         outputs = [value.name for value in model.graph.output]
         if len(outputs) != 1:
             raise ModelError(

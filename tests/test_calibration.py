@@ -174,3 +174,12 @@ def test_numbers_that_are_not_finite_are_named(pixels: Pixels) -> None:
     parents = {"a": network(model), "b": network(plain_cnn((8, 12, 16)), "b")}
     with pytest.raises(DataError, match="a/r0"):
         Calibration(parents, pixels).similarity()
+
+
+def test_a_calibration_is_for_its_networks_only(pixels: Pixels) -> None:
+    a, b = network(plain_cnn()), network(plain_cnn(seed=1), "b")
+    calibration = Calibration({"a": a, "b": b}, pixels)
+    with pytest.raises(ValueError, match="is of other networks than the parents"):
+        fuse(b, a, calibration=calibration)
+    with pytest.raises(ValueError, match="15 images given; 16 or more are needed"):
+        Calibration({"a": a, "b": b}, pixels[:15])

@@ -335,6 +335,13 @@ class TestOwnHead:
         expected = np.concatenate(pooled, axis=1) @ arrays(own)["w0"]
         np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
+    def test_the_number_of_classes_may_follow_from_the_weights_alone(
+        self, a: Network, tmp_path: Path
+    ) -> None:
+        own = head_model([8], 5)
+        own.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "k"
+        assert fuse(a, head_file=saved(own, tmp_path)).head.classes == 5
+
     def test_one_parent_alone(self, a: Network, tmp_path: Path) -> None:
         fused = fuse(a, head_file=saved(head_model([8]), tmp_path))
         assert fused.view.shapes["logits"] == (None, 3)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -74,15 +75,12 @@ class Calibration:
         Returns:
             For each two branches [I, J], 0..1, in the order of :func:`graftonnx.matching.candidates`.
         """
-        taps = {
-            letter: [f"{letter}/{tap.name}" for tap in candidates(network)]
+        sizes_of = {
+            letter: {f"{letter}/{tap.name}": math.prod(tap.shape) for tap in candidates(network)}
             for letter, network in self._parents.items()
         }
-        sizes = {
-            f"{letter}/{tap.name}": int(np.prod(tap.shape))
-            for letter, network in self._parents.items()
-            for tap in candidates(network)
-        }
+        taps = {letter: list(sizes) for letter, sizes in sizes_of.items()}
+        sizes = {name: size for part in sizes_of.values() for name, size in part.items()}
         grams: dict[str, list[Scores]] = {name: [] for name in sizes}
         for group in _groups(sizes):
             for values in self._run(group):
@@ -112,9 +110,10 @@ class Calibration:
             for name, layout in network.layouts.items()
         }
         fits = {skip: _Fit(layouts[skip.source], layouts[skip.target]) for skip in plan.skips}
-        for skip, fit in fits.items():
-            for values in self._run([skip.source, skip.target]):
-                fit.add(values[skip.source], values[skip.target])
+        for exchange in plan.exchanges:
+            for values in self._run(sorted({exchange[0].source, exchange[0].target})):
+                for skip in exchange:
+                    fits[skip].add(values[skip.source], values[skip.target])
         return {skip: fit.weight() for skip, fit in fits.items()}
 
     @functools.cached_property

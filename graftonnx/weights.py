@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, StringStringEntryProto, TensorProto, numpy_helper
@@ -281,12 +280,15 @@ def write_external(model: ModelProto, weights: Weights, path: Path, data: Path, 
             elements = weights.get(tensor.name)
             if elements is None:
                 continue
+            if tensor.data_type == TensorProto.STRING:
+                elements.fill(tensor)  # texts have no bytes that could lie elsewhere
+                continue
             start = -target.tell() % _PAGE + target.tell()
             target.seek(start)
             if isinstance(elements, (Stored, Made)):
                 elements.copy_to(target)
             else:
-                wire.write_all(target, np.ascontiguousarray(elements.array()).tobytes())
+                wire.write_all(target, numpy_helper.from_array(elements.array()).raw_data)
             tensor.data_location = TensorProto.EXTERNAL
             places = {"location": location, "offset": start, "length": target.tell() - start}
             for key, value in places.items():

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from graftonnx.errors import PlanError
 from graftonnx.fusion import fuse
 from graftonnx.layouts import Layout
-from graftonnx.matching import match, project, projection_macs, projection_parameters
+from graftonnx.matching import match
 from graftonnx.model import Network, from_proto
 from graftonnx.plan import Plan, Projection
+from graftonnx.scoring import project, projection_macs, projection_parameters
 from graftonnx.taps import find_taps
 
 

@@ -20,8 +20,9 @@ from random_networks import networks
 
 from graftonnx.costs import macs
 from graftonnx.fusion import fuse
-from graftonnx.matching import Policy, candidates, match, score
+from graftonnx.matching import candidates, match
 from graftonnx.model import Network, from_proto, load
+from graftonnx.scoring import Policy, score
 from graftonnx.taps import trunk
 
 EXAMPLES = int(os.environ.get("GRAFTONNX_EXAMPLES", "2000"))

@@ -238,3 +238,13 @@ def test_every_real_file_comes_back(shared_models: Path) -> None:
         model, _ = wire.read_skeleton(path)
         assert model.ByteSize() < 110_000 or "paddle" in path.name  # which keeps weights in its nodes
         assert whole(*read(path)) == onnx.load(path)
+
+
+@pytest.mark.parametrize("name", ["int4", "bfloat16", "texts", "int64_data"])
+def test_elements_in_memory_are_encoded_for_a_second_file(name: str, tmp_path: Path) -> None:
+    tensor = TENSORS[name]()
+    model, weights = split(one_tensor(tensor))
+    assert weights
+    write_external(model, weights, tmp_path / "m.onnx", tmp_path / "m.data", location="m.data")
+    (found,) = onnx.load(tmp_path / "m.onnx").graph.initializer
+    np.testing.assert_array_equal(numpy_helper.to_array(found), numpy_helper.to_array(tensor))

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from graftonnx.images import to_input
-from graftonnx.training.finetuner import FLOOR, Sums, planes, warmup_cosine
+from graftonnx.training.finetuner import Sums, planes
+from graftonnx.training.optimisers import FLOOR, warmup_cosine
 from graftonnx.training.history import Epoch, best_of
 
 

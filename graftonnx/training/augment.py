@@ -97,5 +97,5 @@ def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
     seed = int(torch.randint(2**31, (1,), generator=generator))
     with torch.random.fork_rng([]), torch.no_grad():
         torch.manual_seed(seed)
-        parts = [policy(part) for part in images.split(POLICY_IMAGES)]
+        parts = [policy(part) for part in torch.split(images, POLICY_IMAGES)]
     return torch.cat(parts).clamp(0, 1)

@@ -53,7 +53,7 @@ class TrainConfig(Record):
         layer_decay: Factor of a branch's learning rate from each twelfth of its depth to the one in front;
             1 is the same rate everywhere.
         weight_decay: Decay of weight matrices and kernels; biases and norms never decay.
-        schedule: What the rates do after the warm-up: fall along a cosine, stay, or `onecycle`, whose momentum
+        schedule: What the rates do after the warm-up: fall along a cosine, stay, or `onecycle`, where momentum
             moves against the rate ([arXiv 1708.07120](https://arxiv.org/abs/1708.07120)).
         warmup: Share of all steps over which the learning rates rise.
         freeze: `branches` keeps the parents' weights and statistics as they are, `norms` those of their batch
@@ -67,8 +67,8 @@ class TrainConfig(Record):
             0: none.
         cutmix: The same for CutMix ([arXiv 1905.04899](https://arxiv.org/abs/1905.04899)). With both, each
             batch takes one of them.
-        ema: Decay, per step, of an exponential moving average of the weights, which is what validates and what
-            is kept; 0: none.
+        ema: Decay, per step, of an exponential moving average of the weights, which is what validates and
+            what is kept; 0: none.
         clip: Largest norm of the gradient of all weights together; 0: none.
         patience: Epochs without a better validation accuracy after which training stops; 0: it never does.
         precision: `auto` measures a few steps and takes the fastest.

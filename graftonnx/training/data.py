@@ -118,7 +118,7 @@ class ValBatches:
 
 
 def class_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:
-    """Return a weight [K] for each class: the inverse of its share of the labels; their mean image weighs 1."""
+    """Return a weight [K] for each class, the inverse of its share of the labels; the mean image weighs 1."""
     counts = np.bincount(labels, minlength=classes)
     return torch.from_numpy(len(labels) / (classes * np.maximum(counts, 1))).float()
 

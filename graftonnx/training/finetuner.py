@@ -51,6 +51,7 @@ class Finetuner(pl.LightningModule):
         self.settings = config
         self.total_steps = total_steps
         self.classes = classes
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._frozen_norms = self._held_norms = freeze(network, config)
         self._levels = levels(network)
@@ -199,7 +200,7 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel:
     start is forgotten in short runs as well.
     """
 
-    def move(averages: Any, weights: Any, steps: Tensor) -> None:
+    def move(averages: Any, weights: Any, steps: Tensor | int) -> None:
         n = int(steps)
         if averages[0].is_floating_point():
             torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))

@@ -117,9 +117,7 @@ def release(network: nn.Module, depths: dict[str, int], unfreeze: int, epoch: in
     return [module for name, module in branch_norms(network) if name in held]
 
 
-def parameter_groups(
-    network: nn.Module, depths: dict[str, int], config: TrainConfig
-) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, depths: dict[str, int], config: TrainConfig) -> list[dict[str, Any]]:
     """Return the optimiser's groups: for skips, head and each rate of the branches those that decay or not.
 
     Biases and the scales of norms do not decay: everything with one axis longer than 1 at most.

@@ -75,7 +75,9 @@ def free_bytes(device: Device) -> int | None:
     except (OSError, StopIteration):
         return None
     with contextlib.suppress(OSError, ValueError):
-        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
+        limit, used = (
+            int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current")
+        )
         free = min(free, limit - used)
     return free
 

@@ -30,7 +30,9 @@ def make_schedule(optimiser: torch.optim.Optimizer, config: TrainConfig, steps: 
     warmup = round(config.warmup * steps)
     if config.schedule == "onecycle":
         peaks = [group["lr"] for group in optimiser.param_groups]
-        return OneCycleLR(optimiser, peaks, total_steps=steps + 1, pct_start=max(warmup, 1) / (steps + 1))
+        return OneCycleLR(
+            optimiser, peaks, total_steps=steps + 2, pct_start=(max(warmup, 1) + 1) / (steps + 2)
+        )
     if config.schedule == "constant":
         return LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / (warmup + 1)))
     return LambdaLR(optimiser, lambda step: warmup_cosine(step, steps, warmup))

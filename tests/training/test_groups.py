@@ -64,7 +64,10 @@ def test_frozen_branches_are_in_no_group_and_give_their_norms_away() -> None:
     config = CONFIG.model_copy(update={"freeze": "branches"})
     norms = freeze(network, config)
     assert norms == [network.get_submodule("a/bn1")]
-    assert {group["name"] for group in parameter_groups(network, levels(network), config)} == {"skips", "head"}
+    assert {group["name"] for group in parameter_groups(network, levels(network), config)} == {
+        "skips",
+        "head",
+    }
 
 
 def test_nothing_is_frozen_by_default() -> None:

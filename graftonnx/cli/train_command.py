@@ -1,4 +1,4 @@
-"""`graftonnx train`: fine-tune a fused network on a folder of images."""
+"""`graftonnx train`: fine-tune a fused network on labelled images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from graftonnx.cli import console
 from graftonnx.cli.parameters import quiet_option
-from graftonnx.training.config import Augment, TrainConfig
+from graftonnx.training.config import Augment, OnBadImage, TrainConfig
 
 if TYPE_CHECKING:
     from graftonnx.training.config import TrainResult
@@ -33,9 +33,7 @@ def setting(name: str, type: click.ParamType[Any], help: str) -> Callable[[F], F
 
 @click.command()
 @click.argument("source", required=False, type=click.Path(path_type=Path), metavar="FUSED.onnx")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder with one folder per class, or train/ and val/."
-)
+@click.option("--data", metavar="DATA", help="Labelled images: see README, 'What --data takes'.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to make.")
 @click.option(
     "--resume",
@@ -52,6 +50,14 @@ def setting(name: str, type: click.ParamType[Any], help: str) -> Callable[[F], F
     click.FloatRange(0, 1, min_open=True, max_open=True),
     "Share of each class that validates, unless there is a val/ folder.",
 )
+@setting(
+    "--split-file",
+    click.Path(dir_okay=False, path_type=Path),
+    "A split.json that says which images train and validate.",
+)
+@setting("--shots", click.IntRange(min=0), "Training images of each class; 0: all.")
+@setting("--on-bad-image", click.Choice(get_args(OnBadImage)), "An image that cannot be decoded.")
+@setting("--cache-limit", click.FloatRange(min=0, min_open=True), "Most that decoded images take, in GiB.")
 @setting("--lr-branches", RATE, "Peak learning rate of the parents' weights.")
 @setting("--lr-skips", RATE, "Peak learning rate of the exchanges.")
 @setting("--lr-head", RATE, "Peak learning rate of the head.")
@@ -72,17 +78,17 @@ def command(
     ctx: click.Context,
     /,
     source: Path | None,
-    data: Path | None,
+    data: str | None,
     output: Path | None,
     resume_from: Path | None,
     force: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Fine-tune a fused network on a folder of images.
+    """Fine-tune a fused network on labelled images.
 
     The run folder gets model.onnx (the best epoch, confirmed by ONNX Runtime), metrics.csv, curves.png,
-    config.yaml, split.json and checkpoints/.
+    config.yaml, split.json, data.json (images of each class, bad images, leaks) and checkpoints/.
     """
     if resume_from is not None:
         _check_alone(ctx)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from graftonnx.metadata import Record
 
+OnBadImage = Literal["error", "skip"]
 Augment = Literal["none", "flip", "standard"]
 Precision = Literal["fp32", "bf16"]
 Layout = Literal["contiguous", "channels_last"]
@@ -22,6 +23,10 @@ class TrainConfig(Record):
         epochs: Passes over the training images.
         batch_size: Images per optimiser step.
         val_fraction: Share of each class that validates, where the data comes without a `val/` folder.
+        split_file: A `split.json` that says which images train and validate, instead of `val_fraction`.
+        shots: Most training images of each class; 0 takes all.
+        on_bad_image: Whether images that cannot be decoded end the run or are left out.
+        cache_limit: Most that the decoded images may take, in memory or on the disk, in GiB.
         lr_branches: Peak learning rate of the parents' weights.
         lr_skips: Peak learning rate of the exchanges between branches. Ten times the default lets them
             overwrite what the branches know before the head can read it.
@@ -42,6 +47,10 @@ class TrainConfig(Record):
     epochs: int = Field(default=8, ge=1)
     batch_size: int = Field(default=32, ge=1)
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
+    split_file: Path | None = None
+    shots: int = Field(default=0, ge=0)
+    on_bad_image: OnBadImage = "error"
+    cache_limit: float = Field(default=64.0, gt=0)
     lr_branches: float = Field(default=1e-4, ge=0)
     lr_skips: float = Field(default=1e-4, ge=0)
     lr_head: float = Field(default=1e-3, ge=0)

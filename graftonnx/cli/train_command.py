@@ -1,4 +1,4 @@
-"""`graftonnx train`: fine-tune a fused network on a folder of images."""
+"""`graftonnx train`: fine-tune a fused network on labelled images."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ WITH_RESUME = {"resume_from", "data", "quiet", "as_json"}
 
 @grouped({"Run": ["--data", "--output", "--resume", "--force", "--json", "--quiet", "--help"], **panels()})
 @click.argument("source", required=False, type=click.Path(path_type=Path), metavar="FUSED.onnx")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder with one folder per class, or train/ and val/."
-)
+@click.option("--data", metavar="DATA", help="Labelled images: see README, 'What --data takes'.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to make.")
 @click.option(
     "--resume",
@@ -43,17 +41,17 @@ def command(
     ctx: click.Context,
     /,
     source: Path | None,
-    data: Path | None,
+    data: str | None,
     output: Path | None,
     resume_from: Path | None,
     force: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Fine-tune a fused network on a folder of images.
+    """Fine-tune a fused network on labelled images.
 
     The run folder gets model.onnx (the best epoch, confirmed by ONNX Runtime), metrics.csv, curves.png,
-    config.yaml, split.json and checkpoints/.
+    config.yaml, split.json, data.json (images of each class, bad images, leaks) and checkpoints/.
     """
     if resume_from is not None:
         _check_alone(ctx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import click
@@ -69,6 +70,10 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
     ),
     "Images and targets": (
         ("val_fraction", click.FloatRange(0, 1, True, True), "Share that validates, without val/."),
+        ("split_file", click.Path(dir_okay=False, path_type=Path), "A split.json to follow instead."),
+        ("shots", click.IntRange(min=0), "Training images of each class; 0: all."),
+        ("on_bad_image", _choice(config.OnBadImage), "What to do with one that cannot be decoded."),
+        ("cache_limit", click.FloatRange(0, min_open=True), "Most that decoded images take, in GiB."),
         ("augment", _choice(config.Augment), "flip; standard: crops, colours; strong: RandAugment."),
         ("mixup", RATE, "Beta parameter of mixup."),
         ("cutmix", RATE, "Beta parameter of CutMix."),

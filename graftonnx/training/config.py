@@ -11,6 +11,7 @@ from graftonnx.metadata import Record
 
 Augment = Literal["none", "flip", "standard", "strong"]
 ClassWeights = Literal["none", "balanced"]
+OnBadImage = Literal["error", "skip"]
 Device = Literal["cpu", "cuda"]
 Freeze = Literal["none", "norms", "branches"]
 Layout = Literal["contiguous", "channels_last"]
@@ -44,6 +45,10 @@ class TrainConfig(Record):
             as fast as the fastest.
         accumulate: Batches whose gradients are added up for one optimiser step.
         val_fraction: Share of each class that validates, where the data comes without a `val/` folder.
+        split_file: A `split.json` that says which images train and validate, instead of `val_fraction`.
+        shots: Most training images of each class; 0 takes all.
+        on_bad_image: Whether images that cannot be decoded end the run or are left out.
+        cache_limit: Most that the decoded images may take, in memory or on the disk, in GiB.
         optimizer: AdamW ([arXiv 1711.05101](https://arxiv.org/abs/1711.05101)), NAdam with the same decay, or
             SGD with Nesterov momentum 0.9.
         lr_branches: Peak learning rate of the parents' weights.
@@ -84,6 +89,10 @@ class TrainConfig(Record):
     batch_size: int | Literal["auto"] = Field(default=32)
     accumulate: int = Field(default=1, ge=1)
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
+    split_file: Path | None = None
+    shots: int = Field(default=0, ge=0)
+    on_bad_image: OnBadImage = "error"
+    cache_limit: float = Field(default=64.0, gt=0)
     optimizer: Optimizer = "adamw"
     lr_branches: float = Field(default=RATES["adamw"]["lr_branches"], ge=0)
     lr_skips: float = Field(default=RATES["adamw"]["lr_skips"], ge=0)

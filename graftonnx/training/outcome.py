@@ -15,12 +15,12 @@ from torch import nn
 from torch.fx import GraphModule
 
 from graftonnx.conversion import write_back
+from graftonnx.data.cache import Images
 from graftonnx.errors import ParityError
 from graftonnx.images import to_input
 from graftonnx.metadata import read_metadata, write_metadata
 from graftonnx.runtime import open_session
 from graftonnx.training.config import Device
-from graftonnx.training.data import Images
 from graftonnx.training.finetuner import planes
 
 TOLERANCE: dict[Device, float] = {"cpu": 1e-3, "cuda": 1e-2}

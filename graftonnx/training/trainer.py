@@ -12,13 +12,17 @@ from rich.progress import Progress
 from torch.fx import GraphModule
 
 from graftonnx.conversion import to_torch
+from graftonnx.data import survey
+from graftonnx.data.cache import Images, Loaded, load
+from graftonnx.data.catalogue import Data
+from graftonnx.data.opening import absolute, is_there, open_data
+from graftonnx.data.splits import Split, read_split, split
 from graftonnx.errors import DataError, GraftError
-from graftonnx.images import Split, read_split, scan, split
 from graftonnx.model import save
 from graftonnx.training.augment import stored_size
 from graftonnx.training.checkpoints import AtomicCheckpoints, Keeper, Stopped
 from graftonnx.training.config import Device, TrainConfig, TrainResult
-from graftonnx.training.data import Images, TrainBatches, ValBatches, class_weights, load_images
+from graftonnx.training.data import TrainBatches, ValBatches, class_weights
 from graftonnx.training.finetuner import Finetuner
 from graftonnx.training.history import Epoch, best_of, write_curves, write_metrics
 from graftonnx.training.interrupt import Interrupted, stop_requests
@@ -49,7 +53,7 @@ def train(
 
     Args:
         source: What :func:`graftonnx.fuse` wrote.
-        data: A folder with one folder per class, or with `train/` and `val/`.
+        data: Labelled images, as :func:`graftonnx.data.opening.open_data` takes them.
         output: The run folder to make.
         config: The settings.
         force: Whether a run that is already in `output` may be replaced.
@@ -68,12 +72,13 @@ def train(
         Interrupted: On SIGINT or SIGTERM, after everything has been saved.
     """
     config = config or TrainConfig()
-    run, data = RunFolder(Path(output)), Path(data)
+    run = RunFolder(Path(output))
     run.check(force=force)
     opened = open_source(Path(source))
-    folder = scan(data)
-    labels = labels_for(opened, folder.classes, data)
-    parts = split(folder, config.val_fraction, config.seed).reordered(labels)
+    images = open_data(data)
+    parts = _choose(images, config, note)
+    labels = labels_for(opened, parts.classes, images.where)
+    parts = parts.reordered(labels)
     device = choose_device(config.device)
     network: GraphModule = to_torch(opened.model).to(device)
     mode, measured = choose_mode(network, opened.size, config, device)
@@ -81,7 +86,7 @@ def train(
     record = RunRecord(
         source=opened.path.resolve(),
         source_sha256=opened.sha256,
-        data=data.resolve(),
+        data=absolute(images.where),
         labels=labels,
         images={"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
         input_size=opened.size,
@@ -94,16 +99,13 @@ def train(
         versions=versions(),
     )
     note(_described(record))
-    return _go(
-        run,
-        record,
-        opened,
-        network,
-        parts,
-        progress,
-        note,
-        begin=lambda: run.create(record, parts.to_json()),
-    )
+
+    def begin(loaded: Loaded) -> None:
+        for remark in survey.remarks(loaded):
+            note(remark)
+        run.create(record, loaded.split.to_json(), survey.to_json(record.data, loaded))
+
+    return _go(run, record, opened, network, images, parts, progress, note, begin=begin)
 
 
 def _with_batch_size(
@@ -138,7 +140,7 @@ def resume(
 
     Args:
         run: The run folder.
-        data: Where the data folder is now, if it has moved.
+        data: Where the data is now, if it has moved.
         progress: As in :func:`train`.
         note: As in :func:`train`.
 
@@ -148,25 +150,40 @@ def resume(
     folder = RunFolder(Path(run))
     record = folder.read()
     if data is not None:
-        record = record.model_copy(update={"data": Path(data)})
+        record = record.model_copy(update={"data": str(data)})
     opened = open_source(record.source)
     if opened.sha256 != record.source_sha256:
         raise GraftError(
             f"cannot resume '{run}': '{record.source}' has changed since the run began. "
             "Bring the file back, or start a new run."
         )
-    if not record.data.is_dir():
+    if not is_there(record.data):
         raise DataError(
-            f"cannot resume '{run}': its data folder '{record.data}' is gone. Say where it is with --data."
+            f"cannot resume '{run}': its data '{record.data}' is gone. Say where it is with --data."
         )
-    parts = read_split(folder.split, record.data)
+    images = open_data(record.data)
+    parts = read_split(folder.split, images)
     if choose_device(record.config.device) != record.device:
         raise GraftError(
             f"cannot resume '{run}': it ran on {record.device}, which is not what this machine would take. "
             "Resume it where it began."
         )
     network: GraphModule = to_torch(opened.model).to(record.device)
-    return _go(folder, record, opened, network, parts, progress, note)
+    return _go(folder, record, opened, network, images, parts, progress, note)
+
+
+def _choose(data: Data, config: TrainConfig, note: Note) -> Split:
+    """Choose the images that train and validate: as a file says, or by the seed."""
+    if config.split_file is not None:
+        parts = read_split(config.split_file, data)
+    else:
+        parts = split(data, config.val_fraction, config.seed)
+    if config.shots:
+        remark = survey.few(parts, config.shots)
+        if remark is not None:
+            note(remark)
+        parts = parts.few_shot(config.shots, config.seed)
+    return parts
 
 
 def _go(
@@ -174,30 +191,40 @@ def _go(
     record: RunRecord,
     source: Source,
     network: GraphModule,
+    data: Data,
     parts: Split,
     progress: bool,
     note: Note,
     *,
-    begin: Callable[[], None] = lambda: None,
+    begin: Callable[[Loaded], None] | None = None,
 ) -> TrainResult:
     """Decode the images, train from the last checkpoint if there is one, and write the best epoch.
 
-    `begin` is called when nothing but the training itself can fail any more: it replaces an earlier run.
+    `begin` is called when nothing but the training itself can fail any more: it replaces an earlier run. A
+    run without it is resumed: its images could be decoded before.
     """
     config = record.config
     with bars(visible=progress) as shown, forked_random(record.device):
         total = len(parts.train) + len(parts.val)
         with run.reserved(), counting(shown, "decoding images", total) as tick:
-            kept = stored_size(source.size, config.augment)
-            options = {"folder": run.path, "workers": config.workers, "on_image": tick}
-            train_images = load_images(parts.root, parts.train, kept, **options)  # type: ignore[arg-type]
-            val_images = load_images(parts.root, parts.val, source.size, **options)  # type: ignore[arg-type]
-        begin()
-        epochs = _fit(run, record, network, train_images, val_images, shown, note)
+            loaded = load(
+                data,
+                parts,
+                stored_size(source.size, config.augment),
+                source.size,
+                folder=run.path,
+                skip_bad=config.on_bad_image == "skip" and begin is not None,
+                cache_limit=config.cache_limit,
+                workers=config.workers,
+                on_image=tick,
+            )
+        if begin is not None:
+            begin(loaded)
+        epochs = _fit(run, record, network, loaded.train, loaded.val, shown, note)
         write_curves(run.curves, epochs)
         load_weights(network, run.best)
         assert config.batch_size != "auto"
-        outcome = export(network, record.labels, val_images, config.batch_size, record.device)
+        outcome = export(network, record.labels, loaded.val, config.batch_size, record.device)
         save(outcome.model, run.model, force=True)
     best = best_of(epochs)
     seconds = sum(row.train_seconds for row in epochs)
@@ -207,7 +234,7 @@ def _go(
         labels=record.labels,
         epochs=len(epochs),
         best_epoch=best.epoch,
-        val_images=len(parts.val),
+        val_images=len(loaded.val.labels),
         val_accuracy=outcome.accuracy,
         val_accuracy_torch=outcome.accuracy_torch,
         val_loss=best.val_loss,

@@ -78,14 +78,15 @@ def test_every_setting_has_an_option_that_reaches_the_run(source: Path, data: Pa
         "schedule": "constant", "warmup": 0.2, "weight_decay": 0.4, "clip": 0.7, "ema": 0.6,
         "freeze": "norms", "unfreeze": 1, "val_fraction": 0.5, "augment": "flip", "mixup": 0.3, "cutmix": 0.8,
         "label_smoothing": 0.5, "class_weights": "balanced", "device": "cpu", "precision": "bf16",
-        "layout": "contiguous", "compile": "no", "workers": 1,
+        "layout": "contiguous", "compile": "no", "workers": 1, "shots": 2,
+        "on_bad_image": "skip", "cache_limit": 3.0,
     }  # fmt: skip
     options = [text for name, value in wanted.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     result = run(source, "--data", data, "-o", tmp_path / "run", *options)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "run" / "config.yaml").read_text()
     assert [name for name, value in wanted.items() if f"  {name}: {value}\n" not in text] == []
-    assert set(TrainConfig.model_fields) == set(wanted)
+    assert set(TrainConfig.model_fields) == {*wanted, "split_file"}
 
 
 def test_a_recipe_gives_the_defaults_and_an_option_overrides_it() -> None:

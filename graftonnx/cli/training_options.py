@@ -67,6 +67,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
     "Freezing": (
         ("freeze", _choice(config.Freeze), "Keep the parents' batch norms, or all of their weights."),
         ("unfreeze", click.IntRange(min=0), "Release frozen branches over so many epochs."),
+        ("restore_norm", click.BOOL, "Put back the batch norms that an exporter folded."),
     ),
     "Images and targets": (
         ("val_fraction", click.FloatRange(0, 1, True, True), "Share that validates, without val/."),
@@ -97,7 +98,8 @@ def training_options(command: F) -> F:
         for field, kind, text in reversed(panel):
             name = f"--{field.replace('_', '-')}"
             text = f"{text} [{_default(field)}]"
-            command = click.option(name, type=kind, metavar=_metavar(kind), help=text)(command)
+            shape = {"is_flag": True, "default": None} if kind is click.BOOL else {"metavar": _metavar(kind)}
+            command = click.option(name, type=kind, help=text, **shape)(command)
     return command
 
 

@@ -63,6 +63,8 @@ class TrainConfig(Record):
         warmup: Share of all steps over which the learning rates rise.
         freeze: `branches` keeps the parents' weights and statistics as they are, `norms` those of their batch
             norms.
+        restore_norm: Whether batch norms are put back where the parents' exporters folded them into a Conv, so
+            that the network computes the same at the start.
         unfreeze: Epochs over which frozen branches are released, from the head backwards; 0: none is frozen.
         label_smoothing: Share of the target that is spread over all classes.
         class_weights: `balanced` weighs each class by the inverse of its share of the training images.
@@ -102,6 +104,7 @@ class TrainConfig(Record):
     schedule: Schedule = "cosine"
     warmup: float = Field(default=0.1, ge=0, lt=1)
     freeze: Freeze = "none"
+    restore_norm: bool = False
     unfreeze: int = Field(default=0, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     class_weights: ClassWeights = "none"

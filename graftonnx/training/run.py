@@ -62,6 +62,7 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.split = path / SPLIT_FILE
         self.data = path / "data.json"
+        self.start = path / "start.onnx"
         self.metrics = path / "metrics.csv"
         self.curves = path / "curves.png"
         self.model = path / MODEL_FILE
@@ -75,6 +76,7 @@ class RunFolder:
             self.config,
             self.split,
             self.data,
+            self.start,
             self.metrics,
             self.curves,
             self.model,

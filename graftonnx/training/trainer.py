@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -19,6 +21,7 @@ from graftonnx.data.opening import absolute, is_there, open_data
 from graftonnx.data.splits import Split, read_split, split
 from graftonnx.errors import DataError, GraftError
 from graftonnx.model import save
+from graftonnx.renormalisation import restore_norms
 from graftonnx.training.augment import stored_size
 from graftonnx.training.checkpoints import AtomicCheckpoints, Keeper, Stopped
 from graftonnx.training.config import Device, TrainConfig, TrainResult
@@ -35,6 +38,9 @@ from graftonnx.training.speed import Mode, choose_batch_size, choose_device, cho
 
 Note = Callable[[str], object]
 """What to do with a remark for a person."""
+
+NORM_IMAGES = 256
+"""Training images whose statistics restored batch norms start with."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +86,8 @@ def train(
     labels = labels_for(opened, parts.classes, images.where)
     parts = parts.reordered(labels)
     device = choose_device(config.device)
+    if config.restore_norm:
+        opened = _with_norms(opened, images, parts, config, note)
     network: GraphModule = to_torch(opened.model).to(device)
     mode, measured = choose_mode(network, opened.size, config, device)
     config, tried = _with_batch_size(config, network, opened.size, mode, device, len(parts.train))
@@ -104,8 +112,28 @@ def train(
         for remark in survey.remarks(loaded):
             note(remark)
         run.create(record, loaded.split.to_json(), survey.to_json(record.data, loaded))
+        if config.restore_norm:
+            save(opened.model, run.start)
 
     return _go(run, record, opened, network, images, parts, progress, note, begin=begin)
+
+
+def _with_norms(source: Source, images: Data, parts: Split, config: TrainConfig, note: Note) -> Source:
+    """Return the source with batch norms that fit a sample of the training images."""
+    sample = parts.train[:: max(len(parts.train) // NORM_IMAGES, 1)][:NORM_IMAGES]
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = load(
+            images,
+            replace(parts, train=sample, val=sample[:1]),
+            source.size,
+            source.size,
+            folder=Path(folder),
+            skip_bad=config.on_bad_image == "skip",
+            workers=config.workers,
+        )
+        model, count = restore_norms(source.model, loaded.train.pixels)
+    note(f"batch norms put back: {count}, by the statistics of {len(loaded.train.labels)} training images")
+    return replace(source, model=model)
 
 
 def _with_batch_size(
@@ -168,6 +196,8 @@ def resume(
             f"cannot resume '{run}': it ran on {record.device}, which is not what this machine would take. "
             "Resume it where it began."
         )
+    if record.config.restore_norm:
+        opened = replace(opened, model=open_source(folder.start).model)
     network: GraphModule = to_torch(opened.model).to(record.device)
     return _go(folder, record, opened, network, images, parts, progress, note)
 

@@ -82,11 +82,13 @@ def test_every_setting_has_an_option_that_reaches_the_run(source: Path, data: Pa
         "on_bad_image": "skip", "cache_limit": 3.0,
     }  # fmt: skip
     options = [text for name, value in wanted.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    result = run(source, "--data", data, "-o", tmp_path / "run", *options)
+    result = run(source, "--data", data, "-o", tmp_path / "run", *options, "--restore-norm")
     assert result.exit_code == 0, result.output
+    assert "batch norms put back: 1, by the statistics of 4 training images" in result.stderr
     text = (tmp_path / "run" / "config.yaml").read_text()
     assert [name for name, value in wanted.items() if f"  {name}: {value}\n" not in text] == []
-    assert set(TrainConfig.model_fields) == {*wanted, "split_file"}
+    assert "  restore_norm: true\n" in text
+    assert set(TrainConfig.model_fields) == {*wanted, "restore_norm", "split_file"}
 
 
 def test_a_recipe_gives_the_defaults_and_an_option_overrides_it() -> None:

@@ -104,7 +104,8 @@ def _statistics(model: ModelProto, names: list[str], pixels: Pixels) -> dict[str
     moments = [np.concatenate(part).astype(np.float64) for part in parts]
     statistics = {}
     for name, means, variances in zip(names, moments[::2], moments[1::2], strict=True):
-        mean, variance = means.mean(0), variances.mean(0) + means.var(0)
+        with np.errstate(invalid="ignore"):
+            mean, variance = means.mean(0), variances.mean(0) + means.var(0)
         if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
             raise ModelError(
                 f"cannot restore the norms: '{name}' is not finite on the images. "

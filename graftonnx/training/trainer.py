@@ -90,7 +90,7 @@ def train(
         opened = _with_norms(opened, images, parts, config, note)
     network: GraphModule = to_torch(opened.model).to(device)
     mode, measured = choose_mode(network, opened.size, config, device)
-    config, tried = _with_batch_size(config, network, opened.size, mode, device, len(parts.train))
+    config, tried, needed = _with_batch_size(config, network, opened.size, mode, device, len(parts.train))
     record = RunRecord(
         source=opened.path.resolve(),
         source_sha256=opened.sha256,
@@ -106,7 +106,7 @@ def train(
         measured={**measured, **tried},
         versions=versions(),
     )
-    note(_described(record))
+    note(f"{_described(record)}\na step takes about {needed / 2**30:.1f} GiB of memory")
 
     def begin(loaded: Loaded) -> None:
         for remark in survey.remarks(loaded):
@@ -143,20 +143,22 @@ def _with_batch_size(
     mode: Mode,
     device: Device,
     images: int,
-) -> tuple[TrainConfig, dict[str, float]]:
-    """Return the settings with a number for the batch size that has room in memory, and what was measured.
+) -> tuple[TrainConfig, dict[str, float], int]:
+    """Return the settings with a number for the batch size, what was measured for it, and the bytes it takes.
 
     Raises:
         GraftError: If a step does not fit.
     """
     free = free_bytes(device) or math.inf
-    if config.batch_size == "auto":
+    measured: dict[str, float] = {}
+    chosen = config.batch_size
+    if chosen == "auto":
         chosen, measured = choose_batch_size(
             network, size, mode, device, images, lambda n: step_bytes(network, size, n, mode, config) <= free
         )
-        return config.model_copy(update={"batch_size": chosen}), measured
-    check_room(step_bytes(network, size, config.batch_size, mode, config), device, config.batch_size)
-    return config, {}
+    needed = step_bytes(network, size, chosen, mode, config)
+    check_room(needed, device, chosen)
+    return config.model_copy(update={"batch_size": chosen}), measured, needed
 
 
 def resume(

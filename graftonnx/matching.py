@@ -20,7 +20,8 @@ from graftonnx.costs import macs
 from graftonnx.errors import PlanError
 from graftonnx.model import Network
 from graftonnx.plan import Plan, PlannedParent, Rejection, Skip
-from graftonnx.scoring import Pairs, Policy, score
+from graftonnx.projections import Policy
+from graftonnx.scoring import Pairs, score
 from graftonnx.taps import Tap, find_taps, trunk
 
 DEFAULT_SKIPS = 6

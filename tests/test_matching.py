@@ -13,7 +13,7 @@ from graftonnx.layouts import Layout
 from graftonnx.matching import match
 from graftonnx.model import Network, from_proto
 from graftonnx.plan import Plan, Projection
-from graftonnx.scoring import project, projection_macs, projection_parameters
+from graftonnx.projections import project, projection_macs, projection_parameters
 from graftonnx.taps import find_taps
 
 

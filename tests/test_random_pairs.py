@@ -22,7 +22,8 @@ from graftonnx.costs import macs
 from graftonnx.fusion import fuse
 from graftonnx.matching import candidates, match
 from graftonnx.model import Network, from_proto, load
-from graftonnx.scoring import Policy, score
+from graftonnx.projections import Policy
+from graftonnx.scoring import score
 from graftonnx.taps import trunk
 
 EXAMPLES = int(os.environ.get("GRAFTONNX_EXAMPLES", "2000"))

@@ -23,10 +23,10 @@ from graftonnx.shapes import convolved_extent, downscaling, edging
 NEAR = 2.0
 """Grids that differ by more than this factor are not near: little of the map would survive."""
 
-RESIZED = 200
-"""Multiply-accumulates of a Conv that take as long as one element that a Resize makes.
+MOVED, RESIZED = 16, 200
+"""Multiply-accumulates of a Conv that take as long as to read or write an element, and to resize one.
 
-Measured in ONNX Runtime on one core with AVX-512; what a Resize costs around it is in it.
+Measured in ONNX Runtime on one core with AVX-512. What a Resize costs around it is in its number.
 """
 
 Policy = Literal["exact", "near", "all"]
@@ -99,7 +99,8 @@ def projection_macs(projection: Projection, source: Layout, target: Layout) -> i
 
 def projection_price(projection: Projection, source: Layout, target: Layout) -> int:
     """Return the multiply-accumulates of a Conv that take as long as a projection, for one image."""
-    price = projection_macs(projection, source, target)
+    read, summed = (math.prod(layout.shape) for layout in (source, target))
+    price = projection_macs(projection, source, target) + MOVED * (read + 2 * summed)
     if projection.kind == "resize":
         resized = source if resizes_first(source, target) else target
         price += RESIZED * resized.channels * target.positions

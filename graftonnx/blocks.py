@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from graftonnx.layouts import Layout
 from graftonnx.metadata import Preprocess
 from graftonnx.plan import Projection
-from graftonnx.projections import resizes_first
+from graftonnx.projections import is_product, resizes_first
 
 SkipInit = Literal["zero", "paper", "lsq"]
 """How skips begin; for `lsq` zeros are built, and the fitted weights put in their place."""
@@ -112,10 +112,9 @@ def projection(
         The nodes, and the variable to add to the target.
     """
     inner, outer = layouts
-    in_place = inner == dataclasses.replace(outer, channels=inner.channels)
-    if plan.kind == "equal" and init == "paper" and in_place:
+    if plan.kind == "equal" and init == "paper" and inner == outer:
         return [], source
-    if in_place and inner.kind != "channels_first" and set(plan.kernel) == {1}:
+    if is_product(plan, inner, outer):
         steps = [_weighted("MatMul", name, (inner.channels, outer.channels), init, rng)]
     else:
         steps = [*_to_maps(inner, name), *_on_maps(layouts, plan, name, init, rng), *_from_maps(outer, name)]

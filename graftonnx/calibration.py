@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -109,7 +110,9 @@ class Calibration:
             for letter, network in self._parents.items()
             for name, layout in network.layouts.items()
         }
-        fits = {skip: _Fit(layouts[skip.source], layouts[skip.target], skip.projection) for skip in plan.skips}
+        fits = {
+            skip: _Fit(layouts[skip.source], layouts[skip.target], skip.projection) for skip in plan.skips
+        }
         for exchange in plan.exchanges:
             for values in self._run(sorted({exchange[0].source, exchange[0].target})):
                 for skip in exchange:
@@ -270,9 +273,10 @@ def _resized(maps: Floats, axis: int, points: int) -> Floats:
     extent = maps.shape[axis]
     places = np.clip((np.arange(points) + 0.5) * extent / points - 0.5, 0, extent - 1)
     lower = places.astype(np.int64)
-    share = (places - lower).astype(maps.dtype).reshape([-1 if i == axis else 1 for i in range(maps.ndim)])
+    share = _along(axis, maps.ndim, places - lower)
     first, second = (maps.take(at, axis) for at in (lower, np.minimum(lower + 1, extent - 1)))
-    return first + share * (second - first)
+    result: Floats = first + share * (second - first)
+    return result
 
 
 def _averaged(
@@ -281,16 +285,18 @@ def _averaged(
     """Return the mean of each window along an axis; `with_pads`, of the zeros around the maps too."""
     if (kernel, stride, pads) == (1, 1, (0, 0)):
         return maps
+    counted = np.full(maps.shape[axis] + sum(pads), with_pads)
+    counted[pads[0] : pads[0] + maps.shape[axis]] = True
+    padded = np.pad(maps, [pads if i == axis else (0, 0) for i in range(maps.ndim)])
+    starts = np.arange(0, len(counted) - kernel + 1, stride)
+    sums: Floats = sliding_window_view(padded, kernel, axis).take(starts, axis).sum(-1)
+    sums /= _along(axis, maps.ndim, sliding_window_view(counted, kernel)[starts].sum(-1))
+    return sums
 
-    def sums(values: Floats, along: int) -> Floats:
-        padded = np.pad(values, [pads if i == along else (0, 0) for i in range(values.ndim)])
-        windows = sliding_window_view(padded, kernel, along)
-        return windows.take(np.arange(0, windows.shape[along], stride), along).sum(-1)
 
-    if with_pads:
-        return sums(maps, axis) / kernel
-    counts = sums(np.ones(maps.shape[axis], np.float32), 0)
-    return sums(maps, axis) / counts.reshape([-1 if i == axis else 1 for i in range(maps.ndim)])
+def _along(axis: int, dimensions: int, values: NDArray[Any]) -> Floats:
+    """Return numbers along an axis in a form that broadcasts over the others."""
+    return values.astype(np.float32).reshape([-1 if i == axis else 1 for i in range(dimensions)])
 
 
 def _rows(maps: Floats) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from graftonnx import collector
 from graftonnx.alignment import Budget, Scores, align_within
-from graftonnx.costs import macs
+from graftonnx.costs import price
 from graftonnx.errors import PlanError
 from graftonnx.model import Network
 from graftonnx.plan import Plan, PlannedParent, Rejection, Skip
@@ -68,7 +68,7 @@ def match(
     branches = dict(zip(ascii_lowercase, parents, strict=False))
     size = fused_size(parents)
     taps = {branch: candidates(network) for branch, network in branches.items()}
-    work = sum(macs(network.view, trunk(network)) for network in parents)
+    work = sum(price(network.view, trunk(network)) for network in parents)
     pairs = {
         (x, y): score(taps[x], taps[y], work, policy, (similarity or {}).get((x, y)))
         for x, y in itertools.combinations(branches, 2)
@@ -246,7 +246,7 @@ def _reason(
     if isinstance(kind, str):
         return kind
     if pairs.scores[pair] <= 0:
-        return f"not worth its cost: {pairs.macs[pair]:,} MACs"
+        return f"not worth its time: that of {pairs.prices[pair]:,} MACs"
     (x, y), (i, j) = branches, pair
     for k, m in chosen:
         a, b = f"{x}/{pairs.first[k].name}", f"{y}/{pairs.second[m].name}"

@@ -13,9 +13,11 @@ blocked layout of its Convs; a Resize does not, and tensors are laid out anew be
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Literal
 
+from graftonnx.costs import MOVED
 from graftonnx.layouts import Layout
 from graftonnx.plan import Projection
 from graftonnx.shapes import convolved_extent, downscaling, edging
@@ -23,11 +25,8 @@ from graftonnx.shapes import convolved_extent, downscaling, edging
 NEAR = 2.0
 """Grids that differ by more than this factor are not near: little of the map would survive."""
 
-MOVED, RESIZED = 16, 200
-"""Multiply-accumulates of a Conv that take as long as to read or write an element, and to resize one.
-
-Measured in ONNX Runtime on one core with AVX-512. What a Resize costs around it is in its number.
-"""
+RESIZED = 200
+"""MACs of a Conv that take as long as to resize an element, with what that costs around it; see `MOVED`."""
 
 Policy = Literal["exact", "near", "all"]
 """Which pairs may be exchanged: equal shapes, grids within a factor of `NEAR`, or any."""
@@ -94,17 +93,25 @@ def projection_macs(projection: Projection, source: Layout, target: Layout) -> i
     """Return the multiply-accumulates of a projection with a Conv for one image."""
     conv_is_first = projection.kind == "resize" and not resizes_first(source, target)
     positions = source.positions if conv_is_first else target.positions
+    if is_product(projection, source, target):
+        positions += target.prefix
     return projection_parameters(projection, source, target) * positions
 
 
 def projection_price(projection: Projection, source: Layout, target: Layout) -> int:
-    """Return the multiply-accumulates of a Conv that take as long as a projection, for one image."""
+    """Return the time that a projection with its sum takes for one image, in MACs; see `costs.price`."""
     read, summed = (math.prod(layout.shape) for layout in (source, target))
     price = projection_macs(projection, source, target) + MOVED * (read + 2 * summed)
     if projection.kind == "resize":
         resized = source if resizes_first(source, target) else target
         price += RESIZED * resized.channels * target.positions
     return price
+
+
+def is_product(projection: Projection, source: Layout, target: Layout) -> bool:
+    """Return whether a MatMul is the 1x1 Conv: channels come last on both sides, positions agree."""
+    in_place = source == dataclasses.replace(target, channels=source.channels)
+    return in_place and source.kind != "channels_first" and set(projection.kernel) == {1}
 
 
 def resizes_first(source: Layout, target: Layout) -> bool:

@@ -44,6 +44,7 @@ class Pairs:
         scores: [I, J]; 0 where a pair cannot be exchanged or is not worth it.
         macs: [I, J]; multiply-accumulates of the two projections.
         parameters: [I, J]; their weights.
+        prices: [I, J]; the time that they take, in MACs.
         kinds: [I, J]; index into `projections`.
         projections: For each kind of pair the projections into the first and into the second, or the reason
             why there are none.
@@ -54,6 +55,7 @@ class Pairs:
     scores: Scores
     macs: NDArray[np.int64]
     parameters: NDArray[np.int64]
+    prices: NDArray[np.int64]
     kinds: NDArray[np.intp]
     projections: Sequence[tuple[Projection, Projection] | str]
 
@@ -72,7 +74,7 @@ def score(
     Args:
         first: The taps of one network.
         second: Of the other.
-        work: MACs of all parents.
+        work: Time that all parents take; see :func:`graftonnx.costs.price`.
         policy: Which pairs may be exchanged.
         similarity: [I, J], 0..1, in the place of closeness in depth.
     """
@@ -98,10 +100,11 @@ def score(
         similarity = 1 - np.abs(depths[0][:, None] - depths[1][None, :])
     spine = [0.1 * np.array([tap.spine for tap in taps], float) for taps in (first, second)]
     ends = 0.8 + spine[0][:, None] + spine[1][None, :]
-    gains = likeness[place] * similarity * ends - prices[place] / max(work, 1)
+    macs, parameters, prices = (amounts[place] for amounts in (macs, parameters, prices))
+    gains = likeness[place] * similarity * ends - prices / max(work, 1)
     kinds = (index_a * max(len(kinds_b), 1))[:, None] + index_b[None, :]
     scores = np.where(likeness[place] > 0, np.maximum(gains, 0.0), 0.0)
-    return Pairs(first, second, scores, macs[place], parameters[place], kinds, projections)
+    return Pairs(first, second, scores, macs, parameters, prices, kinds, projections)
 
 
 def _kinds(taps: Sequence[Tap]) -> tuple[list[Layout], NDArray[np.intp]]:

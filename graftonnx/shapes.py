@@ -47,10 +47,10 @@ def edging(source: int, target: int) -> tuple[int, int] | None:
 
     Returns:
         Padding at the beginning, and at the end, where the larger half is; None if `target` is smaller, or
-        larger by more than three pixels or a seventh.
+        larger by more than three pixels or a quarter.
     """
     pads = target - source
-    return (pads // 2, pads - pads // 2) if 0 <= pads <= min(3, source // 7) else None
+    return (pads // 2, pads - pads // 2) if 0 <= pads <= min(3, source // 4) else None
 
 
 def spelled(shape: Shape | None) -> str:

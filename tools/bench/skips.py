@@ -48,17 +48,17 @@ def main() -> None:
     options = parser.parse_args()
     print("| pair | exchanges | MACs | CPU time | middle half of the rounds |\n|---|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
-        with zipfile.ZipFile(SHARED / "large_models.zip") as archive:
-            archive.extractall(folder)
-        files = options.files or [found(name, Path(folder)) for pair in PAIRS for name in pair]
+        files = options.files or shared_files(Path(folder))
         for a, b in zip(files[::2], files[1::2], strict=True):
             compare(a, b, options)
 
 
-def found(name: str, folder: Path) -> Path:
-    """Return the path of a shared model, or of one that was unpacked into `folder`."""
-    path = SHARED / f"{name}.onnx"
-    return path if path.exists() else folder / path.name
+def shared_files(folder: Path) -> list[Path]:
+    """Return the paths of the pairs, one after the other; what is zipped is unpacked into `folder`."""
+    with zipfile.ZipFile(SHARED / "large_models.zip") as archive:
+        archive.extractall(folder)
+    names = [f"{name}.onnx" for pair in PAIRS for name in pair]
+    return [SHARED / name if (SHARED / name).exists() else folder / name for name in names]
 
 
 def compare(a: Path, b: Path, options: argparse.Namespace) -> None:

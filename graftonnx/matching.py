@@ -246,7 +246,7 @@ def _reason(
     if isinstance(kind, str):
         return kind
     if pairs.scores[pair] <= 0:
-        return f"not worth its time: that of {pairs.prices[pair]:,} MACs"
+        return f"not worth its cost: {pairs.macs[pair]:,} MACs"
     (x, y), (i, j) = branches, pair
     for k, m in chosen:
         a, b = f"{x}/{pairs.first[k].name}", f"{y}/{pairs.second[m].name}"

@@ -1,6 +1,7 @@
 """How well two taps suit an exchange, and what it would take.
 
-score(i, j) = likeness(shapes) * closeness(i, j) * ends(blocks) - cost(projections)
+gain(i, j) = likeness(shapes) * closeness(i, j) * ends(blocks)
+score(i, j) = gain - cost(projections); gain^2 / (4 cost), which stays above 0, where cost > gain / 2
 
 | factor | value |
 |---|---|
@@ -8,6 +9,8 @@ score(i, j) = likeness(shapes) * closeness(i, j) * ends(blocks) - cost(projectio
 | closeness | 1 - |difference of relative depths|; with a calibration batch, the similarity of activations |
 | ends | 1 when both taps end whole blocks, 0.9 for one of them, 0.8 when both lie inside parallel branches |
 | cost | time of the two projections, relative to that of both networks, both in MACs |
+
+A pair whose MACs alone, relative to the time of the networks, exceed its gain is not worth it.
 """
 
 from __future__ import annotations
@@ -44,7 +47,6 @@ class Pairs:
         scores: [I, J]; 0 where a pair cannot be exchanged or is not worth it.
         macs: [I, J]; multiply-accumulates of the two projections.
         parameters: [I, J]; their weights.
-        prices: [I, J]; the time that they take, in MACs.
         kinds: [I, J]; index into `projections`.
         projections: For each kind of pair the projections into the first and into the second, or the reason
             why there are none.
@@ -55,7 +57,6 @@ class Pairs:
     scores: Scores
     macs: NDArray[np.int64]
     parameters: NDArray[np.int64]
-    prices: NDArray[np.int64]
     kinds: NDArray[np.intp]
     projections: Sequence[tuple[Projection, Projection] | str]
 
@@ -101,10 +102,12 @@ def score(
     spine = [0.1 * np.array([tap.spine for tap in taps], float) for taps in (first, second)]
     ends = 0.8 + spine[0][:, None] + spine[1][None, :]
     macs, parameters, prices = (amounts[place] for amounts in (macs, parameters, prices))
-    gains = likeness[place] * similarity * ends - prices / max(work, 1)
+    gains = likeness[place] * similarity * ends
+    cost, least = prices / max(work, 1), macs / max(work, 1)
     kinds = (index_a * max(len(kinds_b), 1))[:, None] + index_b[None, :]
-    scores = np.where(likeness[place] > 0, np.maximum(gains, 0.0), 0.0)
-    return Pairs(first, second, scores, macs, parameters, prices, kinds, projections)
+    discounted = np.where(2 * cost <= gains, gains - cost, gains**2 / np.maximum(4 * cost, 1e-30))
+    scores = np.where(gains > least, discounted, 0.0)
+    return Pairs(first, second, scores, macs, parameters, kinds, projections)
 
 
 def _kinds(taps: Sequence[Tap]) -> tuple[list[Layout], NDArray[np.intp]]:

@@ -16,11 +16,12 @@ import numpy as np
 
 from graftonnx import collector
 from graftonnx.alignment import Budget, Scores, align_within
-from graftonnx.costs import macs
+from graftonnx.costs import price
 from graftonnx.errors import PlanError
 from graftonnx.model import Network
 from graftonnx.plan import Plan, PlannedParent, Rejection, Skip
-from graftonnx.scoring import Pairs, Policy, score
+from graftonnx.projections import Policy
+from graftonnx.scoring import Pairs, score
 from graftonnx.taps import Tap, find_taps, trunk
 
 DEFAULT_SKIPS = 6
@@ -67,7 +68,7 @@ def match(
     branches = dict(zip(ascii_lowercase, parents, strict=False))
     size = fused_size(parents)
     taps = {branch: candidates(network) for branch, network in branches.items()}
-    work = sum(macs(network.view, trunk(network)) for network in parents)
+    work = sum(price(network.view, trunk(network)) for network in parents)
     pairs = {
         (x, y): score(taps[x], taps[y], work, policy, (similarity or {}).get((x, y)))
         for x, y in itertools.combinations(branches, 2)

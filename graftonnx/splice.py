@@ -28,9 +28,10 @@ from graftonnx.heads import HeadDesign, build_head
 from graftonnx.layouts import Layout
 from graftonnx.model import BATCH, Network
 from graftonnx.normalise.constants import drop_dead, replace
-from graftonnx.plan import Plan, Projection, Skip
+from graftonnx.plan import Plan, Skip
+from graftonnx.projections import projected_shape
 from graftonnx.remarks import carry, carry_model
-from graftonnx.shapes import convolved_extent, spelled
+from graftonnx.shapes import spelled
 from graftonnx.surgery import Window
 from graftonnx.weights import Weights
 
@@ -166,12 +167,12 @@ def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Layout]:
 
 def _check_projection(skip: Skip, source: Layout, target: Layout, where: str) -> None:
     projection = skip.projection
-    if projection.kind != "conv" and (
+    if projection.kind in ("equal", "resize") and (
         {*projection.kernel, *projection.stride} != {1} or any(projection.pads)
     ):
         raise PlanError(
             f"{where}: a projection of kind '{projection.kind}' has a kernel and a stride of ones, and pads "
-            "of zeros. Correct them, or make its kind 'conv'."
+            "of zeros. Correct them, or make its kind 'conv' or 'pool'."
         )
     dimensions = {len(source.grid), len(target.grid), len(projection.kernel)}
     if len(dimensions) > 1:
@@ -186,25 +187,6 @@ def _check_projection(skip: Skip, source: Layout, target: Layout, where: str) ->
             f"{where}: its projection '{projection}' gives {list(found)} {names}, "
             f"the target has {list(target.shape)}. Correct the projection or remove the skip."
         )
-
-
-def projected_shape(projection: Projection, source: Layout, target: Layout) -> tuple[int, ...]:
-    """Return the shape (C, *grid) that a projection to `target` gives; Convs always give its channels."""
-    if projection.kind == "equal":
-        return source.shape
-    if projection.kind == "resize":
-        return target.shape
-    count = len(source.grid)
-    extents = (
-        convolved_extent(
-            source.grid[axis],
-            projection.kernel[axis],
-            projection.stride[axis],
-            projection.pads[axis] + projection.pads[axis + count],
-        )
-        for axis in range(count)
-    )
-    return target.channels, *extents
 
 
 def _tap_layout(branches: Mapping[str, Branch], tap: str, where: str) -> Layout:

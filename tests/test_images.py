@@ -1,8 +1,7 @@
-"""Data folders, splits and decoding."""
+"""Decoding: whatever the file, 8-bit RGB of the wanted size, or a sentence."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,171 +18,7 @@ def save(path: Path, colour: object = (255, 0, 0), mode: str = "RGB", size: tupl
     return path
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Three classes of 10, 5 and 2 images."""
-    for name, count in (("cat", 10), ("dog", 5), ("eel", 2)):
-        for i in range(count):
-            save(tmp_path / "data" / name / f"img{i}.png")
-    return tmp_path / "data"
-
-
-def test_scan_lists_class_folders_in_natural_order(data: Path) -> None:
-    save(data / "cat" / "img10.png")
-    folder = images.scan(data)
-    assert folder.classes == ("cat", "dog", "eel")
-    assert [s.path for s in folder.samples[:11]] == [f"cat/img{i}.png" for i in range(11)]
-    assert Counter(s.label for s in folder.samples) == {0: 11, 1: 5, 2: 2}
-
-
-def test_scan_puts_class_2_before_class_10(tmp_path: Path) -> None:
-    for name in ("class10", "class2", "class1"):
-        save(tmp_path / name / "a.png")
-    assert images.scan(tmp_path).classes == ("class1", "class2", "class10")
-
-
-def test_scan_ignores_hidden_files_other_files_and_hidden_folders(data: Path) -> None:
-    before = images.scan(data)
-    save(data / "cat" / ".hidden.png")
-    save(data / ".cache" / "a.png")
-    (data / "cat" / "notes.txt").write_text("no image")
-    (data / "index.csv").write_text("no image")
-    assert images.scan(data) == before
-
-
-def test_scan_finds_images_below_a_class_folder_and_upper_case_extensions(data: Path) -> None:
-    save(data / "dog" / "more" / "Z.JPG")
-    assert "dog/more/Z.JPG" in [s.path for s in images.scan(data).samples]
-
-
-@pytest.mark.parametrize("val", ["val", "valid", "Validation"])
-def test_scan_reads_a_predefined_split(tmp_path: Path, val: str) -> None:
-    for part in ("train", val, "test"):
-        for name in ("cat", "dog"):
-            save(tmp_path / part / name / f"{part}.png")
-    folder = images.scan(tmp_path)
-    split = images.split(folder, 0.2, seed=0)
-    assert [s.path for s in split.train] == ["train/cat/train.png", "train/dog/train.png"]
-    assert [s.path for s in split.val] == [f"{val}/cat/{val}.png", f"{val}/dog/{val}.png"]
-    assert [s.path for s in split.test] == ["test/cat/test.png", "test/dog/test.png"]
-
-
-def test_without_a_val_folder_the_training_part_is_split_and_the_test_part_kept(tmp_path: Path) -> None:
-    for part in ("train", "test"):
-        for name in ("cat", "dog"):
-            for i in range(4):
-                save(tmp_path / part / name / f"{i}.png")
-    split = images.split(images.scan(tmp_path), 0.25, seed=0)
-    assert (len(split.train), len(split.val), len(split.test)) == (6, 2, 8)
-    assert all(s.path.startswith("train/") for s in split.val)
-
-
-def test_the_split_is_stratified_and_complete(data: Path) -> None:
-    folder = images.scan(data)
-    split = images.split(folder, 0.2, seed=0)
-    assert Counter(s.label for s in split.val) == {0: 2, 1: 1, 2: 1}
-    assert sorted(s.path for s in split.train + split.val) == sorted(s.path for s in folder.samples)
-
-
-def test_the_split_depends_on_the_seed_alone(data: Path) -> None:
-    folder = images.scan(data)
-    assert images.split(folder, 0.3, seed=1) == images.split(folder, 0.3, seed=1)
-    assert images.split(folder, 0.3, seed=1) != images.split(folder, 0.3, seed=2)
-
-
-def test_new_images_of_one_class_leave_the_others_validation_images_alone(data: Path) -> None:
-    before = images.split(images.scan(data), 0.3, seed=0)
-    save(data / "dog" / "new.png")
-    after = images.split(images.scan(data), 0.3, seed=0)
-    assert [s for s in after.val if s.label != 1] == [s for s in before.val if s.label != 1]
-
-
-def test_a_split_survives_its_file(data: Path, tmp_path: Path) -> None:
-    split = images.split(images.scan(data), 0.3, seed=0)
-    (tmp_path / "split.json").write_text(split.to_json())
-    assert images.read_split(tmp_path / "split.json", data) == split
-
-
-def test_a_reordered_split_keeps_every_image_in_its_class(data: Path) -> None:
-    split = images.split(images.scan(data), 0.3, seed=0)
-    turned = split.reordered(["eel", "cat", "dog"])
-    assert {s.path: turned.classes[s.label] for s in turned.val} == {
-        s.path: split.classes[s.label] for s in split.val
-    }
-    with pytest.raises(ValueError, match="not a permutation"):
-        split.reordered(["eel", "cat"])
-
-
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1])
-def test_a_validation_share_outside_0_to_1_is_misuse(data: Path, fraction: float) -> None:
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        images.split(images.scan(data), fraction, seed=0)
-
-
 class TestRefusals:
-    def test_a_missing_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"cannot read images from '.*absent': there is no such folder\."):
-            images.scan(tmp_path / "absent")
-
-    def test_a_folder_without_images(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"no image file is in it \(looked for \.avif, "):
-            images.scan(tmp_path)
-
-    def test_images_outside_of_class_folders(self, tmp_path: Path) -> None:
-        save(tmp_path / "a.png")
-        with pytest.raises(DataError, match=r"its images are not in class folders\. Put the images"):
-            images.scan(tmp_path)
-
-    def test_one_class(self, tmp_path: Path) -> None:
-        save(tmp_path / "cat" / "a.png")
-        with pytest.raises(DataError, match=r"it has only one class, 'cat', at least 2 are needed\. Put"):
-            images.scan(tmp_path)
-
-    def test_a_folder_too_high_is_told_the_folder_meant(self, data: Path) -> None:
-        with pytest.raises(DataError, match=r"only one class, 'data', .* Did you mean '.*data'\?"):
-            images.scan(data.parent)
-
-    def test_an_empty_class(self, data: Path) -> None:
-        (data / "fox").mkdir()
-        with pytest.raises(DataError, match=r"cannot use '.*fox': no image file is in it\. Add images"):
-            images.scan(data)
-
-    def test_a_validation_class_without_training_images(self, tmp_path: Path) -> None:
-        for name in ("train/cat", "train/dog", "val/cat", "val/fox"):
-            save(tmp_path / name / "a.png")
-        with pytest.raises(
-            DataError, match=r"'fox' has no training images\. Training classes are 'cat', 'dog'"
-        ):
-            images.scan(tmp_path)
-
-    def test_an_empty_validation_folder(self, tmp_path: Path) -> None:
-        for name in ("train/cat", "train/dog"):
-            save(tmp_path / name / "a.png")
-        (tmp_path / "val").mkdir()
-        with pytest.raises(DataError, match=r"cannot use '.*val': no image file is in it"):
-            images.scan(tmp_path)
-
-    def test_a_class_too_small_to_split(self, data: Path) -> None:
-        (data / "eel" / "img0.png").unlink()
-        with pytest.raises(DataError, match=r"class 'eel' has 1 image, at least 2 are needed \(one to train"):
-            images.split(images.scan(data), 0.2, seed=0)
-
-    def test_a_split_of_other_data(self, data: Path, tmp_path: Path) -> None:
-        (tmp_path / "split.json").write_text(images.split(images.scan(data), 0.3, seed=0).to_json())
-        (data / "cat" / "img3.png").unlink()
-        with pytest.raises(DataError, match=r"it names 'cat/img3.png', which is not under '.*data'"):
-            images.read_split(tmp_path / "split.json", data)
-
-    @pytest.mark.parametrize("content", ["{", "[]", '{"classes": ["a"]}', '{"classes": 3}'])
-    def test_a_file_that_is_no_split(self, data: Path, tmp_path: Path, content: str) -> None:
-        (tmp_path / "split.json").write_text(content)
-        with pytest.raises(DataError, match="it is not a split that graftonnx wrote"):
-            images.read_split(tmp_path / "split.json", data)
-
-    def test_a_missing_split(self, data: Path) -> None:
-        with pytest.raises(DataError, match=r"cannot read the split 'absent.json': No such file"):
-            images.read_split(Path("absent.json"), data)
-
     def test_a_file_that_is_no_image(self, tmp_path: Path) -> None:
         (tmp_path / "a.jpg").write_text("no image")
         with pytest.raises(
@@ -215,10 +50,11 @@ class TestRefusals:
         with pytest.raises(DataError, match="its values do not fit 16 bits"):
             images.decode(tmp_path / "a.tiff", (4, 4))
 
-    def test_decoding_many_names_the_bad_one(self, data: Path) -> None:
-        (data / "cat" / "img3.png").write_bytes(b"")
+    def test_decoding_many_names_the_bad_one(self, tmp_path: Path) -> None:
+        paths = [save(tmp_path / f"img{i}.png") for i in range(10)]
+        paths[3].write_bytes(b"")
         with pytest.raises(DataError, match=r"cannot decode '.*img3.png'"):
-            images.decode_many([data / "cat" / f"img{i}.png" for i in range(10)], (4, 4))
+            images.decode_many(paths, (4, 4))
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 from lookalikes import RGB, colour_folder, colour_network, model, write_image
 
-from graftonnx import images, providers
+from graftonnx import providers
 from graftonnx.cli import graftonnx
+from graftonnx.data.opening import open_data
+from graftonnx.data.splits import split as split_data
 from graftonnx.metadata import InputConvention, Metadata
 
 
@@ -22,7 +24,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("run").mkdir()
     onnx.save(colour_network(), "run/model.onnx")
     data = colour_folder(Path("data"), {"red": 5, "green": 4, "blue": 3}, {"red": 2})
-    split = images.split(images.scan(data), 0.5, seed=0)
+    split = split_data(open_data(data), 0.5, seed=0)
     Path("run/split.json").write_text(split.to_json())
     return tmp_path
 
@@ -131,7 +133,7 @@ class TestRefusals:
 
     @pytest.mark.usefixtures("place")
     def test_a_data_folder_that_is_missing(self) -> None:
-        assert "cannot read images from 'absent': there is no such folder." in self.refused(
+        assert "cannot read images from 'absent': there is no such file or folder." in self.refused(
             "run", "--data", "absent"
         )
 

@@ -18,6 +18,9 @@ from click.testing import CliRunner, Result
 from training.fused import save_fused, save_images
 
 from graftonnx.cli import graftonnx
+from graftonnx.data.opening import open_data
+from graftonnx.data.splits import read_split
+from graftonnx.data.splits import split as split_data
 from graftonnx.training import TrainConfig, finetuner
 
 FAST = ["--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
@@ -70,8 +73,11 @@ def test_json_is_the_whole_of_stdout(source: Path, data: Path, tmp_path: Path) -
 
 
 def test_every_setting_has_an_option_that_reaches_the_run(source: Path, data: Path, tmp_path: Path) -> None:
+    split = split_data(open_data(data), 0.5, seed=3)
+    (tmp_path / "split.json").write_text(split.to_json())
     wanted = {
-        "epochs": 1, "batch_size": 4, "val_fraction": 0.5, "lr_branches": 0.1, "lr_skips": 0.2,
+        "epochs": 1, "batch_size": 4, "val_fraction": 0.5, "split_file": tmp_path / "split.json", "shots": 3,
+        "on_bad_image": "skip", "cache_limit": 0.5, "lr_branches": 0.1, "lr_skips": 0.2,
         "lr_head": 0.3, "weight_decay": 0.4, "label_smoothing": 0.5, "augment": "flip", "freeze": "branches",
         "precision": "bf16", "device": "cpu", "workers": 1, "seed": 7,
     }  # fmt: skip
@@ -81,6 +87,7 @@ def test_every_setting_has_an_option_that_reaches_the_run(source: Path, data: Pa
     text = (tmp_path / "run" / "config.yaml").read_text()
     assert [name for name, value in wanted.items() if f"  {name}: {value}\n" not in text] == []
     unreachable = {"warmup", "clip", "layout"}
+    assert read_split(tmp_path / "run" / "split.json", open_data(data)) == split.few_shot(3, seed=7)
     assert set(TrainConfig.model_fields) - set(wanted) == unreachable
 
 

@@ -17,12 +17,14 @@ from training.fused import TRAINABLE, save_fused, save_images, weights_of
 
 from graftonnx import documents
 from graftonnx.conversion import to_torch
+from graftonnx.data.cache import Images
+from graftonnx.data.opening import open_data
+from graftonnx.data.splits import read_split
 from graftonnx.errors import DataError, GraftError, ModelError, ParityError
-from graftonnx.images import decode_many, read_split, to_input
+from graftonnx.images import decode_many, to_input
 from graftonnx.metadata import read_metadata
 from graftonnx.runtime import open_session
 from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, resume, train
-from graftonnx.training.data import Images
 from graftonnx.training.outcome import export
 
 CONFIG = TrainConfig(
@@ -91,6 +93,7 @@ class TestAFinishedRun:
         assert {p.relative_to(finished.run).as_posix() for p in finished.run.rglob("*") if p.is_file()} == {
             "config.yaml",
             "split.json",
+            "data.json",
             "metrics.csv",
             "curves.png",
             "model.onnx",
@@ -117,8 +120,8 @@ class TestAFinishedRun:
     def test_gives_the_same_accuracy_in_onnx_runtime_as_its_result_says(
         self, finished: TrainResult, data: Path
     ) -> None:
-        val = read_split(finished.run / "split.json", data).val
-        pixels = decode_many([data / s.path for s in val], (16, 16))
+        val = read_split(finished.run / "split.json", open_data(data)).val
+        pixels = decode_many([data / s.name for s in val], (16, 16))
         (logits,) = open_session(finished.model, provider="cpu").run(to_input(pixels))
         assert np.mean(logits.argmax(1) == [s.label for s in val]) == finished.val_accuracy
         module = to_torch(finished.model).eval()
@@ -139,7 +142,7 @@ class TestAFinishedRun:
 
     def test_records_every_setting_and_version(self, finished: TrainResult, source: Path) -> None:
         record = documents.load((finished.run / "config.yaml").read_text())
-        assert record["config"] == CONFIG.model_dump()
+        assert record["config"] == CONFIG.model_dump(mode="json")
         assert Path(record["source"]) == source
         assert record["images"] == {"train": 32, "val": 8, "test": 0}
         assert record["versions"]["torch"] == torch.__version__
@@ -249,9 +252,7 @@ class TestResume:
         data = save_images(tmp_path / "data")
         result = train(source, data, tmp_path / "run", settings(epochs=1))
         data.rename(tmp_path / "moved")
-        with pytest.raises(
-            DataError, match=r"its data folder '.*data' is gone\. Say where it is with --data\."
-        ):
+        with pytest.raises(DataError, match=r"its data '.*data' is gone\. Say where it is with --data\."):
             resume(tmp_path / "run")
         assert resume(tmp_path / "run", data=tmp_path / "moved") == result
 
@@ -344,14 +345,14 @@ class TestLabels:
         result = train(source, data, tmp_path / "run", CONFIG)
         assert result.labels == ("green", "blue")
         assert result.val_accuracy >= 0.9
-        val = read_split(result.run / "split.json", data).val
-        assert {s.path.split("/")[0]: s.label for s in val} == {"green": 0, "blue": 1}
+        val = read_split(result.run / "split.json", open_data(data)).val
+        assert {s.name.split("/")[0]: s.label for s in val} == {"green": 0, "blue": 1}
 
     def test_of_the_file_must_be_the_folders(self, data: Path, tmp_path: Path) -> None:
         source = save_fused(tmp_path / "fused.onnx", labels=("green", "pink"))
         with pytest.raises(
             DataError,
-            match=r"labels are 'green', 'pink'; the folder lacks 'pink' and has 'blue' instead\. Rename",
+            match=r"labels are 'green', 'pink'; the data lacks 'pink' and has 'blue' instead\. Rename",
         ):
             train(source, data, tmp_path / "run", CONFIG)
         assert not (tmp_path / "run").exists()
@@ -360,7 +361,7 @@ class TestLabels:
         source = save_fused(tmp_path / "fused.onnx", classes=3)
         with pytest.raises(
             DataError,
-            match=r"has 3 outputs, the folder has 2 classes \('blue', 'green'\)\. Fuse .* --classes 2\.",
+            match=r"has 3 outputs, the data has 2 classes \('blue', 'green'\)\. Fuse .* --classes 2\.",
         ):
             train(source, data, tmp_path / "run", CONFIG)
         assert not (tmp_path / "run").exists()
@@ -443,7 +444,7 @@ class TestRefusals:
     def test_a_broken_image(self, source: Path, tmp_path: Path) -> None:
         data = save_images(tmp_path / "data")
         (data / "blue" / "7.png").write_bytes(b"no image")
-        with pytest.raises(DataError, match=r"cannot decode '.*blue/7.png'"):
+        with pytest.raises(DataError, match=r"cannot decode an image of '.*data': 'blue/7.png' \(it is not"):
             train(source, data, tmp_path / "run", CONFIG)
 
     def test_a_network_that_was_not_fused(self, data: Path, tmp_path: Path) -> None:

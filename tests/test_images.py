@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from graftonnx import images
@@ -81,10 +87,71 @@ def test_every_mode_becomes_rgb(
     assert (pixels == np.array(expected)).all()
 
 
-def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert (images.decode(tmp_path / "a.gif", (4, 4)) == [255, 0, 0]).all()
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.tiff", "a.png"])
+def test_of_several_frames_the_first_one_is_taken(tmp_path: Path, name: str) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue", "green")]
+    options = {"lossless": True} if name == "a.webp" else {}
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **options)
+    with Image.open(tmp_path / name) as file:
+        assert file.n_frames == 3  # type: ignore[attr-defined]
+    assert (images.decode(tmp_path / name, (4, 4)) == [255, 0, 0]).all()
+
+
+def test_a_transparent_colour_of_a_palette_lies_on_white(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
+    image.paste(2, (0, 0, 4, 2))
+    for name in ("a.png", "a.gif"):
+        image.save(tmp_path / name, transparency=1)
+        pixels = images.decode(tmp_path / name, (4, 4))
+        assert (pixels[:2] == [0, 0, 255]).all()
+        assert (pixels[2:] == 255).all()
+
+
+def test_half_transparent_pixels_are_mixed_with_white(tmp_path: Path) -> None:
+    pixels = images.decode(save(tmp_path / "a.png", (0, 0, 0, 128), "RGBA"), (2, 2))
+    assert (pixels == 127).all()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Write grey [H, W] or RGB [H, W, 3] of 16 bits as PNG; Pillow writes no such RGB."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">2I5B", pixels.shape[1], pixels.shape[0], 16, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "rgb"])
+def test_sixteen_bits_become_eight_by_their_range(tmp_path: Path, channels: tuple[int, ...]) -> None:
+    values = np.linspace(0, 65535, 48).astype(np.uint16).reshape(4, 12)[:, : 12 // (channels or (1,))[0]]
+    pixels = np.broadcast_to(values.reshape(*values.shape, *(1 for _ in channels)), values.shape + channels)
+    (tmp_path / "a.png").write_bytes(png(pixels))
+    found = images.decode(tmp_path / "a.png", values.shape)  # type: ignore[arg-type]
+    assert np.abs(found - (values / 257)[..., None]).max() <= 1  # of RGB Pillow keeps the high byte
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bits_in_either_byte_order(tmp_path: Path, order: str) -> None:
+    values = np.full((4, 4), 0x8081, np.uint16)
+    Image.frombytes(f"I;16{'B' * (order == '>')}", (4, 4), values.astype(f"{order}u2").tobytes()).save(
+        tmp_path / "a.tiff"
+    )
+    assert (images.decode(tmp_path / "a.tiff", (4, 4)) == 128).all()
+
+
+def test_cmyk_jpeg_has_its_colours(tmp_path: Path) -> None:
+    pixels = images.decode(save(tmp_path / "a.jpg", (0, 255, 255, 0), "CMYK", (16, 16)), (4, 4)).astype(int)
+    assert np.abs(pixels - [255, 0, 0]).max() <= 4  # JPEG
+
+
+def test_grey_jpeg(tmp_path: Path) -> None:
+    pixels = images.decode(save(tmp_path / "a.jpg", 90, "L", (16, 16)), (4, 4)).astype(int)
+    assert np.abs(pixels - 90).max() <= 2  # JPEG
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
@@ -96,6 +163,26 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     pixels = images.decode(tmp_path / "a.png", (8, 4))
     assert pixels[:3].min() == 255
     assert pixels[5:].max() == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_shows_the_image_upright(tmp_path: Path, orientation: int) -> None:
+    upright = np.arange(8 * 6, dtype=np.uint8).reshape(8, 6)
+    inverse = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: np.transpose,
+        6: np.rot90,
+        7: lambda a: np.rot90(a, 2).T,
+        8: lambda a: np.rot90(a, -1),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.ascontiguousarray(inverse[orientation](upright))
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(images.decode(tmp_path / "a.png", (8, 6))[..., 0], upright)
 
 
 def test_decoding_stretches_with_antialiasing(tmp_path: Path) -> None:
@@ -133,3 +220,100 @@ def test_to_input_scales_and_transposes() -> None:
     assert planes.shape == (2, 3, 4, 5)
     assert planes[1, 2, 3, 4] == np.float32(pixels[1, 3, 4, 2]) / np.float32(255)
     assert planes.flags.c_contiguous
+
+
+def samples() -> dict[str, bytes]:
+    """Return a small noisy image in each format."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8))
+    files = {}
+    for name in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF"):
+        content = io.BytesIO()
+        noise.save(content, name, **({"compression": "tiff_lzw"} if name == "TIFF" else {}))
+        files[name] = content.getvalue()
+    return files
+
+
+SAMPLES = samples()
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, about the damage
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("share", [0, 0.02, 0.3, 0.7])
+def test_a_file_that_was_cut_off_is_refused(name: str, share: float, tmp_path: Path) -> None:
+    content = SAMPLES[name]
+    (tmp_path / "a").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DataError, match=r"cannot decode '.*a': .+\. Remove it, or save it anew\."):
+        images.decode(tmp_path / "a", (8, 8))
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, about the damage
+@settings(max_examples=150)
+@given(
+    name=st.sampled_from(sorted(SAMPLES)),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),
+    end=st.integers(0, 400),
+)
+def test_damage_gives_pixels_or_a_reason(name: str, changes: list[tuple[int, int]], end: int) -> None:
+    content = bytearray(SAMPLES[name])
+    for place, value in changes:
+        content[place % len(content)] = value
+    cut = bytes(content[: len(content) - end] if end < len(content) else content)
+    (image,) = images.decode_stream([(0, cut)], (8, 8), workers=1)
+    assert (image.pixels is None) == bool(image.reason)
+    assert image.pixels is None or image.pixels.shape == (8, 8, 3)
+
+
+class TestStream:
+    def test_gives_every_image_with_its_position_in_the_order_given(self, tmp_path: Path) -> None:
+        colours = [np.full((2, 2, 3), value, np.uint8) for value in range(50)]
+        order = np.random.default_rng(0).permutation(50).tolist()
+        decoded = list(images.decode_stream(((k, colours[k]) for k in order), (2, 2), workers=3))
+        assert [image.position for image in decoded] == order
+        assert all((image.pixels == image.position).all() for image in decoded)
+
+    def test_takes_files_bytes_pixels_and_what_reads_bytes(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.png", (1, 2, 3))
+        contents = [path, path.read_bytes(), np.full((6, 8, 3), [1, 2, 3], np.uint8), path.read_bytes]
+        decoded = list(images.decode_stream(enumerate(contents), (6, 8)))
+        assert all((image.pixels == [1, 2, 3]).all() for image in decoded)
+        assert decoded[0].digest == decoded[1].digest == decoded[3].digest != decoded[2].digest
+
+    def test_goes_on_after_a_bad_image(self, tmp_path: Path) -> None:
+        def refuse() -> bytes:
+            raise ValueError("its entry is damaged.")
+
+        decoded = list(images.decode_stream(enumerate([refuse, tmp_path / "absent", b"", b"x"]), (2, 2)))
+        assert [image.reason for image in decoded] == [
+            "its entry is damaged",
+            "No such file or directory",
+            "it is not an image that Pillow can read",
+            "it is not an image that Pillow can read",
+        ]
+
+    def test_reads_only_a_bounded_number_ahead(self) -> None:
+        read = 0
+
+        def contents() -> Iterator[tuple[int, np.ndarray]]:
+            nonlocal read
+            for position in range(10_000):
+                read += 1
+                yield position, np.zeros((2, 2, 3), np.uint8)
+
+        stream = images.decode_stream(contents(), (2, 2), workers=2)
+        next(iter(stream))
+        assert read <= images.CHUNK * 5
+        stream.close()  # type: ignore[attr-defined]
+
+    def test_holds_few_images_where_they_are_large(self) -> None:
+        read = 0
+
+        def contents() -> Iterator[tuple[int, np.ndarray]]:
+            nonlocal read
+            for position in range(100):
+                read += 1
+                yield position, np.zeros((600, 600, 3), np.uint8)
+
+        stream = images.decode_stream(contents(), (2, 2), workers=2)
+        next(iter(stream))
+        assert read <= 6
+        stream.close()  # type: ignore[attr-defined]

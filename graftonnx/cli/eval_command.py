@@ -88,7 +88,8 @@ def command(
             on_image=advance,
         )
     if result.bad:
-        console.warn(f"{len(result.bad)} images cannot be decoded, left out: {described(result.bad)}")
+        count = f"{len(result.bad)} image{'s' * (len(result.bad) > 1)}"
+        console.warn(f"{count} cannot be decoded, left out: {described(result.bad)}")
     if as_json:
         console.print_json(_record(model, selection, result))
     else:

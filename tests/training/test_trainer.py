@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from data.pictures import write_tar, write_zip
 from training.fused import TRAINABLE, save_fused, save_images, weights_of
 
 from graftonnx import documents
@@ -283,6 +285,100 @@ class TestResume:
         (tmp_path / "config.yaml").write_text(text.replace(old, new))
         with pytest.raises(GraftError, match=rf"its config.yaml is damaged \({what}.*\)\. Start a new run\."):
             resume(tmp_path)
+
+
+class TestData:
+    """What comes out does not depend on how the images are packed."""
+
+    @pytest.fixture
+    def packed(self, data: Path, tmp_path: Path) -> dict[str, Path]:
+        files = {path.relative_to(data).as_posix(): path.read_bytes() for path in sorted(data.rglob("*.png"))}
+        rows = [f"{data / name},{name.partition('/')[0]}" for name in files]
+        (tmp_path / "a.csv").write_text("\n".join(["path,label", *rows]))
+        return {
+            "zip": write_zip(tmp_path / "a.zip", files),
+            "tar.gz": write_tar(tmp_path / "a.tar.gz", files),
+            "csv": tmp_path / "a.csv",
+        }
+
+    @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+    def test_an_archive_gives_the_weights_of_the_folder(
+        self, kind: str, packed: dict[str, Path], finished: TrainResult, source: Path, tmp_path: Path
+    ) -> None:
+        result = train(source, packed[kind], tmp_path / "run", CONFIG)
+        assert_same_weights(trained(result), trained(finished))
+        assert (result.run / "split.json").read_text() == (finished.run / "split.json").read_text()
+
+    @pytest.mark.parametrize("kind", ["zip", "csv"])
+    def test_a_run_on_it_is_resumed(
+        self,
+        kind: str,
+        packed: dict[str, Path],
+        source: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        whole = train(source, packed[kind], tmp_path / "whole", CONFIG)
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 5)
+            with pytest.raises(Interrupted):
+                train(source, packed[kind], tmp_path / "run", CONFIG)
+        assert_same_weights(trained(resume(tmp_path / "run")), trained(whole))
+
+    def test_labels_in_another_order_do_not_change_what_a_resumed_run_sees(
+        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = save_fused(tmp_path / "fused.onnx", labels=("green", "blue"))
+        whole = train(source, data, tmp_path / "whole", CONFIG)
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 5)
+            with pytest.raises(Interrupted):
+                train(source, data, tmp_path / "run", CONFIG)
+        assert_same_weights(trained(resume(tmp_path / "run")), trained(whole))
+
+    def test_bad_images_may_be_left_out_and_stay_out(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = save_images(tmp_path / "data")
+        for name in ("blue/3.png", "green/7.png"):
+            (data / name).write_bytes(b"no image")
+        notes: list[str] = []
+        config = settings(on_bad_image="skip")
+        whole = train(source, data, tmp_path / "whole", config, note=notes.append)
+        assert any(note.startswith("note: 2 of 40 images cannot be decoded, left out: ") for note in notes)
+        record = json.loads((tmp_path / "whole" / "data.json").read_text())
+        assert {image["name"] for image in record["bad_images"]} == {"blue/3.png", "green/7.png"}
+        split = (tmp_path / "whole" / "split.json").read_text()
+        assert "blue/3.png" not in split
+        assert "blue/4.png" in split
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 5)
+            with pytest.raises(Interrupted):
+                train(source, data, tmp_path / "run", config)
+        assert_same_weights(trained(resume(tmp_path / "run")), trained(whole))
+
+    def test_a_split_can_be_used_again(
+        self, finished: TrainResult, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        config = settings(seed=9, split_file=finished.run / "split.json", epochs=1)
+        result = train(source, data, tmp_path / "run", config)
+        assert (result.run / "split.json").read_text() == (finished.run / "split.json").read_text()
+
+    def test_few_shots_train_and_all_else_validates_as_before(
+        self, finished: TrainResult, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        train(source, data, tmp_path / "run", settings(shots=3, epochs=1))
+        few, all_ = (
+            read_split(run / "split.json", open_data(data)) for run in (tmp_path / "run", finished.run)
+        )
+        assert (len(few.train), few.val) == (6, all_.val)
+
+    def test_more_decoded_pixels_than_allowed_are_refused(
+        self, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(DataError, match=r"--cache-limit is 1e-06\. Raise it, or train on less"):
+            train(source, data, tmp_path / "run", settings(cache_limit=1e-6))
+        assert not (tmp_path / "run").exists()
 
 
 class TestTheOutputFolder:

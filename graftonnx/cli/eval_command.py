@@ -10,7 +10,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import note_fallback, preprocess_option, run_options
-from graftonnx.cli.parameters import json_option, quiet_option
+from graftonnx.cli.parameters import DATA_HELP, json_option, quiet_option
 from graftonnx.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ PARTS = {"train": "training images", "val": "validation images", "test": "test i
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="RUN|FILE.onnx")
-@click.option(
-    "--data", metavar="DATA", required=True, help="Labelled images: see README, 'What --data takes'."
-)
+@click.option("--data", metavar="DATA", required=True, help=DATA_HELP)
 @click.option(
     "--split",
     "part",

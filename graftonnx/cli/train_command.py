@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from graftonnx.cli import console
-from graftonnx.cli.parameters import quiet_option
+from graftonnx.cli.parameters import DATA_HELP, quiet_option
 from graftonnx.training.config import Augment, OnBadImage, TrainConfig
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def setting(name: str, type: click.ParamType[Any], help: str) -> Callable[[F], F
 
 @click.command()
 @click.argument("source", required=False, type=click.Path(path_type=Path), metavar="FUSED.onnx")
-@click.option("--data", metavar="DATA", help="Labelled images: see README, 'What --data takes'.")
+@click.option("--data", metavar="DATA", help=DATA_HELP)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to make.")
 @click.option(
     "--resume",

@@ -290,6 +290,6 @@ def _described(where: str) -> Iterator[None]:
 
     try:
         yield
-    except (DatasetsError, OSError, ValueError, TypeError, KeyError, tarfile.TarError) as error:
+    except (DatasetsError, OSError, ValueError, TypeError, LookupError, tarfile.TarError) as error:
         first = str(error).strip().partition("\n")[0].rstrip(".")
         raise DataError(f"cannot read '{where}': {first or type(error).__name__}.") from error

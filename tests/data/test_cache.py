@@ -125,6 +125,13 @@ class TestBadImages:
         found = loaded(tmp_path / "m.csv", tmp_path, skip_bad=True)
         assert found.bad == (("data/absent.png", "No such file or directory"),)
 
+    def test_are_those_too_that_have_gone_since_they_were_listed(self, tmp_path: Path) -> None:
+        path = write_tar(tmp_path / "a.tar.gz", FILES)
+        data = open_data(path)
+        write_tar(path, {name: content for name, content in FILES.items() if name != "red/7.png"})
+        found = load(data, split_data(data, 0.2, 0), (7, 5), (6, 8), folder=tmp_path, skip_bad=True)
+        assert found.bad == (("red/7.png", "it is gone since the images were listed"),)
+
     def test_may_not_be_a_whole_class(self, root: Path, tmp_path: Path) -> None:
         for path in (root / "green").iterdir():
             path.write_bytes(b"no image")

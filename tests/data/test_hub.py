@@ -144,6 +144,15 @@ class TestParquet:
         with pytest.raises(DataError, match=message):
             open_data(tmp_path / "a.parquet")
 
+    def test_a_number_without_a_class_name(self, tmp_path: Path) -> None:
+        wrong = dataset().cast_column("label", datasets.Value("int64")).map(lambda row: {"label": 7})
+        features = pa.schema(wrong.features.arrow_schema).with_metadata(
+            dataset().features.arrow_schema.metadata
+        )
+        pq.write_table(wrong.data.table.cast(features), tmp_path / "a.parquet")
+        with pytest.raises(DataError, match=r"cannot read '.*a.parquet': .+\.$"):
+            open_data(tmp_path / "a.parquet")
+
     def test_a_damaged_file(self, tmp_path: Path) -> None:
         (tmp_path / "a.parquet").write_bytes(b"PAR1 no parquet PAR1")
         with pytest.raises(DataError, match=r"cannot read '.*a.parquet': .*\.$"):

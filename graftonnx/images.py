@@ -33,7 +33,7 @@ EXTENSIONS = frozenset(
 """The file names that count as images, lower case."""
 
 UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError,
+    OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error, Image.DecompressionBombError,
 )  # fmt: skip
 """What Pillow raises for a damaged file, one decoder or another."""
 

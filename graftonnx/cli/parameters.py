@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+DATA_HELP = (
+    "Labelled images: a folder of class folders, a zip or tar file of them, a .csv table, .npz, Parquet "
+    "files, tar shards, or hf:NAME; all of them are in the README."
+)
+"""The help of `--data`."""
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LARGEST = 1 << 15
 """Height and width of an image in pixels."""

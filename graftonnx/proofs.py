@@ -56,6 +56,8 @@ def check_structure(skeleton: onnx.ModelProto, weights: Weights) -> None:
 def check_runs(skeleton: onnx.ModelProto, weights: Weights, names: Mapping[str, str]) -> dict[str, Array]:
     """Run the fused model in ONNX Runtime, without optimisations, with batch 1 and batch 3.
 
+    Every input gets random images of its own.
+
     Args:
         skeleton: The fused model, without large tensors.
         weights: These.
@@ -74,10 +76,11 @@ def check_runs(skeleton: onnx.ModelProto, weights: Weights, names: Mapping[str, 
         threads=1,
         optimise=False,
     )
-    image = _images(session.input_shape)
+    rng = np.random.default_rng(0)
+    images = [_images(shape, rng) for shape in session.input_shapes]
     output = session.output_names[0]
-    three = session.run(image, outputs=[output, *names.values()])
-    one = session.run(image[:1], outputs=[output])
+    three = session.run(*images, outputs=[output, *names.values()])
+    one = session.run(*(image[:1] for image in images), outputs=[output])
     for batch, logits in zip(BATCHES, (one[0], three[0]), strict=True):
         if logits.shape[0] != batch:
             raise ParityError(f"with a batch of {batch} the output has shape {list(logits.shape)}.")
@@ -184,6 +187,6 @@ def _blamed(names: Mapping[str, str], values: list[Array]) -> str:
     return ""
 
 
-def _images(shape: tuple[int | str | None, ...]) -> Array:
+def _images(shape: tuple[int | str | None, ...], rng: np.random.Generator) -> Array:
     extents = [int(extent or 1) for extent in shape[1:]]
-    return np.random.default_rng(0).random((max(BATCHES), *extents), np.float32)
+    return rng.random((max(BATCHES), *extents), np.float32)

@@ -100,6 +100,11 @@ class Session:
         return tuple(self._inputs[0].shape)
 
     @property
+    def input_shapes(self) -> tuple[tuple[int | str | None, ...], ...]:
+        """The shapes of all inputs, likewise, in the order of `input_names`."""
+        return tuple(tuple(value.shape) for value in self._inputs)
+
+    @property
     def input_type(self) -> np.dtype[Any]:
         """The first input's element type."""
         return np.dtype(_NUMPY_TYPES[_element(self._inputs[0])])

@@ -20,6 +20,7 @@ from graftonnx.training.config import TrainConfig, TrainResult
 from graftonnx.training.data import Images, TrainBatches, ValBatches, load_images
 from graftonnx.training.finetuner import Finetuner
 from graftonnx.training.history import Epoch, best_of, write_curves, write_metrics
+from graftonnx.training.inputs import share_image
 from graftonnx.training.interrupt import Interrupted, stop_requests
 from graftonnx.training.outcome import export, load_weights
 from graftonnx.training.progress import EpochBar, bars, counting, silence
@@ -73,7 +74,7 @@ def train(
     labels = labels_for(opened, folder.classes, data)
     parts = split(folder, config.val_fraction, config.seed).reordered(labels)
     device = choose_device(config.device)
-    network: GraphModule = to_torch(opened.model).to(device)
+    network: GraphModule = share_image(to_torch(opened.model), opened.shapes).to(device)
     mode, measured = choose_mode(network, opened.size, config, device)
     record = RunRecord(
         source=opened.path.resolve(),
@@ -138,7 +139,7 @@ def resume(
             f"cannot resume '{run}': it ran on {record.device}, which is not what this machine would take. "
             "Resume it where it began."
         )
-    network: GraphModule = to_torch(opened.model).to(record.device)
+    network: GraphModule = share_image(to_torch(opened.model), opened.shapes).to(record.device)
     return _go(folder, record, opened, network, parts, progress, note)
 
 

@@ -16,7 +16,7 @@ from graftonnx import proofs
 from graftonnx.blocks import SkipInit
 from graftonnx.calibration import Calibration
 from graftonnx.costs import parameters
-from graftonnx.errors import GraftError, PlanError
+from graftonnx.errors import GraftError, ModelError, PlanError
 from graftonnx.graph import GraphView
 from graftonnx.heads import JOINED, HeadDesign, OwnHead, feature_width, handing_over, read_head
 from graftonnx.hooks import Hook, run_hook
@@ -205,7 +205,7 @@ def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> tu
         What was proven, and what was not, in words.
 
     Raises:
-        ModelError: If it is not valid ONNX.
+        ModelError: If it is not valid ONNX, or ONNX Runtime does not run it.
         ParityError: If its numbers are wrong.
     """
     proofs.check_structure(fused.skeleton, fused.weights)
@@ -216,7 +216,10 @@ def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> tu
         for role, value in (("image", parent.input_value), ("feature", parent.feature))
         if value in produced
     }
-    values = proofs.check_runs(fused.skeleton, fused.weights, names)
+    try:
+        values = proofs.check_runs(fused.skeleton, fused.weights, names)
+    except ModelError as error:
+        raise proofs.explained(error, fused.skeleton, parents) from error
     proven = ["valid ONNX", "runs with batch 1 and 3"]
     for parent in fused.metadata.parents if identical else ():
         network = parents[parent.branch]

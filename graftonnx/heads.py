@@ -272,8 +272,8 @@ def _check_size(widths: Sequence[int], design: HeadDesign) -> None:
     if weights > MOST_WEIGHTS:
         raise ModelError(
             f"cannot build the head: {design.hidden} hidden units and {design.classes} classes over features "
-            f"of {' + '.join(map(str, widths))} channels need {weights:.3g} weights, at most "
-            f"{MOST_WEIGHTS:.3g} are allowed. Choose fewer hidden units or classes."
+            f"of {' + '.join(map(str, widths))} channels need {weights:,} weights, at most "
+            f"{MOST_WEIGHTS:,} are allowed. Choose fewer hidden units or classes."
         )
 
 

@@ -51,10 +51,12 @@ def as_input(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
     Returns:
         [N, C, H', W'].
     """
-    channels, *size = shape
-    if channels == 1:
+    channels, height, width = shape
+    if channels == 1 != images.shape[1]:
         weights = torch.tensor(GREY, dtype=images.dtype, device=images.device)
         images = (images * weights[:, None, None]).sum(1, keepdim=True)
-    if images.shape[2:] == tuple(size):
+    if images.shape[2:] == (height, width):
         return images
-    return F.interpolate(images, size, mode="bilinear", antialias=True)
+    if width == 1 < height:  # PyTorch 2.13 copies the first row where the result is one pixel wide
+        return as_input(images.mT, (channels, 1, height)).mT
+    return F.interpolate(images, (height, width), mode="bilinear", antialias=True)

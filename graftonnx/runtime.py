@@ -62,7 +62,9 @@ _NUMPY_TYPES = {
 
 _BLAMING = (
     re.compile(r"Name:'(?P<node>.*?)' Status Message: (?P<reason>.*)"),
-    re.compile(r"Node \((?P<node>.*?)\) Op \(\w+\) (?P<reason>.*)"),
+    re.compile(r"Node \((?P<node>.*?)\) Op \(\w+\) (?:\[\w+\] )?(?P<reason>.*)"),
+    re.compile(r'In Node, \("(?P<node>.*?)", .*, Error (?P<reason>.*)'),
+    re.compile(r"(?P<reason>Type '.*?' of input .* in node \((?P<node>.*?)\) is invalid)"),
     re.compile(r"(?P<reason>.*) node with name '(?P<node>.*?)'"),
 )
 """How ONNX Runtime names the node that it cannot load or run."""

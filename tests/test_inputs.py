@@ -238,6 +238,7 @@ class TestOnTheCommandLine:
         self.call("fuse", "a.onnx", "b.onnx", "--inputs", "separate", "-o", "fused.onnx")
         shown = self.call("inspect", "fused.onnx").stdout
         assert "input_b [N, 1, 24, 24]" in shown
+        assert "b.onnx, 5,832 parameters, reads input_b" in shown
         facts = json.loads(self.call("inspect", "fused.onnx", "--json").stdout)
         assert facts["inputs"] == {"input_a": ["batch", 3, 16, 16], "input_b": ["batch", 1, 24, 24]}
         assert "random input [2, 3, 16, 16], [2, 1, 24, 24]" in self.call("check", "fused.onnx").stdout

@@ -99,7 +99,8 @@ def _print(network: Network, facts: dict[str, Any]) -> None:
     about.add_row("parameters", f"{facts['parameters']:,}")
     about.add_row("MACs", f"{facts['macs'] / 1e6:,.1f} M")
     for parent in network.metadata.parents:
-        about.add_row(f"branch {parent.branch}", f"{parent.name}, {parent.parameters:,} parameters")
+        reads = "" if parent.input is None else f", reads {parent.input}"
+        about.add_row(f"branch {parent.branch}", f"{parent.name}, {parent.parameters:,} parameters{reads}")
     if network.metadata.head is not None:
         about.add_row("head", str(network.metadata.head))
     for note in network.notes:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from builders import plain_cnn, residual_cnn
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from training.fused import save_images
-
-sys.path.append(str(Path(__file__).parent.parent))
-
-from builders import plain_cnn, residual_cnn
 
 from graftonnx import images
 from graftonnx.classifier import open_classifier

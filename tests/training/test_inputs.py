@@ -49,7 +49,7 @@ def test_both_sides_stretch_alike(before: tuple[int, int], after: tuple[int, int
     ours = as_input(torch.from_numpy(planes), (channels, *after)).numpy()
     theirs = images.as_input(planes, (channels, *after))
     assert ours.shape == theirs.shape == (2, channels, *after)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)  # sums in another order
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)  # PyTorch places its filter in float32
 
 
 def test_a_network_gets_one_image_in_the_place_of_several(fused: Network) -> None:

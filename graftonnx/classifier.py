@@ -87,11 +87,10 @@ class Classifier:
         Raises:
             ModelError: If the network gives numbers that are not finite.
         """
-        planes = to_input(images)
-        step = self.batch or len(planes)
-        planes = np.concatenate([planes, np.repeat(planes[-1:], -len(planes) % step, axis=0)])
-        parts = (planes[start : start + step] for start in range(0, len(planes), step))
-        outputs = np.concatenate([self._run(part) for part in parts])[: len(images)]
+        step = self.batch or len(images)
+        filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % step, axis=0)])
+        parts = (to_input(filled[start : start + step]) for start in range(0, len(filled), step))
+        outputs = np.concatenate([self._run(planes) for planes in parts])[: len(images)]
         scores = outputs.reshape(len(images), -1).astype(np.float32)
         if not np.isfinite(scores).all():
             raise ModelError(

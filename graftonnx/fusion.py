@@ -148,13 +148,13 @@ def fuse(
     else:
         view = GraphView(skeleton.graph)
         head, _, _ = find_head(view, view.inputs)
-    shapes = input_shapes(known, plan)
+    name, shape = next(iter(input_shapes(known, plan).items()))
     fused = Network(
         name="fused.onnx",
         skeleton=skeleton,
         weights=weights,
-        input=next(iter(shapes)),
-        input_shape=next(iter(shapes.values())),
+        input=name,
+        input_shape=shape,
         head=head,
         preprocess=PRESETS["unit"],
         preprocess_reason="fused networks take RGB in 0..1",

@@ -346,7 +346,8 @@ def _sentence(error: Exception) -> str:
 def _inputs(model: onnx.ModelProto, metadata: Metadata) -> list[str]:
     """Return the one input, or those of a fused network's branches: batches of images, sounds or clips."""
     inputs = list(model.graph.input)
-    if len(inputs) != 1 and {value.name for value in inputs} != metadata.branch_inputs.keys():
+    separate = inputs and {value.name for value in inputs} == metadata.branch_inputs.keys()
+    if len(inputs) != 1 and not separate:
         names = ", ".join(f"'{value.name}'" for value in inputs) or "none"
         raise ModelError(
             f"its inputs are {names}; expected one image, sound or clip. Only networks with one input can be "

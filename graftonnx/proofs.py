@@ -171,7 +171,7 @@ def _alone(parent: Network, *values: str) -> Session:
     model.CopyFrom(parent.skeleton)
     outputs = [onnx.ValueInfoProto(name=value) for value in values or (parent.head.feature,)]
     replace(model.graph.output, outputs)
-    drop_dead(model, weights)
+    drop_dead(model, weights, parent.view)
     return open_session(model, weights=weights, provider="cpu", threads=1, optimise=False)
 
 

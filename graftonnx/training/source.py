@@ -98,7 +98,7 @@ def _interface(model: onnx.ModelProto, metadata: Metadata) -> tuple[tuple[tuple[
     """Return C, H and W of every image that a graph takes, and K of its one output [N, K]."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
-    separate = {value.name for value in inputs} == metadata.branch_inputs.keys()
+    separate = bool(inputs) and {value.name for value in inputs} == metadata.branch_inputs.keys()
     if not (len(inputs) == 1 or separate) or len(model.graph.output) != 1:
         raise ModelError(
             f"it has {len(inputs)} inputs and {len(model.graph.output)} outputs, expected one image and its "

@@ -16,6 +16,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from graftonnx.images import GREY
 from graftonnx.layouts import Layout
 from graftonnx.metadata import Preprocess
 from graftonnx.plan import Projection
@@ -23,9 +24,6 @@ from graftonnx.projections import is_product, resizes_first
 
 SkipInit = Literal["zero", "paper", "lsq"]
 """How skips begin; for `lsq` zeros are built, and the fitted weights put in their place."""
-
-GREY = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the luma of ITU-R BT.601."""
 
 Floats = NDArray[np.float32]
 
@@ -48,12 +46,13 @@ def preprocessing(
     channels: int,
     sizes: tuple[tuple[int, ...], tuple[int, ...]],
 ) -> list[gs.Node]:
-    """Turn the shared image into what a branch was trained on.
+    """Turn an input of the fused network into what a branch was trained on.
 
         source ─ (Resize) ─ (channel order) ─ (Mul) ─ (Add) ─ target
 
     Args:
-        source: The fused graph's input: [N, 3, H, W], RGB in 0..1; sound and video as the parents take them.
+        source: The fused graph's input: [N, 3, H, W], RGB in 0..1, or [N, 1, H, W], its luma; sound and video
+            as the parents take them.
         target: The branch's input, [N, C, H', W'].
         branch: Prefix of the names.
         convention: What the branch expects.
@@ -68,7 +67,7 @@ def preprocessing(
     if is_image and convention.order == "bgr" and channels == 3:
         indices = gs.Constant(f"{prefix}/bgr", np.array([2, 1, 0], np.int64))
         steps.append(Step("Gather", f"{prefix}/order", {"axis": 1}, (indices,)))
-    if is_image and channels == 1:
+    if is_image and channels == 1 != source.shape[1]:
         luma = gs.Constant(f"{prefix}/luma", np.array(GREY, np.float32).reshape(1, 3, 1, 1))
         steps.append(Step("Conv", f"{prefix}/grey", {"kernel_shape": [1, 1]}, (luma,)))
     along = (1, -1, *(1 for _ in sizes[0]))

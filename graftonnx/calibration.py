@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 
 from graftonnx import images
 from graftonnx.alignment import Scores
-from graftonnx.errors import DataError
+from graftonnx.errors import DataError, ModelError
 from graftonnx.heads import HeadDesign
 from graftonnx.layouts import Layout
 from graftonnx.matching import candidates, fused_size, planned
 from graftonnx.model import Network
 from graftonnx.plan import Plan, Projection, Skip
+from graftonnx.proofs import explained
 from graftonnx.runtime import open_session, with_outputs
 from graftonnx.splice import splice
 from graftonnx.weights import whole
@@ -133,11 +134,15 @@ class Calibration:
 
         Raises:
             DataError: If one is not finite.
+            ModelError: If a network does not run.
         """
         session = open_session(with_outputs(self._side_by_side, names), provider="cpu")
         for start in range(0, len(self._pixels) - MINIBATCH + 1, MINIBATCH):
             batch = images.to_input(self._pixels[start : start + MINIBATCH])
-            values = dict(zip(names, session.run(batch, outputs=names), strict=True))
+            try:
+                values = dict(zip(names, session.run(batch, outputs=names), strict=True))
+            except ModelError as error:
+                raise explained(error, self._side_by_side, self._parents) from error
             for name, found in values.items():
                 if not np.isfinite(found).all():
                     raise DataError(

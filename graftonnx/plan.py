@@ -4,6 +4,7 @@ A plan file is YAML with this schema; unknown fields are refused:
 
     version: 1
     input_size: [100, 100]          # height and width of the fused network's image, in pixels
+    inputs: shared                  # or separate: an input for each branch, of its parent's size
     parents:
       a: {name: a.onnx, sha256: …, input_size: [100, 100], preprocess: {order: rgb, …}}
       b: …
@@ -25,7 +26,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from graftonnx import documents, files
 from graftonnx.errors import PlanError
-from graftonnx.metadata import Preprocess, Record
+from graftonnx.metadata import InputKind, Preprocess, Record
 
 VERSION = 1
 """The version of the schema that this code writes and reads."""
@@ -113,10 +114,20 @@ class PlannedParent(Record):
 
 
 class Plan(Record):
-    """What to splice; see the module's docstring for the file format."""
+    """What to splice; see the module's docstring for the file format.
+
+    Attributes:
+        version: Of the schema.
+        input_size: Extents of the shared input; of separate ones the largest along each dimension.
+        inputs: Whether the branches share one input.
+        parents: By branch letter.
+        skips: What is connected.
+        rejections: Why other pairs are not.
+    """
 
     version: Literal[1] = 1
     input_size: Size
+    inputs: InputKind = "shared"
     parents: dict[BranchName, PlannedParent]
     skips: tuple[Skip, ...] = ()
     rejections: tuple[Rejection, ...] = Field(default=())
@@ -220,7 +231,8 @@ _IDENTITY = (("source", "target"), ("a", "b"))
 
 HEADER = """\
 Exchanges between networks: a plan of graftonnx. Edit it and give it to `graftonnx fuse --plan`.
-input_size: height and width of the shared image. parents: each branch's file, size and input convention.
+input_size: height and width of the shared image. inputs: shared, or separate: one for each branch, of its
+size; input_size is then the largest of them. parents: each branch's file, size and input convention.
 skips: what `source` (branch/value) holds, projected, is added to `target`; two of them make an exchange.
 projection: equal | conv | pool (mean, then 1x1 conv) | resize (1x1 conv and resize). conv and pool have a
 window: kernel, stride, pads (top, left, bottom, right).

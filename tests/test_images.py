@@ -317,3 +317,13 @@ class TestStream:
         next(iter(stream))
         assert read <= 6
         stream.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("size", [(3, 4), (20, 5), (7, 30), (1, 1), (7, 9)])
+def test_planes_are_stretched_with_the_filter_that_decodes(size: tuple[int, int]) -> None:
+    planes = np.random.default_rng(0).random((2, 3, 7, 9), np.float32)
+    found = images.as_input(planes, (3, *size))
+    for plane, result in zip(planes.reshape(-1, 7, 9), found.reshape(-1, *size), strict=True):
+        expected = Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(result, np.asarray(expected), rtol=0, atol=1e-6)  # sums in another order
+    assert images.as_input(planes, (1, *size)).shape == (2, 1, *size)

@@ -138,6 +138,12 @@ def _is_preprocess(text: str) -> bool:
 input_size_option = click.option(
     "--input-size", type=ImageSize(), help="Run every parent at this size.  [default: each at its own]"
 )
+inputs_option = click.option(
+    "--inputs",
+    type=click.Choice(["shared", "separate"]),
+    help="shared: one image, which every branch resizes for itself; separate: one input for each parent, of "
+    "its own size and channels, in 0..1.  [default: shared, or as --plan says]",
+)
 preprocess_option = click.option(
     "--preprocess",
     multiple=True,

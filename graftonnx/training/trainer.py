@@ -28,6 +28,7 @@ from graftonnx.training.config import Device, TrainConfig, TrainResult
 from graftonnx.training.data import TrainBatches, ValBatches, class_weights
 from graftonnx.training.finetuner import Finetuner
 from graftonnx.training.history import Epoch, best_of, write_curves, write_metrics
+from graftonnx.training.inputs import share_image
 from graftonnx.training.interrupt import Interrupted, stop_requests
 from graftonnx.training.memory import check_room, free_bytes, memory_errors, step_bytes
 from graftonnx.training.outcome import export, load_weights
@@ -88,7 +89,7 @@ def train(
     device = choose_device(config.device)
     if config.restore_norm:
         opened = _with_norms(opened, images, parts, config, note)
-    network: GraphModule = to_torch(opened.model).to(device)
+    network: GraphModule = share_image(to_torch(opened.model), opened.shapes).to(device)
     mode, measured = choose_mode(network, opened.size, config, device)
     config, tried, needed = _with_batch_size(config, network, opened.size, mode, device, len(parts.train))
     record = RunRecord(
@@ -201,7 +202,7 @@ def resume(
         )
     if record.config.restore_norm:
         opened = replace(opened, model=open_source(folder.start).model)
-    network: GraphModule = to_torch(opened.model).to(record.device)
+    network: GraphModule = share_image(to_torch(opened.model), opened.shapes).to(record.device)
     return _go(folder, record, opened, network, images, parts, progress, note)
 
 

@@ -367,3 +367,9 @@ def test_three_parents_fuse_and_a_plan_of_theirs_is_replayed(work: Path) -> None
         assert result.exit_code == 0, result.output
     assert (work / "one.onnx").read_bytes() == (work / "two.onnx").read_bytes()
     assert "branch c equals a.onnx bit for bit" in " ".join(result.stdout.split())
+
+
+def test_an_absurd_head_is_refused_in_a_sentence(work: Path) -> None:
+    result = call("fuse", "a.onnx", "b.onnx", "--hidden", "1000000000", "-o", "fused.onnx")
+    assert (result.exit_code, Path("fused.onnx").exists()) == (1, False)
+    assert "Error: cannot build the head: 1000000000 hidden units" in result.stderr

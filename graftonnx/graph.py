@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -57,7 +58,7 @@ def subgraphs(node: NodeProto) -> list[GraphProto]:
 
 def reads(node: NodeProto) -> list[str]:
     """Return every value that a node reads, those of its subgraphs' outer scope included."""
-    names: list[str] = list(node.input)
+    names: list[str] = node.input[:]
     if "" in names:
         names = [name for name in names if name]
     for graph in subgraphs(node):
@@ -72,14 +73,25 @@ def reads(node: NodeProto) -> list[str]:
 def value_shapes(graph: GraphProto) -> dict[str, Shape]:
     """Return the shape of every value that has one: inputs, outputs, inferred values, initializers."""
     shapes: dict[str, Shape] = {}
+    known: dict[bytes, Shape | None] = {}
     for value in (*graph.value_info, *graph.input, *graph.output):
-        kind = value.type.tensor_type
-        if kind.HasField("shape"):
-            extents = [d.dim_value for d in kind.shape.dim]
-            shapes[value.name] = tuple([extent if extent > 0 else None for extent in extents])
+        kind = value.type
+        encoded = kind.SerializeToString()  # few types occur, and reading one field by field takes longer
+        if encoded not in known:
+            known[encoded] = _shape(kind)
+        shape = known[encoded]
+        if shape is not None:
+            shapes[value.name] = shape
     for tensor in graph.initializer:
-        shapes[tensor.name] = tuple(tensor.dims)
+        shapes[tensor.name] = tuple(tensor.dims[:])
     return shapes
+
+
+def _shape(kind: onnx.TypeProto) -> Shape | None:
+    if not kind.tensor_type.HasField("shape"):
+        return None
+    extents = [d.dim_value for d in kind.tensor_type.shape.dim]
+    return tuple([extent if extent > 0 else None for extent in extents])
 
 
 class GraphView:
@@ -91,38 +103,45 @@ class GraphView:
 
     Attributes:
         nodes: In topological order.
+        kinds: The operator of each of them.
         read: What each of them reads, those of its subgraphs' outer scope included.
         made: What each of them makes.
-        producer: Value name -> the node that makes it.
-        consumers: Value name -> the nodes that read it, in topological order.
+        sources: The positions of the nodes that make what each of them reads.
         initializers: Initializer name -> tensor (large ones are stubs without data).
     """
 
     def __init__(self, graph: GraphProto, shapes: dict[str, Shape] | None = None) -> None:
         self.graph = graph
         self._shapes = shapes
+        self._ancestry: dict[tuple[str, ...], Sequence[int]] = {}
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
         self.outputs = [value.name for value in graph.output]
-        listed = list(graph.node)
-        read = [tuple(reads(node)) for node in listed]
-        made = [tuple(node.output) for node in listed]
-        order = topological_order(listed, read, made)
-        self.nodes = [listed[index] for index in order]
+        nodes = list(graph.node)
+        read, made = [reads(node) for node in nodes], [node.output[:] for node in nodes]
+        order = topological_order(nodes, read, made)
+        self.nodes = [nodes[index] for index in order]
+        self.kinds = [node.op_type for node in self.nodes]
         self.read = [read[index] for index in order]
         self.made = [made[index] for index in order]
-        self._position: dict[str, int] = {}
-        self.producer: dict[str, NodeProto] = {}
-        self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
-        for position, node in enumerate(self.nodes):
-            for name in self.made[position]:
-                if name:
-                    self.producer[name] = node
-                    self._position[name] = position
-            for name in self.read[position]:
-                readers = self.consumers[name]
+        self._position = _makers(self.made)
+        self.sources = _sources(self.read, self._position)
+
+    @cached_property
+    def producer(self) -> dict[str, NodeProto]:
+        """Value name -> the node that makes it."""
+        return {name: self.nodes[position] for name, position in self._position.items()}
+
+    @cached_property
+    def consumers(self) -> defaultdict[str, list[NodeProto]]:
+        """Value name -> the nodes that read it, in topological order."""
+        consumers: defaultdict[str, list[NodeProto]] = defaultdict(list)
+        for node, names in zip(self.nodes, self.read, strict=True):
+            for name in names:
+                readers = consumers[name]
                 if not readers or readers[-1] is not node:
                     readers.append(node)
+        return consumers
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -150,17 +169,24 @@ class GraphView:
         """Return the nodes that any of `values` depends on, in topological order."""
         return [self.nodes[position] for position in self.ancestry(*values)]
 
-    def ancestry(self, *values: str) -> list[int]:
+    def ancestry(self, *values: str) -> Sequence[int]:
         """Return the positions in `nodes` of what any of `values` depends on, ascending."""
+        if values not in self._ancestry:
+            self._ancestry[values] = self._ancestors(values)
+        return self._ancestry[values]
+
+    def _ancestors(self, values: Iterable[str]) -> list[int]:
         needed = bytearray(len(self.nodes))
-        position_of = self._position
-        waiting = [position_of[value] for value in values if value in position_of]
-        while waiting:
-            position = waiting.pop()
-            if not needed[position]:
-                needed[position] = True
-                waiting += [position_of[name] for name in self.read[position] if name in position_of]
-        return [position for position, wanted in enumerate(needed) if wanted]
+        for value in values:
+            if value in self._position:
+                needed[self._position[value]] = True
+        found = []
+        for position in range(len(self.nodes) - 1, -1, -1):
+            if needed[position]:
+                found.append(position)
+                for source in self.sources[position]:
+                    needed[source] = True
+        return found[::-1]
 
 
 def is_stub(tensor: onnx.TensorProto) -> bool:
@@ -180,7 +206,7 @@ def sort_nodes(nodes: Iterable[NodeProto]) -> list[NodeProto]:
         ModelError: If the nodes form a cycle.
     """
     listed = list(nodes)
-    order = topological_order(listed, [reads(node) for node in listed], [list(n.output) for n in listed])
+    order = topological_order(listed, [reads(node) for node in listed], [node.output[:] for node in listed])
     return [listed[index] for index in order]
 
 
@@ -197,27 +223,40 @@ def topological_order(
     Raises:
         ModelError: If the nodes form a cycle.
     """
-    producer = {name: index for index, names in enumerate(made) for name in names if name}
-    if all(producer.get(name, -1) < index for index, names in enumerate(read) for name in names):
+    maker = _makers(made)
+    known = maker.get
+    if all([known(name, -1) < index for index, names in enumerate(read) for name in names]):
         return range(len(nodes))
+    sources = _sources(read, maker)
     order: list[int] = []
     placed, opened = bytearray(len(nodes)), bytearray(len(nodes))
-    for first in range(len(nodes)):
-        stack = [] if placed[first] else [first]
-        while stack:
-            index = stack[-1]
-            sources = [producer[name] for name in read[index] if name in producer]
-            missing = [source for source in sources if not placed[source]]
-            if missing and opened[index]:
+    waiting = list(range(len(nodes) - 1, -1, -1))
+    while waiting:
+        index = waiting.pop()
+        if index < 0:  # the complement of a node whose sources are all placed now
+            index = ~index
+        elif placed[index]:
+            continue
+        elif missing := [source for source in sources[index] if not placed[source]]:
+            if opened[index]:
                 node = nodes[index]
                 raise ModelError(
                     f"its graph has a cycle through node '{node.name or node.output[0]}' ({node.op_type})."
                 )
             opened[index] = True
-            stack += reversed(missing)
-            if not missing:
-                stack.pop()
-                if not placed[index]:
-                    placed[index] = True
-                    order.append(index)
+            waiting.append(~index)
+            waiting += reversed(missing)
+            continue
+        placed[index] = True
+        order.append(index)
     return order
+
+
+def _makers(made: Sequence[Sequence[str]]) -> dict[str, int]:
+    """Return the position of the node that makes each value."""
+    return {name: position for position, names in enumerate(made) for name in names if name}
+
+
+def _sources(read: Sequence[Sequence[str]], maker: Mapping[str, int]) -> list[list[int]]:
+    """Return the positions of the nodes that make what each node reads."""
+    return [[maker[name] for name in names if name in maker] for names in read]

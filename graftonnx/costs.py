@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx
 from onnx import NodeProto
@@ -19,38 +19,37 @@ FLOATS = (
 )
 
 
-def node_macs(view: GraphView, node: NodeProto) -> int:
-    """Return the multiply-accumulates of a node for one image; 0 for nodes without a weight matrix."""
-    shapes = view.shapes
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""The operators whose multiply-accumulates are counted."""
+
+
+def macs(view: GraphView, positions: Iterable[int] | None = None) -> int:
+    """Return the multiply-accumulates of the nodes at these positions, or of all, for one image."""
+    chosen = range(len(view.nodes)) if positions is None else positions
+    kinds = view.kinds
+    return sum([_macs(view.shapes, view.nodes[index]) for index in chosen if kinds[index] in WEIGHTED])
+
+
+def _macs(shapes: Mapping[str, Shape], node: NodeProto) -> int:
     if node.op_type == "Conv":
         weight, output = shapes.get(node.input[1]), shapes.get(node.output[0])
         return _size(output) * _size(weight, first=1) if weight and output else 0
     if node.op_type == "ConvTranspose":
         weight, source = shapes.get(node.input[1]), shapes.get(node.input[0])
         return _size(source) * _size(weight, first=1) if weight and source else 0
-    if node.op_type in ("Gemm", "MatMul"):
-        source, output = shapes.get(node.input[0]), shapes.get(node.output[0])
-        if not source or not output:
-            return 0
-        inner = source[0] if node.op_type == "Gemm" and integer(node, "transA", 0) else source[-1]
-        return _size(output) * (inner or 1)
-    return 0
+    source, output = shapes.get(node.input[0]), shapes.get(node.output[0])
+    if not source or not output:
+        return 0
+    inner = source[0] if node.op_type == "Gemm" and integer(node, "transA", 0) else source[-1]
+    return _size(output) * (inner or 1)
 
 
-def macs(view: GraphView, nodes: Iterable[NodeProto]) -> int:
-    """Return the multiply-accumulates of these nodes for one image."""
-    return sum(node_macs(view, node) for node in nodes)
+def parameters(view: GraphView, positions: Iterable[int] | None = None) -> int:
+    """Return the number of float elements in the initializers that nodes read: those at `positions`, or all."""
+    chosen = range(len(view.nodes)) if positions is None else positions
+    names = {name for index in chosen for name in view.read[index]} & view.initializers.keys()
+    return sum([math.prod(view.shapes[name]) for name in names if view.initializers[name].data_type in FLOATS])
 
 
-def parameters(view: GraphView, nodes: Iterable[NodeProto]) -> int:
-    """Return the number of float elements in the initializers that these nodes read."""
-    names = {name for node in nodes for name in node.input if name in view.initializers}
-    return sum(
-        math.prod(view.initializers[name].dims)
-        for name in names
-        if view.initializers[name].data_type in FLOATS
-    )
-
-
-def _size(shape: Shape | None, first: int = 0) -> int:
-    return math.prod(1 if extent is None else extent for extent in (shape or ())[first:])
+def _size(shape: Shape, first: int = 0) -> int:
+    return math.prod([1 if extent is None else extent for extent in shape[first:]])

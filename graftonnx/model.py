@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -97,10 +96,7 @@ class Network:
     complete: bool = True
     notes: tuple[str, ...] = ()
     path: Path | None = None
-    _views: list[tuple[onnx.ModelProto, GraphView]] = field(default_factory=list, repr=False, compare=False)
-    _layouts: list[tuple[GraphView, dict[str, Layout]]] = field(
-        default_factory=list, repr=False, compare=False
-    )
+    _indices: list[_Index] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -110,26 +106,42 @@ class Network:
     @property
     def view(self) -> GraphView:
         """An index over the skeleton's graph; made once for all networks that share the skeleton."""
-        for skeleton, view in self._views:
-            if skeleton is self.skeleton:
-                return view
-        view = GraphView(self.skeleton.graph)
-        self._views.append((self.skeleton, view))
-        return view
+        return self._index.view
 
-    @cached_property
+    @property
     def spine(self) -> Spine:
         """The values on every path from the input to the output, or to the feature where the head is cut."""
-        return find_spine(self.view, self.input, self.head.output if self.complete else self.head.feature)
+        target = self.head.output if self.complete else self.head.feature
+        spines = self._index.spines
+        if target not in spines:
+            spines[target] = find_spine(self.view, self.input, target)
+        return spines[target]
 
     @property
     def layouts(self) -> dict[str, Layout]:
         """Where channels and positions lie, in every value that holds features on a grid; made once, too."""
-        for view, layouts in self._layouts:
-            if view is self.view:
-                return layouts
-        self._layouts.append((self.view, find_layouts(self.skeleton, self.view, self.input)))
-        return self._layouts[-1][1]
+        index = self._index
+        if index.layouts is None:
+            index.layouts = find_layouts(self.skeleton, index.view, self.input)
+        return index.layouts
+
+    @property
+    def _index(self) -> _Index:
+        for index in self._indices:
+            if index.skeleton is self.skeleton:
+                return index
+        self._indices.append(_Index(self.skeleton, GraphView(self.skeleton.graph)))
+        return self._indices[-1]
+
+
+@dataclass
+class _Index:
+    """What was found out about a skeleton, for all networks that share it: an index, spines by their ends."""
+
+    skeleton: onnx.ModelProto
+    view: GraphView
+    spines: dict[str, Spine] = field(default_factory=dict)
+    layouts: dict[str, Layout] | None = None
 
 
 @collector.paused()
@@ -264,7 +276,7 @@ def _normalised(
         notes.append(f"{what} are open: taken as {_by(size)}")
     model = _infer(model, weights, image, (channels, *size), notes)
     view = GraphView(model.graph)
-    head, _, auxiliary = find_head(view, image)
+    head, spine, auxiliary = find_head(view, image)
     dropped = (*passed, *auxiliary)
     if dropped:
         notes.append(f"other outputs dropped: {', '.join(dropped)}")
@@ -288,7 +300,7 @@ def _normalised(
         ir_version=ir_version,
         weight_type=weight_type,
         notes=tuple(notes),
-        _views=[(model, view)] if unchanged else [],
+        _indices=[_Index(model, view, {head.output: spine})] if unchanged else [],
     )
 
 

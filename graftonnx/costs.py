@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import onnx
-from onnx import NodeProto
 
 from graftonnx.graph import GraphView, integer
 from graftonnx.shapes import Shape
@@ -27,27 +26,26 @@ def macs(view: GraphView, positions: Iterable[int] | None = None) -> int:
     """Return the multiply-accumulates of the nodes at these positions, or of all, for one image."""
     chosen = range(len(view.nodes)) if positions is None else positions
     kinds = view.kinds
-    return sum([_macs(view.shapes, view.nodes[index]) for index in chosen if kinds[index] in WEIGHTED])
+    return sum([_macs(view, index) for index in chosen if kinds[index] in WEIGHTED])
 
 
-def _macs(shapes: Mapping[str, Shape], node: NodeProto) -> int:
-    if node.op_type == "Conv":
-        weight, output = shapes.get(node.input[1]), shapes.get(node.output[0])
+def _macs(view: GraphView, position: int) -> int:
+    kind, operands = view.kinds[position], view.read[position]
+    source, weight, output = (view.shapes.get(name) for name in (*operands[:2], view.made[position][0]))
+    if kind == "Conv":
         return _size(output) * _size(weight, first=1) if weight and output else 0
-    if node.op_type == "ConvTranspose":
-        weight, source = shapes.get(node.input[1]), shapes.get(node.input[0])
+    if kind == "ConvTranspose":
         return _size(source) * _size(weight, first=1) if weight and source else 0
-    source, output = shapes.get(node.input[0]), shapes.get(node.output[0])
     if not source or not output:
         return 0
-    inner = source[0] if node.op_type == "Gemm" and integer(node, "transA", 0) else source[-1]
+    inner = source[0] if kind == "Gemm" and integer(view.nodes[position], "transA", 0) else source[-1]
     return _size(output) * (inner or 1)
 
 
 def parameters(view: GraphView, positions: Iterable[int] | None = None) -> int:
     """Return the number of float elements in the initializers that nodes read: those at `positions`, or all."""
     chosen = range(len(view.nodes)) if positions is None else positions
-    names = {name for index in chosen for name in view.read[index]} & view.initializers.keys()
+    names = {name for index in chosen for name in view.given[index]} & view.initializers.keys()
     return sum([math.prod(view.shapes[name]) for name in names if view.initializers[name].data_type in FLOATS])
 
 

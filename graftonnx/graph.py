@@ -58,10 +58,14 @@ def subgraphs(node: NodeProto) -> list[GraphProto]:
 
 def reads(node: NodeProto) -> list[str]:
     """Return every value that a node reads, those of its subgraphs' outer scope included."""
-    names: list[str] = node.input[:]
+    return _reads(node, node.input[:])
+
+
+def _reads(node: NodeProto, names: list[str]) -> list[str]:
     if "" in names:
         names = [name for name in names if name]
     for graph in subgraphs(node):
+        names = list(names)
         inner = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
         for child in graph.node:
             names.extend(name for name in reads(child) if name not in inner)
@@ -104,6 +108,7 @@ class GraphView:
     Attributes:
         nodes: In topological order.
         kinds: The operator of each of them.
+        given: Its inputs.
         read: What each of them reads, those of its subgraphs' outer scope included.
         made: What each of them makes.
         sources: The positions of the nodes that make what each of them reads.
@@ -118,10 +123,12 @@ class GraphView:
         self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
         self.outputs = [value.name for value in graph.output]
         nodes = list(graph.node)
-        read, made = [reads(node) for node in nodes], [node.output[:] for node in nodes]
+        given, made = [node.input[:] for node in nodes], [node.output[:] for node in nodes]
+        read = [_reads(node, names) for node, names in zip(nodes, given, strict=True)]
         order = topological_order(nodes, read, made)
         self.nodes = [nodes[index] for index in order]
         self.kinds = [node.op_type for node in self.nodes]
+        self.given = [given[index] for index in order]
         self.read = [read[index] for index in order]
         self.made = [made[index] for index in order]
         self._position = _makers(self.made)

@@ -166,7 +166,6 @@ def _longest(view: GraphView, positions: Sequence[int]) -> tuple[list[int], list
 
 
 def _ends_block(view: GraphView, node: NodeProto, readers: list[NodeProto]) -> bool:
-    kinds = {reader.op_type for reader in readers}
     if node.op_type in ACTIVATIONS and not _is_gate(node, readers, view):
         return True
     follower = readers[0] if len(readers) == 1 else None
@@ -181,7 +180,7 @@ def _ends_block(view: GraphView, node: NodeProto, readers: list[NodeProto]) -> b
         return integer(node, "axis", 1) in (1, -3) and len(view.dynamic_inputs(node)) >= 2
     if node.op_type == "Mul":
         return _is_gated_activation(view, node)
-    return node.op_type in LINEAR and bool(kinds & {"Conv", "ConvTranspose"})
+    return node.op_type in LINEAR and any(reader.op_type in ("Conv", "ConvTranspose") for reader in readers)
 
 
 def _is_gate(node: NodeProto, readers: list[NodeProto], view: GraphView) -> bool:

@@ -111,6 +111,7 @@ class GraphView:
         given: Its inputs.
         read: What each of them reads, those of its subgraphs' outer scope included.
         made: What each of them makes.
+        position: Value name -> the position of the node that makes it.
         sources: The positions of the nodes that make what each of them reads.
         initializers: Initializer name -> tensor (large ones are stubs without data).
     """
@@ -131,13 +132,13 @@ class GraphView:
         self.given = [given[index] for index in order]
         self.read = [read[index] for index in order]
         self.made = [made[index] for index in order]
-        self._position = _makers(self.made)
-        self.sources = _sources(self.read, self._position)
+        self.position = _makers(self.made)
+        self.sources = _sources(self.read, self.position)
 
     @cached_property
     def producer(self) -> dict[str, NodeProto]:
         """Value name -> the node that makes it."""
-        return {name: self.nodes[position] for name, position in self._position.items()}
+        return {name: self.nodes[position] for name, position in self.position.items()}
 
     @cached_property
     def consumers(self) -> defaultdict[str, list[NodeProto]]:
@@ -185,8 +186,8 @@ class GraphView:
     def _ancestors(self, values: Iterable[str]) -> list[int]:
         needed = bytearray(len(self.nodes))
         for value in values:
-            if value in self._position:
-                needed[self._position[value]] = True
+            if value in self.position:
+                needed[self.position[value]] = True
         found = []
         for position in range(len(self.nodes) - 1, -1, -1):
             if needed[position]:

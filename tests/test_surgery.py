@@ -14,14 +14,14 @@ from graftonnx import surgery
 from graftonnx.graph import GraphView
 from graftonnx.model import from_proto
 from graftonnx.proofs import check_structure
-from graftonnx.surgery import Window
+from graftonnx.surgery import Part, Window
 from graftonnx.tensors import Made
 from graftonnx.weights import write
 
 
 def test_a_window_holds_makers_and_readers_only():
     view = from_proto(plain_cnn([4] * 30), "net").view
-    window = Window([view], ["r7"])
+    window = Window([Part(view)], ["r7"])
     assert {node.outputs[0].name for node in window.nodes} == {"r7", "r8.conv"}
     assert [node.outputs[0].name for node in window.values["r7"].outputs] == ["r8.conv"]
 
@@ -31,7 +31,7 @@ def test_closing_a_window_rewires_its_readers_and_keeps_all_else():
     for node in network.skeleton.graph.node:
         node.metadata_props.add(key="kept", value=node.name)
     view = GraphView(network.skeleton.graph)
-    window = Window([view], ["r2", "image"])
+    window = Window([Part(view)], ["r2", "image"])
     doubled = gs.Variable("doubled", np.float32)
     tap = window.values["r2"]
     (reader,) = tap.outputs

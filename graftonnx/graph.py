@@ -56,6 +56,12 @@ def subgraphs(node: NodeProto) -> list[GraphProto]:
     return found
 
 
+def bodies(graph: GraphProto | onnx.FunctionProto) -> list[GraphProto]:
+    """Return the graphs inside the nodes of a graph."""
+    holders = [node for node in graph.node if node.op_type in WITH_BODIES or node.domain]
+    return [body for node in holders for body in subgraphs(node)]
+
+
 def reads(node: NodeProto) -> list[str]:
     """Return every value that a node reads, those of its subgraphs' outer scope included."""
     return _reads(node, node.input[:])
@@ -103,7 +109,7 @@ class GraphView:
 
     Args:
         graph: The graph.
-        shapes: Of its values, if they are known.
+        like: A view of a graph with the same nodes in the same order, wired alike, if there is one.
 
     Attributes:
         nodes: In topological order.
@@ -116,21 +122,30 @@ class GraphView:
         initializers: Initializer name -> tensor (large ones are stubs without data).
     """
 
-    def __init__(self, graph: GraphProto, shapes: dict[str, Shape] | None = None) -> None:
+    def __init__(self, graph: GraphProto, like: GraphView | None = None) -> None:
         self.graph = graph
-        self._shapes = shapes
         self._ancestry: dict[tuple[str, ...], Sequence[int]] = {}
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
         self.outputs = [value.name for value in graph.output]
-        nodes = list(graph.node)
+        if like is None:
+            self._list(list(graph.node))
+        else:
+            self.nodes = list(graph.node)
+            self.kinds, self.given, self.read, self.made = like.kinds, like.given, like.read, like.made
+            self.position, self.sources = like.position, like.sources
+
+    def _list(self, nodes: list[NodeProto]) -> None:
+        """List the nodes and how they are wired."""
         given, made = [node.input[:] for node in nodes], [node.output[:] for node in nodes]
-        read = [_reads(node, names) for node, names in zip(nodes, given, strict=True)]
+        kinds = [node.op_type for node in nodes]
+        read = [
+            _reads(node, names) if "" in names or kind in WITH_BODIES or node.domain else names
+            for node, kind, names in zip(nodes, kinds, given, strict=True)
+        ]
         order = topological_order(nodes, read, made)
-        self.nodes = [nodes[index] for index in order]
-        self.kinds = [node.op_type for node in self.nodes]
-        self.given = [given[index] for index in order]
-        self.read = [read[index] for index in order]
+        self.nodes, self.kinds = [nodes[index] for index in order], [kinds[index] for index in order]
+        self.given, self.read = [given[index] for index in order], [read[index] for index in order]
         self.made = [made[index] for index in order]
         self.position = _makers(self.made)
         self.sources = _sources(self.read, self.position)
@@ -151,12 +166,10 @@ class GraphView:
                     readers.append(node)
         return consumers
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         """Value name -> shape; read from the graph when first asked for."""
-        if self._shapes is None:
-            self._shapes = value_shapes(self.graph)
-        return self._shapes
+        return value_shapes(self.graph)
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
         """Return the data of a small initializer; None for anything else."""

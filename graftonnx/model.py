@@ -10,11 +10,11 @@ import onnx
 
 from graftonnx import collector, files
 from graftonnx.errors import GraftError, ModelError
-from graftonnx.graph import GraphView, sort_nodes, value_shapes
+from graftonnx.graph import GraphView, value_shapes
 from graftonnx.layouts import Layout, find_layouts
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.normalise.batch import free_batch, may_fix_batch
-from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
+from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, may_fold, replace
 from graftonnx.normalise.dtypes import fold_narrow, widen
 from graftonnx.normalise.extents import free_extents
 from graftonnx.normalise.inference import infer_shapes, set_extents
@@ -263,9 +263,9 @@ def _normalised(
     opset, ir_version, producer = declared_opset(model), model.ir_version, model.producer_name
     metadata = read_metadata(model)
     notes: list[str] = []
-    model, weight_type = _cleaned(model, weights, opset, notes, dequantize=dequantize)
+    model, weight_type, view = _cleaned(model, weights, opset, notes, dequantize=dequantize)
     image = _image_input(model)
-    passed = _drop_passed_outputs(model)
+    passed = _drop_passed_outputs(view)
     was_last = to_channels_first(model, image)
     channels, size = _input_extents(model, image)
     if was_last:
@@ -274,8 +274,7 @@ def _normalised(
         what = "height and width" if len(size) == 2 else "extents"
         size = DEFAULT_EXTENTS[len(size)]
         notes.append(f"{what} are open: taken as {_by(size)}")
-    model = _infer(model, weights, image, (channels, *size), notes)
-    view = GraphView(model.graph)
+    model, view = _infer(model, weights, image, (channels, *size), notes, None if was_last else view)
     head, spine, auxiliary = find_head(view, image)
     dropped = (*passed, *auxiliary)
     if dropped:
@@ -306,14 +305,15 @@ def _normalised(
 
 def _cleaned(
     model: onnx.ModelProto, weights: Weights, opset: int, notes: list[str], *, dequantize: bool
-) -> tuple[onnx.ModelProto, str]:
-    """Return the model with valid float32 operators of one opset, and the type in which its weights were."""
+) -> tuple[onnx.ModelProto, str, GraphView]:
+    """Return the model with valid float32 operators of one opset, the type its weights had, and an index."""
     use_default_domain(model)
     model = inline_functions(model)
-    ordered = sort_nodes(model.graph.node)
-    if any(node is not other for node, other in zip(ordered, model.graph.node, strict=True)):
-        replace(model.graph.node, ordered)
+    view = GraphView(model.graph)
+    if any(node is not other for node, other in zip(view.nodes, model.graph.node, strict=True)):
+        replace(model.graph.node, view.nodes)
         notes.append("nodes brought into topological order")
+        view = GraphView(model.graph)
     if dequantize:
         check_valid(model, weights)
         constants_to_initializers(model, weights)
@@ -322,13 +322,15 @@ def _cleaned(
     check_float(model)
     check_operators(model, opset)
     check_valid(model, weights)
-    constants_to_initializers(model, weights)
+    changed = constants_to_initializers(model, weights) or dequantize
     found = [kind for kind in (fold_narrow(model, weights), widen(model, weights)) if kind]
     notes += [f"{kind} weights are float32 inside" for kind in found]
-    model = convert_opset(model, opset)
-    constants_to_initializers(model, weights)
-    name_nodes(model.graph)
-    return model, found[-1] if found else "float32"
+    converted = convert_opset(model, opset)
+    if converted is not model:
+        constants_to_initializers(converted, weights)
+    changed = changed or bool(found) or converted is not model
+    name_nodes(converted.graph)
+    return converted, found[-1] if found else "float32", GraphView(converted.graph, None if changed else view)
 
 
 def check_valid(model: onnx.ModelProto, weights: Weights) -> None:
@@ -368,11 +370,11 @@ def _image_input(model: onnx.ModelProto) -> str:
     return str(inputs[0].name)
 
 
-def _drop_passed_outputs(model: onnx.ModelProto) -> list[str]:
+def _drop_passed_outputs(view: GraphView) -> list[str]:
     """Drop the outputs that no node makes, inputs and weights; return their names."""
-    made = {name for node in model.graph.node for name in node.output}
-    passed = [value.name for value in model.graph.output if value.name not in made]
-    replace(model.graph.output, [value for value in model.graph.output if value.name in made])
+    outputs = view.graph.output
+    passed = [value.name for value in outputs if value.name not in view.position]
+    replace(outputs, [value for value in outputs if value.name in view.position])
     return passed
 
 
@@ -387,17 +389,37 @@ def _input_extents(model: onnx.ModelProto, image: str) -> tuple[int, tuple[int, 
 
 
 def _infer(
-    model: onnx.ModelProto, weights: Weights, image: str, extents: tuple[int, ...], notes: list[str]
-) -> onnx.ModelProto:
-    """Free the batch and infer every shape; constant parts are folded on the way."""
+    model: onnx.ModelProto,
+    weights: Weights,
+    image: str,
+    extents: tuple[int, ...],
+    notes: list[str],
+    before: GraphView | None,
+) -> tuple[onnx.ModelProto, GraphView]:
+    """Free the batch and infer every shape; constant parts are folded on the way.
+
+    Args:
+        model: A skeleton.
+        weights: Its large tensors.
+        image: The input.
+        extents: Its channels and extents.
+        notes: What was done is added.
+        before: An index over the model, if there is one.
+
+    Returns:
+        The model with all shapes, and an index over it.
+    """
     set_extents(model, image, (BATCH, *extents))
     model = infer_shapes(model)
-    while fold(model, weights):
-        model = infer_shapes(model)
-    if drop_transposes(model, weights):
-        model = infer_shapes(model)
-    if not may_fix_batch(model.graph):
-        return model
+    view = GraphView(model.graph, before)
+    if may_fold(view) or "Transpose" in view.kinds:
+        while fold(model, weights):
+            model = infer_shapes(model)
+        if drop_transposes(model, weights):
+            model = infer_shapes(model)
+        view = GraphView(model.graph)
+    if not may_fix_batch(view):
+        return model, view
     set_extents(model, image, (1, *extents))
     model = infer_shapes(model)
     if free_batch(model, weights, image):
@@ -407,7 +429,8 @@ def _infer(
         except ModelError as error:
             raise error.at("its batch is fixed to 1 and could not be freed") from error
     set_extents(model, image, (BATCH, *extents))
-    return infer_shapes(model)
+    model = infer_shapes(model)
+    return model, GraphView(model.graph)
 
 
 def _check_batch(model: onnx.ModelProto, image: str, shape: tuple[int, ...]) -> None:

@@ -13,7 +13,7 @@ SEARCH = 20_000
 """Sets of pairs that :func:`align_within` looks at before it takes the best one so far."""
 
 _UP, _LEFT = np.uint8(1), np.uint8(2)
-"""What a decision says, as bits: the row above does as well, the column to the left does; else take the pair."""
+"""What a decision says, as bits: the row above, the column to the left does as well; else the pair is taken."""
 
 
 @dataclass(frozen=True)

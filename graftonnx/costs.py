@@ -43,10 +43,11 @@ def _macs(view: GraphView, position: int) -> int:
 
 
 def parameters(view: GraphView, positions: Iterable[int] | None = None) -> int:
-    """Return the number of float elements in the initializers that nodes read: those at `positions`, or all."""
+    """Return the number of float elements in the initializers that nodes (see :func:`macs`) read."""
     chosen = range(len(view.nodes)) if positions is None else positions
-    names = {name for index in chosen for name in view.given[index]} & view.initializers.keys()
-    return sum([math.prod(view.shapes[name]) for name in names if view.initializers[name].data_type in FLOATS])
+    names = {name for index in chosen for name in view.given[index]}
+    tensors = [tensor for name, tensor in view.initializers.items() if name in names]
+    return sum([math.prod(tensor.dims[:]) for tensor in tensors if tensor.data_type in FLOATS])
 
 
 def _size(shape: Shape, first: int = 0) -> int:

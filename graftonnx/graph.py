@@ -57,8 +57,8 @@ def subgraphs(node: NodeProto) -> list[GraphProto]:
 
 
 def bodies(graph: GraphProto | onnx.FunctionProto) -> list[GraphProto]:
-    """Return the graphs inside the nodes of a graph."""
-    holders = [node for node in graph.node if node.op_type in WITH_BODIES or node.domain]
+    """Return the graphs inside the standard's operators in a graph."""
+    holders = [node for node in graph.node if node.op_type in WITH_BODIES]
     return [body for node in holders for body in subgraphs(node)]
 
 
@@ -122,6 +122,14 @@ class GraphView:
         initializers: Initializer name -> tensor (large ones are stubs without data).
     """
 
+    nodes: list[NodeProto]
+    kinds: list[str]
+    given: list[list[str]]
+    read: list[list[str]]
+    made: list[list[str]]
+    position: dict[str, int]
+    sources: list[list[int]]
+
     def __init__(self, graph: GraphProto, like: GraphView | None = None) -> None:
         self.graph = graph
         self._ancestry: dict[tuple[str, ...], Sequence[int]] = {}
@@ -143,12 +151,16 @@ class GraphView:
             _reads(node, names) if "" in names or kind in WITH_BODIES or node.domain else names
             for node, kind, names in zip(nodes, kinds, given, strict=True)
         ]
-        order = topological_order(nodes, read, made)
-        self.nodes, self.kinds = [nodes[index] for index in order], [kinds[index] for index in order]
-        self.given, self.read = [given[index] for index in order], [read[index] for index in order]
-        self.made = [made[index] for index in order]
-        self.position = _makers(self.made)
-        self.sources = _sources(self.read, self.position)
+        position = _makers(made)
+        sources = _sources(read, position)
+        order = _order(nodes, sources)
+        if not isinstance(order, range):
+            nodes, kinds = [nodes[index] for index in order], [kinds[index] for index in order]
+            given, read, made = ([names[index] for index in order] for names in (given, read, made))
+            position = _makers(made)
+            sources = _sources(read, position)
+        self.nodes, self.kinds, self.given, self.read, self.made = nodes, kinds, given, read, made
+        self.position, self.sources = position, sources
 
     @cached_property
     def producer(self) -> dict[str, NodeProto]:
@@ -244,11 +256,12 @@ def topological_order(
     Raises:
         ModelError: If the nodes form a cycle.
     """
-    maker = _makers(made)
-    known = maker.get
-    if all([known(name, -1) < index for index, names in enumerate(read) for name in names]):
+    return _order(nodes, _sources(read, _makers(made)))
+
+
+def _order(nodes: Sequence[NodeProto], sources: Sequence[Sequence[int]]) -> Sequence[int]:
+    if all(not found or max(found) < index for index, found in enumerate(sources)):
         return range(len(nodes))
-    sources = _sources(read, maker)
     order: list[int] = []
     placed, opened = bytearray(len(nodes)), bytearray(len(nodes))
     waiting = list(range(len(nodes) - 1, -1, -1))

@@ -45,7 +45,7 @@ def carry(source: GraphProto, target: GraphProto, prefix: str = "") -> None:
 
 
 def carry_outside(source: GraphProto, target: GraphProto, prefix: str) -> None:
-    """Do what :func:`carry` does, where `target` holds the nodes, initializers and inner values as they were."""
+    """Do what :func:`carry` does, where `target` has nodes, initializers and inner values as they were."""
     outside = GraphProto(input=source.input, output=source.output)
     outside.quantization_annotation.extend(source.quantization_annotation)
     if source.quantization_annotation:

@@ -204,8 +204,8 @@ def _tap_layout(branches: Mapping[str, Branch], tap: str, where: str) -> Layout:
         )
     if name not in branch.network.layouts:
         raise PlanError(
-            f"{where}: '{tap}' {spelled(branch.network.view.shapes.get(name))} is neither an image map [N, C, H, W] "
-            "nor a sequence of tokens [N, T, C]. `graftonnx inspect` lists the taps."
+            f"{where}: '{tap}' {spelled(branch.network.view.shapes.get(name))} is neither an image map "
+            "[N, C, H, W] nor a sequence of tokens [N, T, C]. `graftonnx inspect` lists the taps."
         )
     return branch.network.layouts[name]
 

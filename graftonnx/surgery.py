@@ -7,9 +7,10 @@ name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -17,7 +18,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from graftonnx.graph import GraphView, reads, sort_nodes, subgraphs, topological_order
+from graftonnx.graph import WITH_BODIES, GraphView, reads, sort_nodes, subgraphs, topological_order
 from graftonnx.normalise.constants import replace
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.normalise.opset import IR_VERSION, OPSET
@@ -181,16 +182,11 @@ class Window:
         )
         graph = model.graph
         self._join_nodes(piece, graph)
-        names = {"initializer": [], "value_info": []}
+        known = {value.name for value in piece.output}
         for part in self._parts:
-            for field, items in (("initializer", part.initializers), ("value_info", part.infos)):
-                getattr(graph, field).extend(items.values())
-                names[field] += [part.prefix + name for name in items]
-        for field, of_field in names.items():
-            for item, name in zip(getattr(graph, field), of_field, strict=True):
-                item.name = name
+            known |= _entered(part.initializers, graph.initializer, part.prefix)
+            known |= _entered(part.infos, graph.value_info, part.prefix)
         wanted = {variable.name for variable in inputs}
-        known = {value.name for value in piece.output}.union(*names.values())
         graph.input.extend(value for value in piece.input if value.name in wanted)
         graph.initializer.extend(tensor for tensor in piece.initializer if tensor.name not in known)
         graph.value_info.extend(self._new(piece, known | wanted))
@@ -200,26 +196,26 @@ class Window:
         """Enter the nodes of all graphs and of `piece`, in topological order."""
         edited = {_key(node.output) for node in piece.node}
         nodes = list(piece.node)
-        prefixes = [""] * len(nodes)
-        given, made = [node.input[:] for node in nodes], [node.output[:] for node in nodes]
-        read = [reads(node) for node in nodes]
+        added = len(nodes)
+        read, made = [reads(node) for node in nodes], [node.output[:] for node in nodes]
+        names: list[tuple[str, list[str], list[str]]] = []
         for part in self._parts:
             prefix, view = part.prefix, part.view
             for position in part.positions:
                 outputs = _prefixed(view.made[position], prefix)
                 if _key(outputs) in edited:
                     continue
-                nodes.append(view.nodes[position])
-                prefixes.append(prefix)
-                made.append(outputs)
-                given.append(_prefixed(view.given[position], prefix))
+                inputs = _prefixed(view.given[position], prefix)
                 same = view.read[position] is view.given[position]
-                read.append(given[-1] if same else [prefix + name for name in view.read[position]])
+                nodes.append(view.nodes[position])
+                made.append(outputs)
+                read.append(inputs if same else _prefixed(view.read[position], prefix))
+                names.append((prefix, inputs, outputs))
         order = topological_order(nodes, read, made)
         graph.node.extend([nodes[index] for index in order])
         for node, index in zip(graph.node, order, strict=True):
-            if prefixes[index]:
-                _rename(node, prefixes[index], given[index], made[index])
+            if index >= added:
+                _rename(node, *names[index - added])
 
     @staticmethod
     def _new(piece: GraphProto, known: set[str]) -> list[ValueInfoProto]:
@@ -238,6 +234,15 @@ def _taken_out(nodes: Iterable[gs.Node]) -> Weights:
     return weights
 
 
+def _entered(items: Mapping[str, Any], field: Any, prefix: str) -> set[str]:
+    """Enter named items into a repeated field, with a prefix before their names; return these."""
+    names = [prefix + name for name in items]
+    field.extend(items.values())
+    for item, name in zip(field[-len(names) :] if names else (), names, strict=True):
+        item.name = name
+    return set(names)
+
+
 def _prefixed(names: Iterable[str], prefix: str) -> list[str]:
     return [prefix + name if name else "" for name in names]
 
@@ -246,8 +251,9 @@ def _rename(node: NodeProto, prefix: str, inputs: Sequence[str], outputs: Sequen
     """Give a node names with a prefix; inside its graphs, too."""
     node.name = prefix + node.name
     node.input[:], node.output[:] = inputs, outputs
-    for inner in subgraphs(node):
-        _rename_graph(inner, prefix)
+    if node.op_type in WITH_BODIES:
+        for inner in subgraphs(node):
+            _rename_graph(inner, prefix)
 
 
 def _rename_graph(graph: GraphProto, prefix: str) -> None:

@@ -244,8 +244,12 @@ def write(model: ModelProto, weights: Weights, path: Path) -> None:
     head, tail = _around(model, "graph")
     graph_head, graph_tail = _around(model.graph, "initializer")
     parts = [_encoded(tensor, weights.get(tensor.name)) for tensor in model.graph.initializer]
-    length = len(graph_head) + len(graph_tail) + sum(
-        [len(before) + (stored.nbytes if stored else 0) + len(after) for before, stored, after in parts]
+    length = (
+        len(graph_head)
+        + len(graph_tail)
+        + sum(
+            [len(before) + (stored.nbytes if stored else 0) + len(after) for before, stored, after in parts]
+        )
     )
     with path.open("wb", buffering=0) as target:
         pending = bytearray(head + wire.length_tag(wire.GRAPH, length) + graph_head)

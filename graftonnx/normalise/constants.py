@@ -82,7 +82,7 @@ def fold(model: onnx.ModelProto, weights: Weights, kinds: frozenset[str] | None 
 
 
 def may_fold(view: GraphView) -> bool:
-    """Return whether there may be anything for :func:`fold`: a node that reads only constants, or an extent."""
+    """Return whether there may be work for :func:`fold`: a node that reads only constants, or an extent."""
     known = {"", *view.initializers}
     return "Shape" in view.kinds or any(map(known.issuperset, view.given))
 

@@ -13,7 +13,7 @@ SEARCH = 20_000
 """Sets of pairs that :func:`align_within` looks at before it takes the best one so far."""
 
 _UP, _LEFT = np.uint8(1), np.uint8(2)
-"""What a decision says, as bits: the row above, the column to the left does as well; else the pair is taken."""
+"""Bits of a decision: the row above, or the column to the left, does as well; else the pair is taken."""
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,12 @@ def test_closing_a_window_rewires_its_readers_and_keeps_all_else():
 def test_a_part_takes_what_its_output_depends_on_under_other_names():
     network = from_proto(plain_cnn([4] * 6), "net")
     whole, part = Part(network.view), Part(network.view, "a/", "r3")
-    assert whole.makes("r4") and part.makes("r3") and not part.makes("r4")
-    assert {name for name in part.infos} == {n for i in part.positions for n in network.view.made[i]}
-    assert "r4.conv.weight" in whole.initializers and "r4.conv.weight" not in part.initializers
+    assert whole.makes("r4")
+    assert part.makes("r3")
+    assert not part.makes("r4")
+    assert set(part.infos) == {n for i in part.positions for n in network.view.made[i]}
+    assert "r4.conv.weight" in whole.initializers
+    assert "r4.conv.weight" not in part.initializers
     (maker,) = part.around("a/r3")
     assert (list(maker.input), list(maker.output)) == (["a/r3.conv"], ["a/r3"])
     assert part.around("r3") == []

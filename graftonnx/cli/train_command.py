@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from graftonnx.cli import console
 from graftonnx.cli.parameters import quiet_option
-from graftonnx.training.config import Augment, TrainConfig
+from graftonnx.training.config import Augment, Logger, TrainConfig
 
 if TYPE_CHECKING:
     from graftonnx.training.config import TrainResult
@@ -64,6 +64,7 @@ def setting(name: str, type: click.ParamType[Any], help: str) -> Callable[[F], F
 @setting("--precision", click.Choice(["auto", "fp32", "bf16"]), "Number format; auto measures.")
 @setting("--device", click.Choice(["auto", "cpu", "cuda"]), "Where to train.")
 @setting("--workers", click.IntRange(min=0), "Threads that decode images; 0: one per core.")
+@setting("--logger", click.Choice(get_args(Logger)), "Send each epoch's figures to a tracker as well.")
 @setting("--seed", click.IntRange(min=0), "Of split, order, augmentation and dropout.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @quiet_option
@@ -81,8 +82,8 @@ def command(
 ) -> None:
     """Fine-tune a fused network on a folder of images.
 
-    The run folder gets model.onnx (the best epoch, confirmed by ONNX Runtime), metrics.csv, curves.png,
-    config.yaml, split.json and checkpoints/.
+    The run folder gets model.onnx (the best epoch, confirmed by ONNX Runtime), report.html with everything
+    to look at, its tables and pictures, config.yaml, split.json, tensorboard/ and checkpoints/.
     """
     if resume_from is not None:
         _check_alone(ctx)

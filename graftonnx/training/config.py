@@ -12,6 +12,7 @@ from graftonnx.metadata import Record
 Augment = Literal["none", "flip", "standard"]
 Precision = Literal["fp32", "bf16"]
 Layout = Literal["contiguous", "channels_last"]
+Logger = Literal["none", "wandb", "mlflow"]
 Device = Literal["cpu", "cuda"]
 
 
@@ -36,6 +37,7 @@ class TrainConfig(Record):
         layout: Order of a feature map's elements in memory; `auto` measures as well.
         device: `auto` takes CUDA where there is a GPU.
         workers: Threads that decode images; 0 means one per core.
+        logger: A tracker that gets the figures of each epoch as well; TensorBoard's files are always written.
         seed: Of the split, the order of the images, augmentation and dropout.
     """
 
@@ -55,6 +57,7 @@ class TrainConfig(Record):
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = Field(default=0, ge=0)
+    logger: Logger = "none"
     seed: int = Field(default=0, ge=0)
 
 

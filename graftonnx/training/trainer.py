@@ -21,8 +21,10 @@ from graftonnx.training.data import Images, TrainBatches, ValBatches, load_image
 from graftonnx.training.finetuner import Finetuner
 from graftonnx.training.history import Epoch, best_of, write_curves, write_metrics
 from graftonnx.training.interrupt import Interrupted, stop_requests
+from graftonnx.training.loggers import EpochLog, check_logger
 from graftonnx.training.outcome import export, load_weights
 from graftonnx.training.progress import EpochBar, bars, counting, silence
+from graftonnx.training.report import write_report
 from graftonnx.training.run import RunFolder, RunRecord, versions
 from graftonnx.training.source import Source, labels_for, open_source
 from graftonnx.training.speed import Mode, choose_device, choose_mode, forked_random
@@ -68,6 +70,7 @@ def train(
     config = config or TrainConfig()
     run, data = RunFolder(Path(output)), Path(data)
     run.check(force=force)
+    check_logger(config.logger)
     opened = open_source(Path(source))
     folder = scan(data)
     labels = labels_for(opened, folder.classes, data)
@@ -171,6 +174,7 @@ def _go(
         load_weights(network, run.best)
         outcome = export(network, record.labels, val_images, config.batch_size, record.device)
         save(outcome.model, run.model, force=True)
+        write_report(run, record, val_images, [sample.path for sample in parts.val], note)
     best = best_of(epochs)
     seconds = sum(row.train_seconds for row in epochs)
     return TrainResult(
@@ -212,7 +216,7 @@ def _fit(
             devices=1,
             precision="bf16-mixed" if mode.precision == "bf16" else "32-true",
             max_epochs=config.epochs,
-            callbacks=[keeper, EpochBar(shown)],
+            callbacks=[keeper, EpochLog(run, config, keeper, note), EpochBar(shown)],
             plugins=[AtomicCheckpoints()],
             logger=False,
             enable_checkpointing=False,

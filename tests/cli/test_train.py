@@ -73,7 +73,7 @@ def test_every_setting_has_an_option_that_reaches_the_run(source: Path, data: Pa
     wanted = {
         "epochs": 1, "batch_size": 4, "val_fraction": 0.5, "lr_branches": 0.1, "lr_skips": 0.2,
         "lr_head": 0.3, "weight_decay": 0.4, "label_smoothing": 0.5, "augment": "flip", "freeze": "branches",
-        "precision": "bf16", "device": "cpu", "workers": 1, "seed": 7,
+        "precision": "bf16", "device": "cpu", "workers": 1, "logger": "none", "seed": 7,
     }  # fmt: skip
     options = [text for name, value in wanted.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     result = run(source, "--data", data, "-o", tmp_path / "run", *options)

@@ -22,7 +22,7 @@ from graftonnx.training.config import TrainConfig
 from graftonnx.training.history import Epoch, best_of, read_metrics
 from graftonnx.training.report.charts import Line, line_chart, merged
 from graftonnx.training.report.pictures import BLUE, by_branch, picture_box
-from graftonnx.training.report.validation import Findings
+from graftonnx.training.report.validation import Findings, Mistake
 from graftonnx.training.run import RunFolder, RunRecord
 from graftonnx.weights import read
 
@@ -208,10 +208,12 @@ def _worst_first(evaluation: Evaluation) -> list[Any]:
     return sorted(seen, key=lambda score: score.recall or 0.0)
 
 
-def _mistakes(run: RunFolder, record: RunRecord, findings: Findings | None) -> list[tuple[Any, str]]:
-    """Return the mistakes, each with its picture, cut from the grid."""
-    if findings is None or not findings.mistakes or not run.mistakes.is_file():
-        return []
+def _mistakes(
+    run: RunFolder, record: RunRecord, findings: Findings | None
+) -> list[tuple[Mistake, str | None]]:
+    """Return the mistakes, each with its picture, cut from the grid; None where the grid is gone."""
+    if findings is None or not run.mistakes.is_file():
+        return [(mistake, None) for mistake in (findings.mistakes if findings else ())]
     with Image.open(run.mistakes) as sheet:
         return [
             (mistake, _data_url(sheet.crop(picture_box(place, record.input_size)), "jpeg"))

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 COUNTED, NAMED = 20, 60
 """Classes up to which a confusion matrix shows its counts, and its classes' names."""
 
+LONGEST = 24
+"""Letters of a class name beside a confusion matrix."""
+
 COLUMNS, THUMB, GAP, CAPTION = 6, 128, 16, 40
 """Of the mistakes' grid: pictures in a row; pixels of a picture, between pictures, and below them."""
 
@@ -46,8 +49,9 @@ def draw_confusion(path: Path, evaluation: Evaluation) -> None:
         axes.tick_params(length=0)
         axes.spines[:].set_color("#cccccc")
         if count <= NAMED:
-            axes.set_xticks(range(count), evaluation.labels, rotation=90, parse_math=False)
-            axes.set_yticks(range(count), evaluation.labels, parse_math=False)
+            names = [shorten(label) for label in evaluation.labels]
+            axes.set_xticks(range(count), names, rotation=90, parse_math=False)
+            axes.set_yticks(range(count), names, parse_math=False)
         if count <= COUNTED:
             for i, j in zip(*np.nonzero(evaluation.confusion), strict=True):
                 colour = "white" if shares[i, j] > 0.5 else "black"
@@ -71,6 +75,11 @@ def draw_strengths(path: Path, strengths: Sequence[Strength]) -> None:
         axes.set_ylabel("added norm, % of the target's")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)
+
+
+def shorten(name: str) -> str:
+    """Return a class name that leaves room for a picture beside it."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def by_branch(strengths: Sequence[Strength]) -> list[tuple[str, list[tuple[float, float]]]]:

@@ -49,12 +49,11 @@ def write_report(
     pixels, labels = images
     batches = ((pixels[i : i + BATCH], labels[i : i + BATCH]) for i in range(0, len(labels), BATCH))
     try:
-        _write_findings(run, record, batches, names)
-        write_text(run.report, render_page(run, record))
+        _write_all(run, record, batches, names)
     except Exception as error:
         _log.debug("the report failed", exc_info=True)
         note(
-            f"Note: the network is trained and written, its report is not ({type(error).__name__}: {error}). "
+            f"Note: the network is written, its report is not complete ({type(error).__name__}: {error}). "
             f"Try `graftonnx report {run.path}`."
         )
 
@@ -82,15 +81,15 @@ def rewrite_report(run: str | Path, *, data: str | Path | None = None, note: Not
     if data is not None:
         record = record.model_copy(update={"data": Path(data)})
     remark = _missing(folder, record)
-    if remark is None:
-        split = read_split(folder.split, record.data)
-        paths = [split.root / sample.path for sample in split.val]
-        labels = np.array([sample.label for sample in split.val], np.int64)
-        batches = _decoded(paths, labels, record.input_size)
-        _write_findings(folder, record, batches, [sample.path for sample in split.val])
-    else:
+    if remark is not None:
         note(f"Note: {remark}")
-    write_text(folder.report, render_page(folder, record, () if remark is None else (remark,)))
+        write_text(folder.report, render_page(folder, record, (remark,)))
+        return folder.report
+    split = read_split(folder.split, record.data)
+    names = [sample.path for sample in split.val]
+    labels = np.array([sample.label for sample in split.val], np.int64)
+    batches = _decoded([split.root / name for name in names], labels, record.input_size)
+    _write_all(folder, record, batches, names)
     return folder.report
 
 
@@ -120,29 +119,35 @@ def _decoded(paths: Sequence[Path], labels: npt.NDArray[np.int64], size: tuple[i
         yield decode_many(paths[part], size), labels[part]
 
 
-def _write_findings(run: RunFolder, record: RunRecord, batches: Batches, names: Sequence[str]) -> None:
-    """Run the network over the validation images; write the findings, their tables and their pictures."""
+def _write_all(run: RunFolder, record: RunRecord, batches: Batches, names: Sequence[str]) -> None:
+    """Run the network over the validation images; write the findings, the page, tables and pictures."""
     findings, images = examine(run.model, batches, names, record.labels, record.device)
     write_text(run.findings, findings.model_dump_json(indent=1) + "\n")
-    evaluation = findings.evaluation
-    _write_table(run.confusion, ("true", *findings.labels), _rows(findings))
-    _write_table(
-        run.classes,
-        ("class", "images", "recall", "precision"),
-        ((score.name, score.images, score.recall, score.precision) for score in evaluation.scores),
-    )
-    draw_confusion(run.picture(run.confusion), evaluation)
     if findings.mistakes:
         draw_mistakes(run.mistakes, findings.mistakes, images)
     else:
         run.mistakes.unlink(missing_ok=True)
+    write_text(run.report, render_page(run, record))
+    _write_tables(run, findings)
+    draw_confusion(run.picture(run.confusion), findings.evaluation)
+    if findings.strengths:
+        draw_strengths(run.picture(run.skips), findings.strengths)
+
+
+def _write_tables(run: RunFolder, findings: Findings) -> None:
+    """Write the findings as CSV files."""
+    _write_table(run.confusion, ("true", *findings.labels), _rows(findings))
+    _write_table(
+        run.classes,
+        ("class", "images", "recall", "precision"),
+        ((score.name, score.images, score.recall, score.precision) for score in findings.evaluation.scores),
+    )
     if findings.strengths:
         _write_table(
             run.skips,
             ("exchange", "source", "target", "depth", "added_norm", "target_norm", "share"),
             ((*dict(skip).values(), skip.share) for skip in findings.strengths),
         )
-        draw_strengths(run.picture(run.skips), findings.strengths)
 
 
 def _rows(findings: Findings) -> Iterator[tuple[object, ...]]:

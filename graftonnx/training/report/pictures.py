@@ -21,7 +21,7 @@ from graftonnx.training.report.validation import Mistake
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COUNTED, NAMED = 20, 60
+COUNTED, NAMED = 20, 40
 """Classes up to which a confusion matrix shows its counts, and its classes' names."""
 
 LONGEST = 24
@@ -40,7 +40,7 @@ def draw_confusion(path: Path, evaluation: Evaluation) -> None:
 
     count = len(evaluation.labels)
     shares = evaluation.confusion / np.maximum(evaluation.confusion.sum(1, keepdims=True), 1)
-    side = 3 + 0.32 * min(count, NAMED)
+    side = 3 + 0.3 * count if count <= NAMED else 8
     with _figure(path, side, side) as figure:
         axes = figure.subplots()
         axes.imshow(shares, cmap=LinearSegmentedColormap.from_list("blue", ["white", BLUE]), vmin=0, vmax=1)
@@ -70,7 +70,7 @@ def draw_strengths(path: Path, strengths: Sequence[Strength]) -> None:
                 f"into {branch}", end, (8, 0), textcoords="offset points", va="center", color=colour
             )
         axes.set_xlim(0, 1.1)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])
         axes.set_xlabel("depth of the target in its branch")
         axes.set_ylabel("added norm, % of the target's")
         axes.spines[["top", "right"]].set_visible(False)

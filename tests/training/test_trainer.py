@@ -102,7 +102,7 @@ class TestAFinishedRun:
             "confusion.png",
             "classes.csv",
             "checkpoints/last.ckpt",
-            "checkpoints/best.ckpt",
+            "checkpoints/best.safetensors",
             events,
         }
 

@@ -122,7 +122,7 @@ def _decoded(paths: Sequence[Path], labels: npt.NDArray[np.int64], size: tuple[i
 def _write_all(run: RunFolder, record: RunRecord, batches: Batches, names: Sequence[str]) -> None:
     """Run the network over the validation images; write the findings, the page, tables and pictures."""
     findings, images = examine(run.model, batches, names, record.labels, record.device)
-    write_text(run.findings, findings.model_dump_json(indent=1) + "\n")
+    write_text(run.findings, findings.model_dump_json() + "\n")
     if findings.mistakes:
         draw_mistakes(run.mistakes, findings.mistakes, images)
     else:

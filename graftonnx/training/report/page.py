@@ -13,8 +13,10 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
+from pydantic import ValidationError
 
 from graftonnx.costs import macs, parameters
+from graftonnx.errors import GraftError
 from graftonnx.evaluation import Evaluation
 from graftonnx.graph import GraphView
 from graftonnx.metadata import Metadata, read_metadata
@@ -45,6 +47,9 @@ def render_page(run: RunFolder, record: RunRecord, notes: Sequence[str] = ()) ->
         run: The run folder; whatever is missing in it is left out.
         record: Its settings.
         notes: Remarks for a person that stand at the top.
+
+    Raises:
+        GraftError: If a file in the folder is not what a run wrote.
     """
     epochs = read_metrics(run.metrics)
     findings = _findings(run)
@@ -114,7 +119,13 @@ def _findings(run: RunFolder) -> Findings | None:
     """Read `validation.json`, if the run has come that far."""
     if not run.findings.is_file():
         return None
-    return Findings.model_validate_json(run.findings.read_text(encoding="utf-8"))
+    try:
+        return Findings.model_validate_json(run.findings.read_bytes())
+    except ValidationError as error:
+        raise GraftError(
+            f"cannot read '{run.findings}': it is damaged. Remove it; with its data at hand, the report "
+            "measures anew."
+        ) from error
 
 
 def _headlines(
@@ -271,9 +282,12 @@ def _class_counts(run: RunFolder, record: RunRecord) -> list[tuple[str, list[int
     """Return for each class its images in each part of the split that has any."""
     if not run.split.is_file():
         return []
-    split = json.loads(run.split.read_text(encoding="utf-8"))
     parts = [part for part, count in record.images.items() if count]
-    return [(name, [len(split[part].get(name, ())) for part in parts]) for name in record.labels]
+    try:
+        split = json.loads(run.split.read_text(encoding="utf-8"))
+        return [(name, [len(split[part].get(name, ())) for part in parts]) for name in record.labels]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise GraftError(f"cannot read '{run.split}': it is not a split that graftonnx wrote.") from error
 
 
 def _settings(record: RunRecord) -> list[tuple[str, str, bool]]:

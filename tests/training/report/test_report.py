@@ -230,6 +230,13 @@ class TestWritingItAnew:
         with pytest.raises(GraftError, match=r"cannot report on '.*': there is no 'config\.yaml' in it\."):
             rewrite_report(tmp_path)
 
+    @pytest.mark.parametrize("name", ["validation.json", "split.json"])
+    @pytest.mark.parametrize("content", ["{", "[]", '{"train": 3}'])
+    def test_refuses_files_that_are_damaged(self, copy: RunFolder, name: str, content: str) -> None:
+        (copy.path / name).write_text(content)
+        with pytest.raises(GraftError, match=rf"cannot read '.*{name}': it is "):
+            render_page(copy, copy.read())
+
     def test_refuses_metrics_that_are_none(self, copy: RunFolder) -> None:
         copy.metrics.write_text("epoch,loss\n1,much\n")
         with pytest.raises(GraftError, match=r"cannot read '.*metrics\.csv': it is not a record of epochs\."):

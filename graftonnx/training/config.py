@@ -15,6 +15,7 @@ OnBadImage = Literal["error", "skip"]
 Device = Literal["cpu", "cuda"]
 Freeze = Literal["none", "norms", "branches"]
 Layout = Literal["contiguous", "channels_last"]
+Logger = Literal["none", "wandb", "mlflow"]
 Optimizer = Literal["adamw", "nadam", "sgd"]
 Precision = Literal["fp32", "bf16"]
 Recipe = Literal["quick", "balanced", "best"]
@@ -84,6 +85,7 @@ class TrainConfig(Record):
         compile: Whether the network is compiled (`torch.compile`); `auto` does where a GPU trains.
         device: `auto` takes CUDA where there is a GPU.
         workers: Threads that decode images; 0 means one per core.
+        logger: A tracker that gets the figures of each epoch; TensorBoard's files are always written.
         seed: Of the split, the order of the images, augmentation and dropout.
     """
 
@@ -121,6 +123,7 @@ class TrainConfig(Record):
     compile: Literal["auto", "yes", "no"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = Field(default=0, ge=0)
+    logger: Logger = "none"
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")

@@ -30,9 +30,11 @@ from graftonnx.training.finetuner import Finetuner
 from graftonnx.training.history import Epoch, best_of, write_curves, write_metrics
 from graftonnx.training.inputs import share_image
 from graftonnx.training.interrupt import Interrupted, stop_requests
+from graftonnx.training.loggers import EpochLog, check_logger
 from graftonnx.training.memory import check_room, free_bytes, memory_errors, step_bytes
 from graftonnx.training.outcome import export, load_weights
 from graftonnx.training.progress import EpochBar, bars, counting, silence
+from graftonnx.training.report import write_report
 from graftonnx.training.run import RunFolder, RunRecord, versions
 from graftonnx.training.source import Source, labels_for, open_source
 from graftonnx.training.speed import Mode, choose_batch_size, choose_device, choose_mode, forked_random
@@ -81,6 +83,7 @@ def train(
     config = config or TrainConfig()
     run = RunFolder(Path(output))
     run.check(force=force)
+    check_logger(config.logger)
     opened = open_source(Path(source))
     images = open_data(data)
     parts = _choose(images, config, note)
@@ -260,6 +263,7 @@ def _go(
         assert config.batch_size != "auto"
         outcome = export(network, record.labels, loaded.val, config.batch_size, record.device)
         save(outcome.model, run.model, force=True)
+        write_report(run, record, loaded.val, [sample.name for sample in loaded.split.val], note)
     best = best_of(epochs)
     seconds = sum(row.train_seconds for row in epochs)
     return TrainResult(
@@ -306,7 +310,7 @@ def _fit(
             precision="bf16-mixed" if mode.precision == "bf16" else "32-true",
             max_epochs=config.epochs,
             accumulate_grad_batches=config.accumulate,
-            callbacks=[keeper, EpochBar(shown)],
+            callbacks=[keeper, EpochLog(run, config, keeper, note), EpochBar(shown)],
             plugins=[AtomicCheckpoints()],
             logger=False,
             enable_checkpointing=False,

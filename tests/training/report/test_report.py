@@ -181,7 +181,7 @@ class TestWritingItAnew:
         notes: list[str] = []
         rewrite_report(copy.path, note=notes.append)
         assert notes == [
-            f"Note: the data folder '{tmp_path / 'gone'}' is gone: what the network does is shown as it was "
+            f"Note: the data '{tmp_path / 'gone'}' is gone: what the network does is shown as it was "
             "measured earlier. Say where it is with --data."
         ]
         assert notes[0].removeprefix("Note: ") in page_of(copy).texts
@@ -190,7 +190,7 @@ class TestWritingItAnew:
         assert page_of(copy).all("p")[1].get("class") != "note"
         copy.findings.unlink()
         with pytest.raises(
-            DataError, match=r"cannot report on '.*run': the data folder '.*gone' is gone\. Say"
+            DataError, match=r"cannot report on '.*run': the data '.*gone' is gone\. Say"
         ):
             rewrite_report(copy.path)
 

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from graftonnx.cli import console
+from graftonnx.cli.help import grouped
 from graftonnx.cli.parameters import DATA_HELP, quiet_option
-from graftonnx.training.config import Augment, OnBadImage, TrainConfig
+from graftonnx.cli.training_options import config_of, panels, training_options
 
 if TYPE_CHECKING:
     from graftonnx.training.config import TrainResult
 
-DEFAULTS = TrainConfig()
 WITH_RESUME = {"resume_from", "data", "quiet", "as_json"}
 """Parameters that may stand beside --resume; all others come from the run."""
 
-F = TypeVar("F", bound=Callable[..., Any])
-RATE = click.FloatRange(min=0)
 
-
-def setting(name: str, type: click.ParamType[Any], help: str) -> Callable[[F], F]:
-    """Return an option for the field of :class:`TrainConfig` of the same name, with its default."""
-    field = name.removeprefix("--").replace("-", "_")
-    return click.option(name, type=type, default=getattr(DEFAULTS, field), show_default=True, help=help)
-
-
-@click.command()
+@grouped({"Run": ["--data", "--output", "--resume", "--force", "--json", "--quiet", "--help"], **panels()})
 @click.argument("source", required=False, type=click.Path(path_type=Path), metavar="FUSED.onnx")
 @click.option("--data", metavar="DATA", help=DATA_HELP)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to make.")
@@ -43,34 +33,7 @@ def setting(name: str, type: click.ParamType[Any], help: str) -> Callable[[F], F
     help="Go on with an interrupted run.",
 )
 @click.option("--force", is_flag=True, help="Replace the run in the output folder.")
-@setting("--epochs", click.IntRange(min=1), "Passes over the training images.")
-@setting("--batch-size", click.IntRange(min=1), "Images per step.")
-@setting(
-    "--val-fraction",
-    click.FloatRange(0, 1, min_open=True, max_open=True),
-    "Share of each class that validates, unless there is a val/ folder.",
-)
-@setting(
-    "--split-file",
-    click.Path(dir_okay=False, path_type=Path),
-    "A split.json that says which images train and validate.",
-)
-@setting("--shots", click.IntRange(min=0), "Training images of each class; 0: all.")
-@setting("--on-bad-image", click.Choice(get_args(OnBadImage)), "An image that cannot be decoded.")
-@setting("--cache-limit", click.FloatRange(min=0, min_open=True), "Most that decoded images take, in GiB.")
-@setting("--lr-branches", RATE, "Peak learning rate of the parents' weights.")
-@setting("--lr-skips", RATE, "Peak learning rate of the exchanges.")
-@setting("--lr-head", RATE, "Peak learning rate of the head.")
-@setting("--weight-decay", RATE, "Decay of kernels and matrices.")
-@setting(
-    "--label-smoothing", click.FloatRange(0, 1, max_open=True), "Share of the target spread over all classes."
-)
-@setting("--augment", click.Choice(get_args(Augment)), "Random mirroring; standard adds crops and colours.")
-@setting("--freeze", click.Choice(["none", "branches"]), "Keep the parents' weights as they are.")
-@setting("--precision", click.Choice(["auto", "fp32", "bf16"]), "Number format; auto measures.")
-@setting("--device", click.Choice(["auto", "cpu", "cuda"]), "Where to train.")
-@setting("--workers", click.IntRange(min=0), "Threads that decode images; 0: one per core.")
-@setting("--seed", click.IntRange(min=0), "Of split, order, augmentation and dropout.")
+@training_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @quiet_option
 @click.pass_context
@@ -109,7 +72,7 @@ def command(
             assert source is not None
             assert data is not None
             assert output is not None
-            config = TrainConfig(**settings)
+            config = config_of(settings)
             result = train(source, data, output, config, force=force, progress=progress, note=console.note)
     except Interrupted as stop:
         console.warn(f"Interrupted in epoch {stop.epoch}; everything is saved. Go on with:")

@@ -82,6 +82,12 @@ class ValBatches:
             yield _batch(self._images, np.arange(start, stop), 0)
 
 
+def class_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:
+    """Return a weight [K] for each class, the inverse of its share of the labels; the mean image weighs 1."""
+    counts = np.bincount(labels, minlength=classes)
+    return torch.from_numpy(len(labels) / (classes * np.maximum(counts, 1))).float()
+
+
 def _batch(images: Images, index: npt.NDArray[np.intp], step: int) -> Batch:
     pixels = torch.from_numpy(np.take(images.pixels, index, axis=0))
     return Batch(pixels, torch.from_numpy(images.labels[index]), step)

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.fx import GraphModule
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from graftonnx.conversion import write_back
 from graftonnx.data.cache import Images
@@ -45,10 +45,8 @@ class Outcome(NamedTuple):
 
 
 def load_weights(network: nn.Module, checkpoint: Path) -> None:
-    """Load the network's weights from a checkpoint of the fine-tuner."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    consume_prefix_in_state_dict_if_present(state, "network.")
-    network.load_state_dict(state)
+    """Load the network's weights from a safetensors file."""
+    network.load_state_dict(load_file(checkpoint))
 
 
 def export(

@@ -34,7 +34,8 @@ class RunRecord(Record):
         device: Where it runs.
         precision: What it runs in.
         layout: Order of a feature map's elements in memory.
-        measured: Seconds per image of each mode that was tried; empty where none was.
+        compiled: Whether the network is compiled.
+        measured: Seconds per image of each mode and batch size that was tried; empty where none was.
         versions: Of Python and of the packages that compute.
     """
 
@@ -48,6 +49,7 @@ class RunRecord(Record):
     device: Device
     precision: Precision
     layout: Layout
+    compiled: bool = False
     measured: dict[str, float]
     versions: dict[str, str]
 
@@ -64,7 +66,7 @@ class RunFolder:
         self.curves = path / "curves.png"
         self.model = path / MODEL_FILE
         self.last = path / "checkpoints" / "last.ckpt"
-        self.best = path / "checkpoints" / "best.ckpt"
+        self.best = path / "checkpoints" / "best.safetensors"
 
     @property
     def files(self) -> tuple[Path, ...]:

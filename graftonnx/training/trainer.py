@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,16 +21,17 @@ from graftonnx.errors import DataError, GraftError
 from graftonnx.model import save
 from graftonnx.training.augment import stored_size
 from graftonnx.training.checkpoints import AtomicCheckpoints, Keeper, Stopped
-from graftonnx.training.config import TrainConfig, TrainResult
-from graftonnx.training.data import TrainBatches, ValBatches
+from graftonnx.training.config import Device, TrainConfig, TrainResult
+from graftonnx.training.data import TrainBatches, ValBatches, class_weights
 from graftonnx.training.finetuner import Finetuner
 from graftonnx.training.history import Epoch, best_of, write_curves, write_metrics
 from graftonnx.training.interrupt import Interrupted, stop_requests
+from graftonnx.training.memory import check_room, free_bytes, memory_errors, step_bytes
 from graftonnx.training.outcome import export, load_weights
 from graftonnx.training.progress import EpochBar, bars, counting, silence
 from graftonnx.training.run import RunFolder, RunRecord, versions
 from graftonnx.training.source import Source, labels_for, open_source
-from graftonnx.training.speed import Mode, choose_device, choose_mode, forked_random
+from graftonnx.training.speed import Mode, choose_batch_size, choose_device, choose_mode, forked_random
 
 Note = Callable[[str], object]
 """What to do with a remark for a person."""
@@ -80,6 +82,7 @@ def train(
     device = choose_device(config.device)
     network: GraphModule = to_torch(opened.model).to(device)
     mode, measured = choose_mode(network, opened.size, config, device)
+    config, tried = _with_batch_size(config, network, opened.size, mode, device, len(parts.train))
     record = RunRecord(
         source=opened.path.resolve(),
         source_sha256=opened.sha256,
@@ -91,7 +94,8 @@ def train(
         device=device,
         precision=mode.precision,
         layout=mode.layout,
-        measured=measured,
+        compiled=mode.compiled,
+        measured={**measured, **tried},
         versions=versions(),
     )
     note(_described(record))
@@ -102,6 +106,29 @@ def train(
         run.create(record, loaded.split.to_json(), survey.to_json(record.data, loaded))
 
     return _go(run, record, opened, network, images, parts, progress, note, begin=begin)
+
+
+def _with_batch_size(
+    config: TrainConfig,
+    network: GraphModule,
+    size: tuple[int, int],
+    mode: Mode,
+    device: Device,
+    images: int,
+) -> tuple[TrainConfig, dict[str, float]]:
+    """Return the settings with a number for the batch size that has room in memory, and what was measured.
+
+    Raises:
+        GraftError: If a step does not fit.
+    """
+    free = free_bytes(device) or math.inf
+    if config.batch_size == "auto":
+        chosen, measured = choose_batch_size(
+            network, size, mode, device, images, lambda n: step_bytes(network, size, n, mode, config) <= free
+        )
+        return config.model_copy(update={"batch_size": chosen}), measured
+    check_room(step_bytes(network, size, config.batch_size, mode, config), device, config.batch_size)
+    return config, {}
 
 
 def resume(
@@ -196,6 +223,7 @@ def _go(
         epochs = _fit(run, record, network, loaded.train, loaded.val, shown, note)
         write_curves(run.curves, epochs)
         load_weights(network, run.best)
+        assert config.batch_size != "auto"
         outcome = export(network, record.labels, loaded.val, config.batch_size, record.device)
         save(outcome.model, run.model, force=True)
     best = best_of(epochs)
@@ -229,16 +257,21 @@ def _fit(
 ) -> list[Epoch]:
     """Run Lightning's loop over what is left of the epochs, and return the record of all of them."""
     config = record.config
+    assert config.batch_size != "auto"
     batches = TrainBatches(train_images, config.batch_size, config.seed)
-    mode = Mode(record.precision, record.layout)
-    finetuner = Finetuner(network, config, mode, record.input_size, config.epochs * len(batches))
-    with silence(), stop_requests() as request:
-        keeper = Keeper(run, batches, request, lambda row: note(str(row)))
+    mode = Mode(record.precision, record.layout, record.compiled)
+    steps = config.epochs * -(-len(batches) // config.accumulate)
+    classes = len(record.labels)
+    balance = class_weights(train_images.labels, classes) if config.class_weights == "balanced" else None
+    finetuner = Finetuner(network, config, mode, record.input_size, steps, classes, balance)
+    with silence(), stop_requests() as request, memory_errors(config.batch_size):
+        keeper = Keeper(run, batches, config, request, note)
         trainer = pl.Trainer(
             accelerator="gpu" if record.device == "cuda" else "cpu",
             devices=1,
             precision="bf16-mixed" if mode.precision == "bf16" else "32-true",
             max_epochs=config.epochs,
+            accumulate_grad_batches=config.accumulate,
             callbacks=[keeper, EpochBar(shown)],
             plugins=[AtomicCheckpoints()],
             logger=False,
@@ -274,7 +307,9 @@ def _described(record: RunRecord) -> str:
     """Return in one line what is about to be trained, and how fast the alternatives were."""
     times = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in record.measured.items())
     why = f" (measured, ms per image: {times})" if times else ""
+    settings = ", ".join(f"{name} {value}" for name, value in record.config.model_dump().items())
     return (
         f"{record.images['train']} images to train, {record.images['val']} to validate, "
-        f"{len(record.labels)} classes; {record.device}, {record.precision} {record.layout}{why}"
+        f"{len(record.labels)} classes; {record.device}, {record.precision} {record.layout}{why}\n"
+        f"settings: {settings}"
     )

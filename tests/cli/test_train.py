@@ -18,10 +18,12 @@ from click.testing import CliRunner, Result
 from training.fused import save_fused, save_images
 
 from graftonnx.cli import graftonnx
+from graftonnx.cli.training_options import SETTINGS, config_of
 from graftonnx.data.opening import open_data
 from graftonnx.data.splits import read_split
 from graftonnx.data.splits import split as split_data
 from graftonnx.training import TrainConfig, finetuner
+from graftonnx.training import config as settings
 
 FAST = ["--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
 RATES = ["--lr-branches", "0.01", "--lr-skips", "0.01", "--lr-head", "0.01"]
@@ -76,19 +78,41 @@ def test_every_setting_has_an_option_that_reaches_the_run(source: Path, data: Pa
     split = split_data(open_data(data), 0.5, seed=3)
     (tmp_path / "split.json").write_text(split.to_json())
     wanted = {
-        "epochs": 1, "batch_size": 4, "val_fraction": 0.5, "split_file": tmp_path / "split.json", "shots": 3,
-        "on_bad_image": "skip", "cache_limit": 0.5, "lr_branches": 0.1, "lr_skips": 0.2,
-        "lr_head": 0.3, "weight_decay": 0.4, "label_smoothing": 0.5, "augment": "flip", "freeze": "branches",
-        "precision": "bf16", "device": "cpu", "workers": 1, "seed": 7,
+        "recipe": "best", "epochs": 1, "batch_size": 4, "accumulate": 2, "patience": 3, "seed": 7,
+        "optimizer": "nadam", "lr_branches": 0.1, "lr_skips": 0.2, "lr_head": 0.3, "layer_decay": 0.9,
+        "schedule": "constant", "warmup": 0.2, "weight_decay": 0.4, "clip": 0.7, "ema": 0.6,
+        "freeze": "norms", "unfreeze": 1, "val_fraction": 0.5, "split_file": tmp_path / "split.json",
+        "shots": 3, "on_bad_image": "skip", "cache_limit": 0.5, "augment": "flip", "mixup": 0.3,
+        "cutmix": 0.8, "label_smoothing": 0.5, "class_weights": "balanced", "device": "cpu",
+        "precision": "bf16",
+        "layout": "contiguous", "compile": "no", "workers": 1,
     }  # fmt: skip
     options = [text for name, value in wanted.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     result = run(source, "--data", data, "-o", tmp_path / "run", *options)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "run" / "config.yaml").read_text()
     assert [name for name, value in wanted.items() if f"  {name}: {value}\n" not in text] == []
-    unreachable = {"warmup", "clip", "layout"}
     assert read_split(tmp_path / "run" / "split.json", open_data(data)) == split.few_shot(3, seed=7)
-    assert set(TrainConfig.model_fields) - set(wanted) == unreachable
+    assert set(TrainConfig.model_fields) == set(wanted)
+
+
+def test_a_recipe_gives_the_defaults_and_an_option_overrides_it() -> None:
+    assert config_of({"recipe": None, "epochs": None}) == TrainConfig()
+    quick = config_of({"recipe": "quick", "augment": "standard", "optimizer": "sgd"})
+    assert (quick.epochs, quick.augment, quick.lr_head) == (3, "standard", settings.RATES["sgd"]["lr_head"])
+
+
+def test_settings_that_do_not_go_together_are_refused(source: Path, data: Path, tmp_path: Path) -> None:
+    result = run(source, "--data", data, "-o", tmp_path / "run", "--freeze", "branches", "--unfreeze", 2)
+    assert result.exit_code == 2
+    assert "unfreeze releases the branches that freeze='branches' keeps: give one of them." in result.stderr
+
+
+def test_help_fits_two_screens_and_is_grouped() -> None:
+    text = run("--help").output
+    assert len(text.splitlines()) <= 100
+    places = [text.index(f"─ {title} ─") for title in ("Run", *SETTINGS)]
+    assert places == sorted(places)
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(

@@ -82,7 +82,7 @@ class TestTheFolder:
         found = Findings.model_validate_json(finished.findings.read_text(encoding="utf-8"))
         with (
             Image.open(finished.mistakes) as sheet,
-            Image.open(finished.read().data / found.mistakes[0].image) as original,
+            Image.open(Path(finished.read().data) / found.mistakes[0].image) as original,
         ):
             shown = np.asarray(sheet.crop((16, 16, 16 + 128, 16 + 128))).mean((0, 1))
             assert shown == pytest.approx(np.asarray(original).mean((0, 1)), abs=4)

@@ -45,6 +45,10 @@ def setting(name: str, type: click.ParamType[Any], help: str) -> Callable[[F], F
     help="Go on with an interrupted run.",
 )
 @click.option("--force", is_flag=True, help="Replace the run in the output folder.")
+@click.option("--compare", is_flag=True, help="Train its parts alike as well, as `graftonnx compare`.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each with --compare."
+)
 @setting("--epochs", click.IntRange(min=1), "Passes over the training images.")
 @setting("--batch-size", click.IntRange(min=1), "Images per step.")
 @setting(
@@ -76,6 +80,8 @@ def command(
     output: Path | None,
     resume_from: Path | None,
     force: bool,
+    compare: bool,
+    seeds: int,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -93,6 +99,13 @@ def command(
             if value is None
         ]
         raise click.UsageError(f"Missing {', '.join(missing)}. Give them, or --resume RUN.")
+    elif compare:
+        from graftonnx.cli.compare_command import run
+
+        run(source, data, output, TrainConfig(**settings), seeds=seeds, force=force, as_json=as_json)
+        return
+    if not compare and ctx.get_parameter_source("seeds") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--seeds is for --compare; a run has one --seed.")
     from graftonnx.training import Interrupted, resume, train
 
     progress = not console.is_quiet()

@@ -1,0 +1,92 @@
+"""`graftonnx compare`: did fusion help?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graftonnx.cli import console, train_command
+from graftonnx.cli.parameters import json_option, quiet_option
+from graftonnx.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from graftonnx.comparison import Comparison
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path), metavar="FUSED.onnx")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder with one folder per class, or train/ and val/.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the runs and results."
+)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each network."
+)
+@click.option("--force", is_flag=True, help="Replace the comparison in the output folder.")
+@json_option
+@quiet_option
+def command(
+    source: Path, data: Path, output: Path, seeds: int, force: bool, as_json: bool, **settings: Any
+) -> None:
+    """Fine-tune a fused network and its parts alike: did fusion help?
+
+    Compared are each parent alone, the average of their probabilities, their features joined without skips,
+    and the fused network: same data, settings and seeds. The same command again goes on where it stopped.
+    """
+    run(source, data, output, TrainConfig(**settings), seeds=seeds, force=force, as_json=as_json)
+
+
+command.params += [param for param in train_command.command.params if param.name in TrainConfig.model_fields]
+
+
+def run(
+    source: Path, data: Path, output: Path, config: TrainConfig, *, seeds: int, force: bool, as_json: bool
+) -> None:
+    """Compare, and print the result; an interruption ends the program with the command to go on with."""
+    from graftonnx.comparison import compare
+    from graftonnx.training import Interrupted
+
+    try:
+        comparison = compare(
+            source,
+            data,
+            output,
+            config,
+            seeds=seeds,
+            force=force,
+            progress=not console.is_quiet(),
+            note=console.note,
+        )
+    except Interrupted as stop:
+        console.warn(f"Interrupted in epoch {stop.epoch} of {stop.run}; everything is saved.")
+        console.warn("The same command goes on from there.")
+        sys.exit(128 + stop.signal)
+    if as_json:
+        console.print_json(comparison.model_dump(mode="json"))
+    else:
+        _print(comparison)
+
+
+def _print(comparison: Comparison) -> None:
+    """Print the networks, the conditions and the verdict."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from graftonnx.comparison.markdown import COLUMNS, conditions, row
+
+    table = Table(COLUMNS[0])
+    for heading in COLUMNS[1:]:
+        table.add_column(heading, justify="right")
+    for standing in comparison.networks:
+        table.add_row(*map(escape, row(standing)))
+    console.print_table(table)
+    console.note(conditions(comparison))
+    console.say(comparison.verdict)

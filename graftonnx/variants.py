@@ -148,7 +148,10 @@ def _check_parts(fused: Network) -> None:
                 f"a hook has removed '{parent.feature}', the feature of branch {parent.branch}. "
                 "Fuse without that hook."
             )
-    rebuilt = variant(fused, [p.branch for p in fused.metadata.parents], exchanges=True, seed=0)
+    letters = [parent.branch for parent in fused.metadata.parents]
+    for letter in letters:
+        variant(fused, [letter], exchanges=False, seed=0)
+    rebuilt = variant(fused, letters, exchanges=True, seed=0)
     if _wiring(rebuilt.view) != _wiring(fused.view):
         raise ModelError(
             f"a hook has changed its head, which is no longer a {fused.metadata.head}; one branch alone "
@@ -161,13 +164,15 @@ def _wiring(view: GraphView) -> set[tuple[str, ...]]:
 
 
 def _check_apart(view: GraphView, branches: Iterable[str]) -> None:
-    """Refuse branches that read something else than their image."""
-    known = {f"{letter}/" for letter in branches} | {f"preprocess/{letter}/" for letter in branches}
-    for name, node in view.producer.items():
-        if not name.startswith(tuple(known)):
+    """Refuse branches that read what is neither theirs nor the image."""
+    own = tuple(f"{place}{letter}/" for letter in branches for place in ("", "preprocess/"))
+    foreign = {name for name in view.producer if not name.startswith(own)}
+    for node, read in zip(view.nodes, view.read, strict=True):
+        found = sorted(foreign.intersection(read))
+        if found and node.output[0] not in foreign:
             raise ModelError(
-                f"a hook has put '{name}' ({node.op_type}) between the branches; without it they do not "
-                "run. Fuse without that hook."
+                f"because of a hook, '{node.output[0]}' needs '{found[0]}', which is of no exchange. "
+                "Fuse without that hook."
             )
 
 

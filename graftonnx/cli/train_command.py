@@ -104,7 +104,7 @@ def command(
 
         run(source, data, output, TrainConfig(**settings), seeds=seeds, force=force, as_json=as_json)
         return
-    if not compare and ctx.get_parameter_source("seeds") is ParameterSource.COMMANDLINE:
+    if ctx.get_parameter_source("seeds") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--seeds is for --compare; a run has one --seed.")
     from graftonnx.training import Interrupted, resume, train
 

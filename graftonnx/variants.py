@@ -167,8 +167,8 @@ def _check_apart(view: GraphView, branches: Iterable[str]) -> None:
     """Refuse branches that read what is neither theirs nor the image."""
     own = tuple(f"{place}{letter}/" for letter in branches for place in ("", "preprocess/"))
     foreign = {name for name in view.producer if not name.startswith(own)}
-    for node, read in zip(view.nodes, view.read, strict=True):
-        found = sorted(foreign.intersection(read))
+    for node, names in zip(view.nodes, view.read, strict=True):
+        found = sorted(foreign.intersection(names))
         if found and node.output[0] not in foreign:
             raise ModelError(
                 f"because of a hook, '{node.output[0]}' needs '{found[0]}', which is of no exchange. "

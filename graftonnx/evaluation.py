@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftonnx.classifier import Classifier, model_file
+from graftonnx.data.cache import BadImage, bad_images
+from graftonnx.data.catalogue import Data, Sample
+from graftonnx.data.opening import open_data
+from graftonnx.data.splits import read_split
 from graftonnx.errors import DataError
 from graftonnx.files import SPLIT_FILE
-from graftonnx.images import Sample, read_split, scan
+from graftonnx.images import Decoded, Pixels, decode_stream
 
 Part = Literal["train", "val", "test", "all"]
 
@@ -29,13 +33,13 @@ class Selection:
     """The images to evaluate on.
 
     Attributes:
-        root: The data folder that the samples' paths are relative to.
+        data: Where they are.
         part: What was selected.
-        classes: The folder's class names; a sample's label indexes them.
+        classes: Class names of the data; a sample's label indexes them.
         samples: The images.
     """
 
-    root: Path
+    data: Data
     part: Part
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
@@ -77,6 +81,7 @@ class Evaluation:
         top5_hits: Images whose class is among the five most probable ones.
         loss: Mean cross-entropy, in nats.
         provider: Where the network ran.
+        bad: Images that could not be decoded and do not count.
     """
 
     labels: tuple[str, ...]
@@ -84,6 +89,7 @@ class Evaluation:
     top5_hits: int
     loss: float
     provider: str
+    bad: tuple[BadImage, ...] = ()
 
     @property
     def images(self) -> int:
@@ -126,14 +132,15 @@ class Evaluation:
         )
 
 
-def select(data: Path, part: Part | None, *, source: Path, split_file: Path | None = None) -> Selection:
+def select(
+    where: str | Path, part: Part | None, *, source: Path, split_file: Path | None = None
+) -> Selection:
     """Choose the images to evaluate on.
 
-    What trained and what validated a network stands in its run folder; a data folder that comes split says it
-    by its folders' names.
+    What trained and what validated a network stands in its run folder; data that comes split says it itself.
 
     Args:
-        data: A data folder.
+        where: The data, as :func:`graftonnx.data.opening.open_data` takes it.
         part: Which part of it. By default the validation images where they are known, else the test images
             where there are any, else all images.
         source: The network; `split.json` beside it counts if no `split_file` is given.
@@ -142,9 +149,9 @@ def select(data: Path, part: Part | None, *, source: Path, split_file: Path | No
     Raises:
         DataError: If the images cannot be listed, or nothing says which ones belong to `part`.
     """
-    folder = scan(data)
+    data = open_data(where)
     if part == "all":
-        return Selection(data, "all", folder.classes, (*folder.samples, *folder.val, *folder.test))
+        return Selection(data, "all", data.classes, (*data.train, *data.val, *data.test))
     beside = model_file(source).parent / SPLIT_FILE
     if split_file is None and beside.is_file():
         split_file = beside
@@ -156,15 +163,15 @@ def select(data: Path, part: Part | None, *, source: Path, split_file: Path | No
         parts = {"train": split.train, "val": split.val, "test": split.test}
         classes = split.classes
     else:
-        parts = {"train": folder.samples if folder.val else (), "val": folder.val, "test": folder.test}
-        classes = folder.classes
+        parts = {"train": data.train if data.val else (), "val": data.val, "test": data.test}
+        classes = data.classes
     if part is None:
         part = next((name for name in ("val", "test") if parts[name]), None)
         if part is None:
-            return Selection(data, "all", classes, folder.samples)
+            return Selection(data, "all", classes, data.train)
     if not parts[part]:
         raise DataError(
-            f"cannot tell the {part} images of '{data}': it has no folder '{part}/', and no {SPLIT_FILE} of "
+            f"cannot tell the {part} images of '{where}': it has no part '{part}', and no {SPLIT_FILE} of "
             "a training run names them. Give the run folder, or --split-file, or choose --split all."
         )
     return Selection(data, part, classes, parts[part])
@@ -212,42 +219,67 @@ def evaluate(
     *,
     batch_size: int = 32,
     workers: int = 0,
+    skip_bad: bool = False,
     on_image: Callable[[], object] | None = None,
 ) -> Evaluation:
-    """Classify the selected images and count.
+    """Classify the selected images and count; memory does not grow with their number.
 
     Args:
         classifier: The network.
         selection: The images.
         batch_size: Images that go through the network at once.
         workers: Threads that decode; 0 means one per core.
+        skip_bad: Whether images that cannot be decoded are left out.
         on_image: Called after each image, for a progress bar.
 
     Raises:
-        DataError: If an image cannot be read, or a class has no output.
+        DataError: If images cannot be decoded and may not be left out, none can be, or a class has no output.
     """
+    where, samples = selection.data.where, selection.samples
     try:
         outputs = match_labels(selection.classes, classifier.labels, classifier.classes)
     except DataError as error:
-        raise error.at(f"cannot evaluate '{classifier.session.name}' on '{selection.root}'") from error
+        raise error.at(f"cannot evaluate '{classifier.session.name}' on '{where}'") from error
     labels = classifier.labels or selection.classes
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     hits, loss = 0, 0.0
-    paths = (selection.root / sample.path for sample in selection.samples)
-    predictions = classifier.predict(paths, batch_size=batch_size, workers=workers)
-    for sample, prediction in zip(selection.samples, predictions, strict=True):
-        if prediction.probabilities is None:
-            raise DataError(prediction.error)
-        true = outputs[sample.label]
-        probability = prediction.probabilities[true]
-        confusion[true, int(prediction.probabilities.argmax())] += 1
-        hits += int((prediction.probabilities > probability).sum() < TOP)
-        loss -= math.log(max(float(probability), LEAST))
+    bad: list[BadImage] = []
+    contents = selection.data.store.contents([sample.name for sample in samples])
+    decoded = _marked(decode_stream(contents, classifier.size, workers=workers), samples, bad, on_image)
+    while batch := list(itertools.islice(decoded, batch_size)):
+        probabilities = classifier.probabilities(np.stack([pixels for _, pixels in batch]))
+        true = np.array([outputs[label] for label, _ in batch])
+        right = probabilities[np.arange(len(batch)), true]
+        np.add.at(confusion, (true, probabilities.argmax(axis=1)), 1)
+        hits += int(((probabilities > right[:, None]).sum(axis=1) < TOP).sum())
+        loss -= float(np.log(np.maximum(right, LEAST), dtype=np.float64).sum())
+    if bad and (not skip_bad or len(bad) == len(samples)):
+        raise bad_images(where, bad, len(samples))
+    return Evaluation(
+        tuple(labels),
+        confusion,
+        hits,
+        loss / (len(samples) - len(bad)),
+        classifier.session.provider,
+        tuple(bad),
+    )
+
+
+def _marked(
+    decoded: Iterator[Decoded],
+    samples: Sequence[Sample],
+    bad: list[BadImage],
+    on_image: Callable[[], object] | None,
+) -> Iterator[tuple[int, Pixels]]:
+    """Yield the label and the pixels of each image; put those that cannot be decoded into `bad`."""
+    for image in decoded:
+        sample = samples[image.position]
+        if image.pixels is None:
+            bad.append(BadImage(sample.name, image.reason))
+        else:
+            yield sample.label, image.pixels
         if on_image is not None:
             on_image()
-    return Evaluation(
-        tuple(labels), confusion, hits, loss / len(selection.samples), classifier.session.provider
-    )
 
 
 def _listed(what: str, names: Sequence[str], limit: int = 10) -> str:

@@ -1,23 +1,22 @@
-"""Labelled image folders: what is in them, which images validate, and how one is decoded.
+"""From any image to 8-bit RGB pixels.
 
 NumPy and Pillow only. Training, evaluation and prediction decode with the same function, so that a network
 meets the same pixels everywhere.
-
-A data folder has one folder per class, or the same inside `train/`, `val/` and `test/`:
-
-    data/cat/1.jpg          data/train/cat/1.jpg
-    data/dog/1.jpg          data/val/cat/2.jpg
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
+import io
+import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,173 +32,38 @@ EXTENSIONS = frozenset(
 )  # fmt: skip
 """The file names that count as images, lower case."""
 
-PARTS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""Folder names that mean a predefined split, and the part each one is."""
+UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow raises for a damaged file, one decoder or another."""
+
+CHUNK = 16
+"""Most images that one task of a thread decodes."""
+
+CHUNK_BYTES = 1 << 20
+"""Bytes of images in hand at which a task is full."""
 
 Pixels = npt.NDArray[np.uint8]
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One labelled image.
-
-    Attributes:
-        path: Relative to the data folder, with forward slashes.
-        label: Index into the classes.
-    """
-
-    path: str
-    label: int
+Content = Path | bytes | Pixels | Callable[[], bytes]
+"""How an image is got: its file, the file's bytes, pixels [H, W] or [H, W, C], or what reads the bytes."""
 
 
-@dataclass(frozen=True)
-class ImageFolder:
-    """The labelled images of a data folder, in natural order of their names.
+class Decoded(NamedTuple):
+    """What became of one image.
 
     Attributes:
-        root: The data folder.
-        classes: Class names; a sample's label indexes them.
-        samples: All images, or those of `train/` where the folder comes split.
-        val: The images of `val/`; empty where there is no such folder.
-        test: The images of `test/`; empty where there is no such folder.
+        position: Where the caller wants it.
+        pixels: RGB, uint8 [H, W, 3]; None if it cannot be decoded.
+        digest: Equal for identical files, or for identical pixels where those were given; empty if the file
+            cannot be read.
+        reason: Why it cannot be decoded, without a full stop; else empty.
     """
 
-    root: Path
-    classes: tuple[str, ...]
-    samples: tuple[Sample, ...]
-    val: tuple[Sample, ...] = ()
-    test: tuple[Sample, ...] = ()
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which images train, which validate, and which are left for a final test.
-
-    Attributes:
-        root: The data folder that the samples' paths are relative to.
-        classes: Class names; a sample's label indexes them.
-        train: Images to learn from.
-        val: Images to choose the best epoch by.
-        test: Images that training never sees; may be empty.
-    """
-
-    root: Path
-    classes: tuple[str, ...]
-    train: tuple[Sample, ...]
-    val: tuple[Sample, ...]
-    test: tuple[Sample, ...] = ()
-
-    def reordered(self, classes: Sequence[str]) -> Split:
-        """Return the same split with labels that index `classes`, a permutation of its own.
-
-        Raises:
-            ValueError: If `classes` is not a permutation.
-        """
-        if sorted(classes) != sorted(self.classes):
-            raise ValueError(f"{list(classes)} is not a permutation of {list(self.classes)}")
-        position = [list(classes).index(name) for name in self.classes]
-        parts = (
-            tuple(Sample(s.path, position[s.label]) for s in part)
-            for part in (self.train, self.val, self.test)
-        )
-        return Split(self.root, tuple(classes), *parts)
-
-    def to_json(self) -> str:
-        """Return the split as JSON: for each part and class the relative paths."""
-        parts = {
-            name: {c: [s.path for s in part if s.label == k] for k, c in enumerate(self.classes)}
-            for name, part in (("train", self.train), ("val", self.val), ("test", self.test))
-        }
-        return json.dumps({"classes": self.classes, **parts}, indent=1, ensure_ascii=False) + "\n"
-
-
-def scan(root: Path) -> ImageFolder:
-    """List the labelled images of a data folder. Hidden files and files that are no images are ignored.
-
-    Raises:
-        DataError: If the folder is missing, holds no images, has fewer than two classes, an empty class, or
-            a validation or test class without training images.
-    """
-    if not root.is_dir():
-        raise DataError(f"cannot read images from '{root}': there is no such folder.")
-    folders = _subfolders(root)
-    parts = {PARTS[name.lower()]: name for name in folders if name.lower() in PARTS}
-    if "train" not in parts or len(parts) != len(folders) or not _subfolders(root / parts["train"]):
-        classes = _classes(root, root)
-        return ImageFolder(root, classes, _samples(root, "", classes))
-    classes = _classes(root, root / parts["train"])
-    samples = {part: _samples(root, f"{name}/", classes) for part, name in parts.items()}
-    return ImageFolder(root, classes, samples["train"], samples.get("val", ()), samples.get("test", ()))
-
-
-def split(folder: ImageFolder, val_fraction: float, seed: int) -> Split:
-    """Choose the validation images: those of `val/` if there is one, else the same share of each class.
-
-    The choice within a class depends on the seed and on that class's files alone.
-
-    Args:
-        folder: What :func:`scan` found.
-        val_fraction: Share of each class that validates, between 0 and 1; at least one image, never all.
-        seed: Seed of the choice.
-
-    Raises:
-        DataError: If a class has fewer than two images and must be divided.
-        ValueError: If `val_fraction` is not between 0 and 1.
-    """
-    if folder.val:
-        return Split(folder.root, folder.classes, folder.samples, folder.val, folder.test)
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction must be between 0 and 1, not {val_fraction}")
-    train: list[Sample] = []
-    val: list[Sample] = []
-    for label, name in enumerate(folder.classes):
-        members = [s for s in folder.samples if s.label == label]
-        if len(members) < 2:
-            raise DataError(
-                f"cannot split '{folder.root}': class '{name}' has {len(members)} image, at least 2 are "
-                "needed (one to train, one to validate). Add images, or give a val/ folder."
-            )
-        share = min(max(round(len(members) * val_fraction), 1), len(members) - 1)
-        chosen = set(np.random.default_rng([seed, label]).permutation(len(members))[:share].tolist())
-        train += [s for i, s in enumerate(members) if i not in chosen]
-        val += [s for i, s in enumerate(members) if i in chosen]
-    return Split(folder.root, folder.classes, tuple(train), tuple(val), folder.test)
-
-
-def read_split(path: Path, root: Path) -> Split:
-    """Read a split that :meth:`Split.to_json` wrote, for the images under `root`.
-
-    Raises:
-        DataError: If the file cannot be read, is not a split, or names an image that is not under `root`.
-    """
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        classes = tuple(str(name) for name in table["classes"])
-        train, val, test = (
-            tuple(Sample(str(p), k) for k, name in enumerate(classes) for p in table[part][name])
-            for part in ("train", "val", "test")
-        )
-    except OSError as error:
-        raise DataError(f"cannot read the split '{path}': {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"cannot read the split '{path}': it is not a split that graftonnx wrote ({error!r})."
-        ) from error
-    for sample in (*train, *val, *test):
-        if not (root / sample.path).is_file():
-            raise DataError(
-                f"cannot use the split '{path}': it names '{sample.path}', which is not under '{root}'. "
-                "Give the data folder that the split was made from."
-            )
-    return Split(root, classes, train, val, test)
+    position: int
+    pixels: Pixels | None
+    digest: bytes
+    reason: str = ""
 
 
 def decode(path: str | Path, size: tuple[int, int]) -> Pixels:
@@ -219,21 +83,43 @@ def decode(path: str | Path, size: tuple[int, int]) -> Pixels:
     Raises:
         DataError: If the file is no image, is damaged, or holds numbers whose range is unknown.
     """
-    height, width = size
-    try:
-        with Image.open(path) as file:
-            largest = 2 * max(size)
-            file.draft(None, (largest, largest))
-            image = _to_rgb(ImageOps.exif_transpose(file))
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        if isinstance(error, UnidentifiedImageError):
-            reason = "it is not an image that Pillow can read"
-        raise DataError(
-            f"cannot decode '{path}': {reason.rstrip('.')}. Remove it, or save it anew."
-        ) from error
-    return np.asarray(image)
+    image = _decode_one(0, Path(path), size)
+    if image.pixels is None:
+        raise undecodable(path, image.reason)
+    return image.pixels
+
+
+def undecodable(name: object, reason: str) -> DataError:
+    """Return the error for an image that cannot be decoded."""
+    return DataError(f"cannot decode '{name}': {reason}. Remove it, or save it anew.")
+
+
+def decode_stream(
+    contents: Iterable[tuple[int, Content]], size: tuple[int, int], *, workers: int = 0
+) -> Iterator[Decoded]:
+    """Decode images in threads, a bounded number ahead; Pillow decodes outside of Python's lock.
+
+    Args:
+        contents: The images, each with a position of the caller's.
+        size: Height and width of every result, in pixels.
+        workers: Threads; 0 means one per core.
+
+    Yields:
+        Each image, in the order given; one that cannot be decoded with the reason.
+    """
+    threads = workers or os.cpu_count() or 1
+    chunks = _chunks(contents)
+    with ThreadPoolExecutor(threads) as pool:
+        queue: deque[Future[list[Decoded]]] = deque()
+        try:
+            while True:
+                for chunk in itertools.islice(chunks, threads + 2 - len(queue)):
+                    queue.append(pool.submit(_decode_chunk, chunk, size))
+                if not queue:
+                    return
+                yield from queue.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def decode_many(
@@ -244,13 +130,13 @@ def decode_many(
     workers: int = 0,
     on_image: Callable[[], object] | None = None,
 ) -> Pixels:
-    """Decode images in threads; Pillow decodes outside of Python's lock.
+    """Decode image files into one array.
 
     Args:
         paths: The image files.
         size: Height and width of every result, in pixels.
         out: Array to fill, uint8 [N, H, W, 3] (a memory map, for instance); by default a new one.
-        workers: Threads; 0 means one per core.
+        workers: As in :func:`decode_stream`.
         on_image: Called in the calling thread after each image, for a progress bar.
 
     Returns:
@@ -260,15 +146,12 @@ def decode_many(
         DataError: As :func:`decode`, for the first file (in order) that fails.
     """
     pixels = np.empty((len(paths), *size, 3), np.uint8) if out is None else out
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        try:
-            for i, image in enumerate(pool.map(lambda path: decode(path, size), paths)):
-                pixels[i] = image
-                if on_image is not None:
-                    on_image()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for image in decode_stream(enumerate(map(Path, paths)), size, workers=workers):
+        if image.pixels is None:
+            raise undecodable(paths[image.position], image.reason)
+        pixels[image.position] = image.pixels
+        if on_image is not None:
+            on_image()
     return pixels
 
 
@@ -285,6 +168,55 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     return [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces if p], name
 
 
+def _chunks(contents: Iterable[tuple[int, Content]]) -> Iterator[list[tuple[int, Content]]]:
+    """Cut the images into pieces of work, each large enough to be worth a task and small enough to wait."""
+    chunk: list[tuple[int, Content]] = []
+    held = 0
+    for item in contents:
+        chunk.append(item)
+        held += len(item[1]) if isinstance(item[1], bytes) else getattr(item[1], "nbytes", 0)
+        if len(chunk) == CHUNK or held >= CHUNK_BYTES:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
+
+
+def _decode_chunk(chunk: list[tuple[int, Content]], size: tuple[int, int]) -> list[Decoded]:
+    return [_decode_one(position, content, size) for position, content in chunk]
+
+
+def _decode_one(position: int, content: Content, size: tuple[int, int]) -> Decoded:
+    """Read, hash and decode one image; a reason instead of pixels where that fails."""
+    digest = b""
+    try:
+        if isinstance(content, Path):
+            content = content.read_bytes()
+        elif callable(content):
+            content = content()
+        raw = content if isinstance(content, bytes) else content.data
+        digest = hashlib.blake2b(raw, digest_size=16).digest()
+        return Decoded(position, _stretched(content, size), digest)
+    except UNREADABLE as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is not an image that Pillow can read"
+        return Decoded(position, None, digest, reason.rstrip(".") or type(error).__name__)
+
+
+def _stretched(content: bytes | Pixels, size: tuple[int, int]) -> Pixels:
+    """Decode `content` to RGB at `size`, uint8 [H, W, 3]."""
+    height, width = size
+    if isinstance(content, np.ndarray):
+        image = _to_rgb(Image.fromarray(content))
+    else:
+        with Image.open(io.BytesIO(content)) as file:
+            largest = 2 * max(size)
+            file.draft(None, (largest, largest))
+            image = _to_rgb(ImageOps.exif_transpose(file))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to 8-bit RGB; refuse a mode whose range is unknown."""
     if image.mode.startswith("I"):
@@ -299,60 +231,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
-
-
-def _subfolders(folder: Path) -> list[str]:
-    """Return the names of the visible folders in `folder`, in natural order."""
-    names = (entry.name for entry in folder.iterdir() if entry.is_dir())
-    return sorted((name for name in names if not name.startswith(".")), key=natural_key)
-
-
-def _image_files(folder: Path) -> Iterable[Path]:
-    """Yield the visible image files at any depth below `folder`."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
-        for name in sorted(files, key=natural_key):
-            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
-                yield Path(place) / name
-
-
-def _classes(root: Path, folder: Path) -> tuple[str, ...]:
-    """Return the class names: the folders in `folder`, at least two."""
-    classes = _subfolders(folder)
-    if len(classes) >= 2:
-        return tuple(classes)
-    if not any(_image_files(folder)):
-        raise DataError(
-            f"cannot read images from '{root}': no image file is in it "
-            f"(looked for {', '.join(sorted(EXTENSIONS))})."
-        )
-    expected = "Put the images of each class into a folder named after it: DIR/<class>/<image>."
-    if not classes:
-        raise DataError(f"cannot learn from '{folder}': its images are not in class folders. {expected}")
-    inner = _subfolders(folder / classes[0])
-    hint = f"Did you mean '{folder / classes[0]}'?" if len(inner) >= 2 else expected
-    raise DataError(
-        f"cannot learn from '{folder}': it has only one class, '{classes[0]}', at least 2 are needed. {hint}"
-    )
-
-
-def _samples(root: Path, prefix: str, classes: tuple[str, ...]) -> tuple[Sample, ...]:
-    """List the images of one part of a data folder; `prefix` is "" or the part's folder and a slash."""
-    folder = root / prefix
-    known = {name: label for label, name in enumerate(classes)}
-    samples = []
-    for name in _subfolders(folder):
-        if name not in known:
-            raise DataError(
-                f"cannot use '{folder / name}': class '{name}' has no training images. "
-                f"Training classes are {', '.join(repr(c) for c in classes)}."
-            )
-        found = [path.relative_to(root).as_posix() for path in _image_files(folder / name)]
-        if not found:
-            raise DataError(
-                f"cannot use '{folder / name}': no image file is in it. Add images, or remove the folder."
-            )
-        samples += [Sample(path, known[name]) for path in found]
-    if not samples:
-        raise DataError(f"cannot use '{folder}': no image file is in it. Add images, or remove the folder.")
-    return tuple(samples)

@@ -8,47 +8,42 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graftonnx.cli import console, train_command
+from graftonnx.cli import console
+from graftonnx.cli.help import grouped
 from graftonnx.cli.parameters import json_option, quiet_option
-from graftonnx.training.config import TrainConfig
+from graftonnx.cli.training_options import config_of, panels, training_options
 
 if TYPE_CHECKING:
     from graftonnx.comparison import Comparison
+    from graftonnx.training import TrainConfig
+
+COMPARISON_PANEL = ["--data", "--output", "--seeds", "--force", "--json", "--quiet", "--help"]
 
 
-@click.command()
+@grouped({"Comparison": COMPARISON_PANEL, **panels()})
 @click.argument("source", type=click.Path(path_type=Path), metavar="FUSED.onnx")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder with one folder per class, or train/ and val/.",
-)
+@click.option("--data", metavar="DATA", required=True, help="Labelled images, as `train` takes them.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the runs and results."
 )
-@click.option(
-    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each network."
-)
+@click.option("--seeds", type=click.IntRange(min=1), default=3, metavar="N", help="Runs of each network. [3]")
 @click.option("--force", is_flag=True, help="Replace the comparison in the output folder.")
+@training_options
 @json_option
 @quiet_option
 def command(
-    source: Path, data: Path, output: Path, seeds: int, force: bool, as_json: bool, **settings: Any
+    source: Path, data: str, output: Path, seeds: int, force: bool, as_json: bool, **settings: Any
 ) -> None:
     """Fine-tune a fused network and its parts alike: did fusion help?
 
     Compared are each parent alone, the average of their probabilities, their features joined without skips,
     and the fused network: same data, settings and seeds. The same command again goes on where it stopped.
     """
-    run(source, data, output, TrainConfig(**settings), seeds=seeds, force=force, as_json=as_json)
-
-
-command.params += [param for param in train_command.command.params if param.name in TrainConfig.model_fields]
+    run(source, data, output, config_of(settings), seeds=seeds, force=force, as_json=as_json)
 
 
 def run(
-    source: Path, data: Path, output: Path, config: TrainConfig, *, seeds: int, force: bool, as_json: bool
+    source: Path, data: str, output: Path, config: TrainConfig, *, seeds: int, force: bool, as_json: bool
 ) -> None:
     """Compare, and print the result; an interruption ends the program with the command to go on with."""
     from graftonnx.comparison import compare

@@ -27,11 +27,7 @@ PARTS = {"train": "training images", "val": "validation images", "test": "test i
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="RUN|FILE.onnx")
 @click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    required=True,
-    help="Folder with one folder per class, or train/ and val/.",
+    "--data", metavar="DATA", required=True, help="Labelled images: see README, 'What --data takes'."
 )
 @click.option(
     "--split",
@@ -45,15 +41,23 @@ PARTS = {"train": "training images", "val": "validation images", "test": "test i
     metavar="FILE",
     help="The split.json of the run.  [default: the one beside the network]",
 )
+@click.option(
+    "--on-bad-image",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    show_default=True,
+    help="An image that cannot be decoded.",
+)
 @run_options
 @preprocess_option
 @json_option
 @quiet_option
 def command(
     model: Path,
-    data: Path,
+    data: str,
     part: Part | None,
     split_file: Path | None,
+    on_bad_image: str,
     provider: Provider,
     batch_size: int,
     workers: int,
@@ -62,10 +66,11 @@ def command(
 ) -> None:
     """Measure the accuracy of a network on labelled images: a run folder, or an ONNX file.
 
-    Folder names and the network's labels are matched by name. Of a run folder exactly the images are taken
-    that validated it in training.
+    Classes of the data and the network's labels are matched by name. Of a run folder exactly the images are
+    taken that validated it in training.
     """
     from graftonnx.classifier import open_classifier
+    from graftonnx.data.cache import described
     from graftonnx.evaluation import evaluate, select
 
     classifier = open_classifier(model, provider=provider, preprocess=preprocess)
@@ -74,7 +79,16 @@ def command(
     if part is None and selection.part == "all":
         console.note("Note: nothing says which images validated; these are all, with those that trained.")
     with progress("Evaluating", len(selection.samples)) as advance:
-        result = evaluate(classifier, selection, batch_size=batch_size, workers=workers, on_image=advance)
+        result = evaluate(
+            classifier,
+            selection,
+            batch_size=batch_size,
+            workers=workers,
+            skip_bad=on_bad_image == "skip",
+            on_image=advance,
+        )
+    if result.bad:
+        console.warn(f"{len(result.bad)} images cannot be decoded, left out: {described(result.bad)}")
     if as_json:
         console.print_json(_record(model, selection, result))
     else:
@@ -84,9 +98,10 @@ def command(
 def _record(model: Path, selection: Selection, result: Evaluation) -> dict[str, object]:
     return {
         "model": str(model),
-        "data": str(selection.root),
+        "data": selection.data.where,
         "split": selection.part,
         "images": result.images,
+        "bad_images": [image._asdict() for image in result.bad],
         "top1": result.top1,
         "top5": result.top5,
         "loss": result.loss,
@@ -101,7 +116,7 @@ def _print(model: Path, selection: Selection, result: Evaluation) -> None:
     top5 = f", top-5 {result.top5:.2%}" if len(result.labels) > 5 else ""
     console.say(
         f"{model}: top-1 {result.top1:.2%}{top5}, loss {result.loss:.4f} "
-        f"({result.images} {PARTS[selection.part]} of {selection.root}, on {result.provider})"
+        f"({result.images} {PARTS[selection.part]} of {selection.data.where}, on {result.provider})"
     )
     if len(result.labels) <= MOST_COLUMNS:
         _print_matrix(result)

@@ -15,7 +15,7 @@ COMMANDS = {
     "check": "Compare a network in PyTorch with ONNX Runtime, or with another file.",
     "match": "Plan the exchanges between networks.",
     "fuse": "Join networks into one trainable ONNX file.",
-    "train": "Fine-tune a fused network on a folder of images.",
+    "train": "Fine-tune a fused network on labelled images.",
     "compare": "Fine-tune a fused network and its parts alike: did fusion help?",
     "export": "Write the deployable file of a trained network.",
     "eval": "Measure the accuracy of a network on labelled images.",

@@ -1,41 +1,42 @@
-"""`graftonnx train`: fine-tune a fused network on a folder of images."""
+"""`graftonnx train`: fine-tune a fused network on labelled images."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from graftonnx.cli import console
+from graftonnx.cli.help import grouped
 from graftonnx.cli.parameters import quiet_option
-from graftonnx.training.config import Augment, TrainConfig
+from graftonnx.cli.training_options import config_of, panels, training_options
 
 if TYPE_CHECKING:
     from graftonnx.training.config import TrainResult
 
-DEFAULTS = TrainConfig()
 WITH_RESUME = {"resume_from", "data", "quiet", "as_json"}
 """Parameters that may stand beside --resume; all others come from the run."""
 
-F = TypeVar("F", bound=Callable[..., Any])
-RATE = click.FloatRange(min=0)
+
+RUN_PANEL = [
+    "--data",
+    "--output",
+    "--resume",
+    "--force",
+    "--compare",
+    "--seeds",
+    "--json",
+    "--quiet",
+    "--help",
+]
 
 
-def setting(name: str, type: click.ParamType[Any], help: str) -> Callable[[F], F]:
-    """Return an option for the field of :class:`TrainConfig` of the same name, with its default."""
-    field = name.removeprefix("--").replace("-", "_")
-    return click.option(name, type=type, default=getattr(DEFAULTS, field), show_default=True, help=help)
-
-
-@click.command()
+@grouped({"Run": RUN_PANEL, **panels()})
 @click.argument("source", required=False, type=click.Path(path_type=Path), metavar="FUSED.onnx")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder with one folder per class, or train/ and val/."
-)
+@click.option("--data", metavar="DATA", help="Labelled images: see README, 'What --data takes'.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to make.")
 @click.option(
     "--resume",
@@ -46,29 +47,8 @@ def setting(name: str, type: click.ParamType[Any], help: str) -> Callable[[F], F
 )
 @click.option("--force", is_flag=True, help="Replace the run in the output folder.")
 @click.option("--compare", is_flag=True, help="Train its parts alike as well, as `graftonnx compare`.")
-@click.option(
-    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each with --compare."
-)
-@setting("--epochs", click.IntRange(min=1), "Passes over the training images.")
-@setting("--batch-size", click.IntRange(min=1), "Images per step.")
-@setting(
-    "--val-fraction",
-    click.FloatRange(0, 1, min_open=True, max_open=True),
-    "Share of each class that validates, unless there is a val/ folder.",
-)
-@setting("--lr-branches", RATE, "Peak learning rate of the parents' weights.")
-@setting("--lr-skips", RATE, "Peak learning rate of the exchanges.")
-@setting("--lr-head", RATE, "Peak learning rate of the head.")
-@setting("--weight-decay", RATE, "Decay of kernels and matrices.")
-@setting(
-    "--label-smoothing", click.FloatRange(0, 1, max_open=True), "Share of the target spread over all classes."
-)
-@setting("--augment", click.Choice(get_args(Augment)), "Random mirroring; standard adds crops and colours.")
-@setting("--freeze", click.Choice(["none", "branches"]), "Keep the parents' weights as they are.")
-@setting("--precision", click.Choice(["auto", "fp32", "bf16"]), "Number format; auto measures.")
-@setting("--device", click.Choice(["auto", "cpu", "cuda"]), "Where to train.")
-@setting("--workers", click.IntRange(min=0), "Threads that decode images; 0: one per core.")
-@setting("--seed", click.IntRange(min=0), "Of split, order, augmentation and dropout.")
+@click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="Runs of each with --compare.  [3]")
+@training_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @quiet_option
 @click.pass_context
@@ -76,19 +56,19 @@ def command(
     ctx: click.Context,
     /,
     source: Path | None,
-    data: Path | None,
+    data: str | None,
     output: Path | None,
     resume_from: Path | None,
     force: bool,
     compare: bool,
-    seeds: int,
+    seeds: int | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Fine-tune a fused network on a folder of images.
+    """Fine-tune a fused network on labelled images.
 
     The run folder gets model.onnx (the best epoch, confirmed by ONNX Runtime), metrics.csv, curves.png,
-    config.yaml, split.json and checkpoints/.
+    config.yaml, split.json, data.json (images of each class, bad images, leaks) and checkpoints/.
     """
     if resume_from is not None:
         _check_alone(ctx)
@@ -102,9 +82,9 @@ def command(
     elif compare:
         from graftonnx.cli.compare_command import run
 
-        run(source, data, output, TrainConfig(**settings), seeds=seeds, force=force, as_json=as_json)
+        run(source, data, output, config_of(settings), seeds=seeds or 3, force=force, as_json=as_json)
         return
-    if ctx.get_parameter_source("seeds") is ParameterSource.COMMANDLINE:
+    if seeds is not None:
         raise click.UsageError("--seeds is for --compare; a run has one --seed.")
     from graftonnx.training import Interrupted, resume, train
 
@@ -116,7 +96,7 @@ def command(
             assert source is not None
             assert data is not None
             assert output is not None
-            config = TrainConfig(**settings)
+            config = config_of(settings)
             result = train(source, data, output, config, force=force, progress=progress, note=console.note)
     except Interrupted as stop:
         console.warn(f"Interrupted in epoch {stop.epoch}; everything is saved. Go on with:")

@@ -8,16 +8,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from graftonnx.comparison.answers import answers, average
+from graftonnx.comparison.answers import Answers, ask, average
 from graftonnx.comparison.expenses import latencies, size
 from graftonnx.comparison.judging import Table, accuracy, better_parent, contest, is_redrawn, overlap, shares
 from graftonnx.comparison.markdown import markdown
 from graftonnx.comparison.record import AVERAGE, CONCATENATED, FUSED, Comparison, Request, Standing
 from graftonnx.comparison.runs import Folder, Note, Runs, parts, seconds, train_all
 from graftonnx.comparison.verdict import verdict
-from graftonnx.errors import DataError
+from graftonnx.data.opening import absolute, open_data
 from graftonnx.files import write_text
-from graftonnx.images import scan
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.source import labels_for, open_source
 from graftonnx.variants import read_fused
@@ -62,26 +61,37 @@ def compare(
     """
     if seeds < 1:
         raise ValueError(f"seeds (={seeds}) must be at least 1")
-    config, source, data = config or TrainConfig(), Path(source), Path(data)
-    fused = read_fused(source)
-    labels_for(open_source(source), scan(data).classes, data)
-    request = Request(source=source.resolve(), source_sha256=fused.sha256, data=data.resolve(), config=config)
+    config, source = config or TrainConfig(), Path(source)
+    fused, images = read_fused(source), open_data(data)
+    labels_for(open_source(source), images.classes, images.where)
+    request = Request(
+        source=source.resolve(),
+        source_sha256=fused.sha256,
+        data=absolute(images.where),
+        config=config,
+    )
     numbers = range(config.seed, config.seed + seeds)
     folder = Folder(Path(output))
     with folder.opened(request, force=force):
         runs = train_all(folder, request, fused, numbers, progress=progress, note=note)
-        comparison = _judged(runs, request)
+        comparison = _judged(runs, request, len(images.train))
         write_text(folder.json, json.dumps(comparison.model_dump(mode="json"), indent=2) + "\n")
         write_text(folder.markdown, markdown(comparison))
     return comparison
 
 
-def _judged(runs: Runs, request: Request) -> Comparison:
-    """Ask all networks about the same images, and compare their answers and what they cost."""
+def _judged(runs: Runs, request: Request, images: int) -> Comparison:
+    """Ask all networks about the same images, and compare their answers and what they cost.
+
+    Args:
+        runs: What was trained.
+        request: What was asked for.
+        images: Number of images that train, or that seeds draw training and validation images from.
+    """
     first = runs.first
     part: Literal["val", "test"] = "test" if first.images["test"] else "val"
     table = _asked(runs, request.data, part)
-    correction = overlap(table, first.images["train"])
+    correction = overlap(table, images)
     better = better_parent(table, runs.members[AVERAGE])
     contests = tuple(
         contest(table, rival, runs.seeds, correction) for rival in (better, AVERAGE, CONCATENATED)
@@ -108,24 +118,17 @@ def _judged(runs: Runs, request: Request) -> Comparison:
     )
 
 
-def _asked(runs: Runs, data: Path, part: Literal["val", "test"]) -> Table:
-    """Return the answers of all networks.
-
-    Raises:
-        DataError: If networks of one seed were trained on different splits.
-    """
-    single = [name for name in runs.members if name != AVERAGE]
-    table = {
-        name: [answers(runs.folder.run(name, seed), data, part) for seed in runs.seeds] for name in single
-    }
-    for index, seed in enumerate(runs.seeds):
-        if len({seeds[index].images for seeds in table.values()}) > 1:
-            raise DataError(
-                f"cannot compare the runs of seed {seed} in '{runs.folder.path}': the images in '{data}' "
-                "have changed between them. Start again with --force."
-            )
-    alone = [table[name] for name in runs.members[AVERAGE]]
-    return table | {AVERAGE: [average(members) for members in zip(*alone, strict=True)]}
+def _asked(runs: Runs, data: str, part: Literal["val", "test"]) -> Table:
+    """Return the answers of all networks."""
+    alone = runs.members[AVERAGE]
+    table: dict[str, list[Answers]] = {name: [] for name in runs.members}
+    for seed in runs.seeds:
+        trained = {name: runs.folder.run(name, seed) for name in runs.members if name != AVERAGE}
+        given = ask(trained, data, part)
+        given[AVERAGE] = average([given[name] for name in alone])
+        for name, answers in given.items():
+            table[name].append(answers)
+    return table
 
 
 def _standings(runs: Runs, table: Table, correction: float) -> tuple[Standing, ...]:
@@ -161,8 +164,7 @@ def _basis(seeds: int, correction: float) -> str:
             "test) and say nothing of other runs."
         )
     corrected = (
-        f", corrected for splits that overlap (Nadeau and Bengio, evaluated / training images "
-        f"{correction:.2f})"
+        f", corrected for splits that overlap (Nadeau and Bengio, ratio {correction:.2f})"
         if correction
         else ", given these images"
     )

@@ -14,10 +14,15 @@ Table = Mapping[str, Sequence[Answers]]
 """The answers of every network by its name, one set for each seed."""
 
 
-def overlap(table: Table, train_images: int) -> float:
-    """Return evaluated images by training images where each seed draws its own, else 0."""
-    seeds = table[FUSED]
-    return len(seeds[0].images) / train_images if is_redrawn(table) else 0.0
+def overlap(table: Table, images: int) -> float:
+    """Return the ratio by which :func:`over_seeds` corrects: 0 unless each seed draws images of its own.
+
+    Args:
+        table: The answers.
+        images: What each seed draws from: all images that train or are evaluated.
+    """
+    evaluated = len(table[FUSED][0].images)
+    return evaluated / (images - evaluated) if is_redrawn(table) else 0.0
 
 
 def is_redrawn(table: Table) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from graftonnx.comparison.record import Comparison, Contest, Standing
 from graftonnx.comparison.verdict import figures, spelled
@@ -16,7 +17,7 @@ def markdown(comparison: Comparison) -> str:
     contests = [_tests(comparison, contest) for contest in comparison.contests]
     return "\n".join(
         (
-            f"# Did fusion help? {comparison.request.source.name} on {comparison.request.data.name}\n",
+            f"# Did fusion help? {comparison.request.source.name} on {Path(comparison.request.data).name}\n",
             f"{comparison.verdict}\n",
             *_table(COLUMNS, (row(standing) for standing in comparison.networks)),
             "",

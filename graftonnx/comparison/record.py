@@ -19,13 +19,13 @@ class Request(Record):
     Attributes:
         source: The fused file.
         source_sha256: Of its bytes.
-        data: The data folder.
+        data: The labelled images: an absolute path, or a name on the hub.
         config: The settings of every run; its seed is the first one.
     """
 
     source: Path
     source_sha256: str
-    data: Path
+    data: str
     config: TrainConfig
 
 

@@ -169,7 +169,7 @@ class Runs:
 def train_all(
     folder: Folder, request: Request, fused: Network, seeds: Sequence[int], *, progress: bool, note: Note
 ) -> Runs:
-    """Train every part with every seed, in the number format that is fastest for the fused network.
+    """Train every part with every seed; what can be measured is measured for the fused network alone.
 
     Raises:
         GraftError: As :func:`graftonnx.training.train` and :func:`graftonnx.training.resume`.
@@ -195,8 +195,20 @@ def train_all(
             training.train(source, request.data, run.path, seeded, progress=progress, note=note)
         if number == 1:
             first = run.read()
-            config = config.model_copy(update={"precision": first.precision, "layout": first.layout})
+            config = _settled(config, first)
     return Runs(folder, parents, seeds, first)
+
+
+def _settled(config: TrainConfig, first: RunRecord) -> TrainConfig:
+    """Return the settings with what the first run has measured, which holds for all others."""
+    return config.model_copy(
+        update={
+            "precision": first.precision,
+            "layout": first.layout,
+            "compile": "yes" if first.compiled else "no",
+            "batch_size": first.config.batch_size,
+        }
+    )
 
 
 def seconds(run: RunFolder) -> float:

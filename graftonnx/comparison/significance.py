@@ -2,8 +2,8 @@
 
 Over seeds: Student's t. Where every seed draws validation images of its own, training sets overlap, the
 accuracies are not independent and their spread is too small; the variance is then corrected by the ratio of
-evaluated to training images (Nadeau and Bengio, "Inference for the generalization error", Machine Learning
-52, 2003, section 5.2).
+evaluated images to those that can train (Nadeau and Bengio, "Inference for the generalization error",
+Machine Learning 52, 2003, section 5.2).
 
 Over images: Wilson's interval for an accuracy; for two networks on the same images McNemar's exact test
 (Psychometrika 12, 1947; recommended for one run by Dietterich, Neural Computation 10, 1998) and the interval
@@ -37,7 +37,7 @@ def over_seeds(values: Sequence[float], overlap: float = 0.0) -> tuple[Estimate,
 
     Args:
         values: One for each seed: accuracies, or differences of two networks' accuracies.
-        overlap: Evaluated images by training images where each seed draws its own, else 0.
+        overlap: Evaluated images by those left to train where each seed draws its own, else 0.
 
     Returns:
         The estimate and the two-sided p. Values without any spread give an interval without width, and p is 1

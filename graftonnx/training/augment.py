@@ -21,10 +21,17 @@ AREA = (0.4, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 COLOUR = 0.2
 
+OPERATIONS = 2
+MAGNITUDE = 9
+"""Of RandAugment, as in the table of the paper's ImageNet networks; the magnitude is of 30."""
+
+POLICY_IMAGES = 8
+"""Images that share RandAugment's choice of operations; their amounts are their own."""
+
 
 def stored_size(size: tuple[int, int], kind: Augment) -> tuple[int, int]:
     """Return the height and width at which training images are kept, in pixels."""
-    if kind != "standard":
+    if kind in ("none", "flip"):
         return size
     return math.ceil(size[0] * MARGIN), math.ceil(size[1] * MARGIN)
 
@@ -34,8 +41,9 @@ def augment(images: Tensor, size: tuple[int, int], kind: Augment, generator: tor
 
     Args:
         images: Float in 0..1, [N, 3, H, W].
-        size: Height and width of the result; equal to H and W unless `kind` is `standard`.
-        kind: `none`, `flip`, or `standard`: random resized crop, flip, brightness, contrast and saturation.
+        size: Height and width of the result; equal to H and W where `kind` is `none` or `flip`.
+        kind: `none`; `flip`; `standard`: random resized crop, flip, brightness, contrast and saturation;
+            `strong`: random resized crop, flip and RandAugment.
         generator: On the CPU.
 
     Returns:
@@ -46,7 +54,8 @@ def augment(images: Tensor, size: tuple[int, int], kind: Augment, generator: tor
     if kind == "flip":
         mirrored = torch.rand(len(images), generator=generator).lt(0.5).to(images.device)
         return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-    return change_colour(crop(images, size, generator), generator)
+    images = crop(images, size, generator)
+    return change_colour(images, generator) if kind == "standard" else rand_augment(images, generator)
 
 
 def crop(images: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -78,3 +87,15 @@ def change_colour(images: Tensor, generator: torch.Generator) -> Tensor:
     images = torch.lerp(mean, images, contrast)
     grey = images.mean(dim=1, keepdim=True)
     return torch.lerp(grey, images, saturation).clamp(0, 1)
+
+
+def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Apply RandAugment ([arXiv 1909.13719](https://arxiv.org/abs/1909.13719)). images: [N, 3, H, W]."""
+    from kornia.augmentation.auto import RandAugment  # takes a third of a second to import
+
+    policy = RandAugment(n=OPERATIONS, m=MAGNITUDE)
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    with torch.random.fork_rng([]), torch.no_grad():
+        torch.manual_seed(seed)
+        parts = [policy(part) for part in torch.split(images, POLICY_IMAGES)]
+    return torch.cat(parts).clamp(0, 1)

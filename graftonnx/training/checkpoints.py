@@ -14,8 +14,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from safetensors.torch import save_file
 
 from graftonnx.files import atomic
+from graftonnx.training.config import TrainConfig
 from graftonnx.training.data import Batch, TrainBatches
 from graftonnx.training.finetuner import Finetuner, Sums, diverged
 from graftonnx.training.history import Epoch, best_of, write_metrics
@@ -37,6 +39,13 @@ class AtomicCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
+def save_weights(network: torch.nn.Module, path: Path) -> None:
+    """Write a network's weights and statistics as safetensors."""
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with atomic(path) as temporary:
+        save_file(state, temporary)
+
+
 class Stopped(BaseException):
     """Leaves Lightning's loop after an interruption has been saved."""
 
@@ -48,13 +57,15 @@ class Keeper(pl.Callback):
         self,
         run: RunFolder,
         batches: TrainBatches,
+        config: TrainConfig,
         request: StopRequest,
-        on_epoch: Callable[[Epoch], object],
+        note: Callable[[str], object],
     ) -> None:
         self._run = run
         self._batches = batches
+        self._config = config
         self._request = request
-        self._on_epoch = on_epoch
+        self._note = note
         self._saved = self._mark = time.monotonic()
         self._train_seconds = 0.0
         self.epochs: list[Epoch] = []
@@ -75,8 +86,9 @@ class Keeper(pl.Callback):
         self.epochs = [Epoch.model_validate(row) for row in state_dict["epochs"]]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clocks."""
+        """Start the clocks; a run that had ended early is not taken further."""
         self._saved = self._mark = time.monotonic()
+        trainer.should_stop = self._exhausted()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start an epoch; this is not called where one is resumed in its middle."""
@@ -95,6 +107,8 @@ class Keeper(pl.Callback):
         """Save now and then, and stop if asked to."""
         if trainer.is_last_batch:
             return  # the end of the epoch saves, with its validation
+        if (batch_idx + 1) % self._config.accumulate:
+            return  # gradients of a step that is not complete are in no checkpoint
         if self._request.signal is not None or time.monotonic() - self._saved > SAVE_EVERY:
             self._add_time(pl_module)
             self._save_last(trainer, pl_module)
@@ -112,12 +126,20 @@ class Keeper(pl.Callback):
         self.epochs.append(row)
         if best_of(self.epochs) is row:
             _check_finite(pl_module)
-            trainer.save_checkpoint(self._run.best, weights_only=True)
+            save_weights(pl_module.result, self._run.best)
         self._save_last(trainer, pl_module)
         write_metrics(self._run.metrics, self.epochs)
-        self._on_epoch(row)
+        self._note(str(row))
         if self._request.signal is not None:
             raise Stopped
+        if self._exhausted():
+            self._note(f"no better epoch for {self._config.patience}: training ends here")
+            trainer.should_stop = True
+
+    def _exhausted(self) -> bool:
+        """Return whether there was no better epoch for as long as the settings allow."""
+        patience = self._config.patience
+        return bool(self.epochs and patience) and len(self.epochs) - best_of(self.epochs).epoch >= patience
 
     def _add_time(self, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Finetuner)

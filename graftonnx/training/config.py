@@ -3,59 +3,140 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from graftonnx.metadata import Record
 
-Augment = Literal["none", "flip", "standard"]
-Precision = Literal["fp32", "bf16"]
-Layout = Literal["contiguous", "channels_last"]
+Augment = Literal["none", "flip", "standard", "strong"]
+ClassWeights = Literal["none", "balanced"]
+OnBadImage = Literal["error", "skip"]
 Device = Literal["cpu", "cuda"]
+Freeze = Literal["none", "norms", "branches"]
+Layout = Literal["contiguous", "channels_last"]
+Optimizer = Literal["adamw", "nadam", "sgd"]
+Precision = Literal["fp32", "bf16"]
+Recipe = Literal["quick", "balanced", "best"]
+Schedule = Literal["cosine", "onecycle", "constant"]
+
+RECIPES: dict[Recipe, dict[str, Any]] = {
+    "quick": {"epochs": 3, "augment": "flip"},
+    "balanced": {},
+    "best": {"epochs": 24, "augment": "strong", "mixup": 0.2, "ema": 0.998},
+}
+"""What each recipe changes in the defaults of :class:`TrainConfig`."""
+
+RATES: dict[Optimizer, dict[str, float]] = {
+    "adamw": {"lr_branches": 1e-4, "lr_skips": 1e-4, "lr_head": 1e-3},
+    "nadam": {"lr_branches": 1e-4, "lr_skips": 1e-4, "lr_head": 1e-3},
+    "sgd": {"lr_branches": 3e-3, "lr_skips": 3e-3, "lr_head": 3e-2},
+}
+"""Peak learning rates that suit each optimiser."""
 
 
 class TrainConfig(Record):
-    """The settings of a training run.
+    """The settings of a training run; what is not given comes from the recipe, then from the optimiser.
 
     Attributes:
+        recipe: `balanced` is made of the defaults below; `quick` and `best` change some (:data:`RECIPES`).
         epochs: Passes over the training images.
-        batch_size: Images per optimiser step.
+        batch_size: Images per batch, over all devices; `auto` measures and takes the smallest that is nearly
+            as fast as the fastest.
+        accumulate: Batches whose gradients are added up for one optimiser step.
         val_fraction: Share of each class that validates, where the data comes without a `val/` folder.
+        split_file: A `split.json` that says which images train and validate, instead of `val_fraction`.
+        shots: Most training images of each class; 0 takes all.
+        on_bad_image: Whether images that cannot be decoded end the run or are left out.
+        cache_limit: Most that the decoded images may take, in memory or on the disk, in GiB.
+        optimizer: AdamW ([arXiv 1711.05101](https://arxiv.org/abs/1711.05101)), NAdam with the same decay, or
+            SGD with Nesterov momentum 0.9.
         lr_branches: Peak learning rate of the parents' weights.
-        lr_skips: Peak learning rate of the exchanges between branches. Ten times the default lets them
+        lr_skips: Peak learning rate of the exchanges between branches. Ten times AdamW's default lets them
             overwrite what the branches know before the head can read it.
         lr_head: Peak learning rate of the head.
-        weight_decay: AdamW's decay of weight matrices and kernels; biases and norms never decay.
+        layer_decay: Factor of a branch's learning rate from each twelfth of its depth to the one in front;
+            1 is the same rate everywhere.
+        weight_decay: Decay of weight matrices and kernels; biases and norms never decay.
+        schedule: What the rates do after the warm-up: fall along a cosine, stay, or `onecycle`, where momentum
+            moves against the rate ([arXiv 1708.07120](https://arxiv.org/abs/1708.07120)).
+        warmup: Share of all steps over which the learning rates rise.
+        freeze: `branches` keeps the parents' weights and statistics as they are, `norms` those of their batch
+            norms.
+        restore_norm: Whether batch norms are put back where the parents' exporters folded them into a Conv, so
+            that the network computes the same at the start.
+        unfreeze: Epochs over which frozen branches are released, from the head backwards; 0: none is frozen.
         label_smoothing: Share of the target that is spread over all classes.
-        augment: `flip` mirrors at random; `standard` adds random resized crops and slight colour changes.
-        freeze: `branches` keeps the parents' weights and statistics as they are.
-        warmup: Share of all steps over which the learning rates rise; they fall along a cosine after it.
-        clip: Largest norm of the gradient of all weights together.
+        class_weights: `balanced` weighs each class by the inverse of its share of the training images.
+        augment: `flip` mirrors at random; `standard` adds random resized crops and slight colour changes;
+            `strong` adds RandAugment ([arXiv 1909.13719](https://arxiv.org/abs/1909.13719)).
+        mixup: Parameter of mixup's Beta distribution ([arXiv 1710.09412](https://arxiv.org/abs/1710.09412));
+            0: none.
+        cutmix: The same for CutMix ([arXiv 1905.04899](https://arxiv.org/abs/1905.04899)). With both, each
+            batch takes one of them.
+        ema: Decay, per step, of an exponential moving average of the weights, which is what validates and
+            what is kept; 0: none.
+        clip: Largest norm of the gradient of all weights together; 0: none.
+        patience: Epochs without a better validation accuracy after which training stops; 0: it never does.
         precision: `auto` measures a few steps and takes the fastest.
         layout: Order of a feature map's elements in memory; `auto` measures as well.
+        compile: Whether the network is compiled (`torch.compile`); `auto` does where a GPU trains.
         device: `auto` takes CUDA where there is a GPU.
         workers: Threads that decode images; 0 means one per core.
         seed: Of the split, the order of the images, augmentation and dropout.
     """
 
+    recipe: Recipe = "balanced"
     epochs: int = Field(default=8, ge=1)
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int | Literal["auto"] = Field(default=32)
+    accumulate: int = Field(default=1, ge=1)
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
-    lr_branches: float = Field(default=1e-4, ge=0)
-    lr_skips: float = Field(default=1e-4, ge=0)
-    lr_head: float = Field(default=1e-3, ge=0)
+    split_file: Path | None = None
+    shots: int = Field(default=0, ge=0)
+    on_bad_image: OnBadImage = "error"
+    cache_limit: float = Field(default=64.0, gt=0)
+    optimizer: Optimizer = "adamw"
+    lr_branches: float = Field(default=RATES["adamw"]["lr_branches"], ge=0)
+    lr_skips: float = Field(default=RATES["adamw"]["lr_skips"], ge=0)
+    lr_head: float = Field(default=RATES["adamw"]["lr_head"], ge=0)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
     weight_decay: float = Field(default=0.02, ge=0)
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    augment: Augment = "standard"
-    freeze: Literal["none", "branches"] = "none"
+    schedule: Schedule = "cosine"
     warmup: float = Field(default=0.1, ge=0, lt=1)
-    clip: float = Field(default=1.0, gt=0)
+    freeze: Freeze = "none"
+    restore_norm: bool = False
+    unfreeze: int = Field(default=0, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    class_weights: ClassWeights = "none"
+    augment: Augment = "standard"
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    clip: float = Field(default=1.0, ge=0)
+    patience: int = Field(default=0, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, given: Any) -> Any:
+        """Fill in what the recipe and the optimiser say and the caller does not."""
+        if not isinstance(given, dict):
+            return given
+        filled = {**RECIPES.get(given.get("recipe", "balanced"), {}), **given}
+        return {**RATES.get(filled.get("optimizer", "adamw"), {}), **filled}
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainConfig:
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise ValueError(f"batch_size (={self.batch_size}) must be at least 1, or 'auto'")
+        if self.unfreeze and self.freeze == "branches":
+            raise ValueError("unfreeze releases the branches that freeze='branches' keeps: give one of them")
+        return self
 
 
 class TrainResult(Record):

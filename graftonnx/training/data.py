@@ -1,4 +1,4 @@
-"""Images decoded once into one array, and batches cut from it.
+"""Batches cut from decoded images.
 
 The order of the images depends on the seed and the epoch alone, and a loader knows where it stands: training
 that goes on from a checkpoint, also from the middle of an epoch, sees what an uninterrupted run would see.
@@ -6,10 +6,7 @@ that goes on from a checkpoint, also from the middle of an epoch, sees what an u
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from graftonnx.errors import DataError
-from graftonnx.images import Pixels, Sample, decode_many
-
-IN_MEMORY = 2 * 2**30
-"""Bytes of pixels that are kept in memory; more go to a memory-mapped file in the run folder."""
+from graftonnx.data.cache import Images
 
 
 class Batch(NamedTuple):
@@ -37,34 +30,6 @@ class Batch(NamedTuple):
     pixels: Tensor
     labels: Tensor
     step: int
-
-
-class Images(NamedTuple):
-    """Decoded images: pixels uint8 [N, H, W, 3], labels int64 [N]."""
-
-    pixels: Pixels
-    labels: npt.NDArray[np.int64]
-
-
-def load_images(
-    root: Path,
-    samples: Sequence[Sample],
-    size: tuple[int, int],
-    *,
-    folder: Path,
-    workers: int = 0,
-    on_image: Callable[[], object] | None = None,
-) -> Images:
-    """Decode `samples` at `size`: into memory, or into an unnamed file in `folder` where they are many.
-
-    Raises:
-        DataError: If an image cannot be decoded, or the disk has no room.
-    """
-    shape = (len(samples), *size, 3)
-    out = np.empty(shape, np.uint8) if np.prod(shape) <= IN_MEMORY else _map(shape, folder)
-    paths = [root / sample.path for sample in samples]
-    pixels = decode_many(paths, size, out=out, workers=workers, on_image=on_image)
-    return Images(pixels, np.array([sample.label for sample in samples], np.int64))
 
 
 class TrainBatches:
@@ -117,21 +82,12 @@ class ValBatches:
             yield _batch(self._images, np.arange(start, stop), 0)
 
 
+def class_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:
+    """Return a weight [K] for each class, the inverse of its share of the labels; the mean image weighs 1."""
+    counts = np.bincount(labels, minlength=classes)
+    return torch.from_numpy(len(labels) / (classes * np.maximum(counts, 1))).float()
+
+
 def _batch(images: Images, index: npt.NDArray[np.intp], step: int) -> Batch:
     pixels = torch.from_numpy(np.take(images.pixels, index, axis=0))
     return Batch(pixels, torch.from_numpy(images.labels[index]), step)
-
-
-def _map(shape: tuple[int, ...], folder: Path) -> Pixels:
-    """Map an unnamed file of `shape` bytes; its room on the disk is reserved, not promised."""
-    size = int(np.prod(shape))
-    with tempfile.TemporaryFile(dir=folder) as file:
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            raise DataError(
-                f"cannot keep {shape[0]} decoded images in '{folder}': {error.strerror}, "
-                f"{size / 2**30:.1f} GiB are needed. Free disk space, or choose another -o."
-            ) from error
-        return np.memmap(file, np.uint8, "r+", shape=shape)

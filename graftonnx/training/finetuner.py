@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import lightning.pytorch as pl
@@ -10,16 +11,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.optim.swa_utils import AveragedModel
 
 from graftonnx.errors import GraftError
 from graftonnx.training.augment import augment
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.data import Batch
-from graftonnx.training.groups import freeze, parameter_groups
+from graftonnx.training.groups import freeze, levels, parameter_groups, release
+from graftonnx.training.mixing import mix
+from graftonnx.training.optimisers import make_optimiser, make_schedule
 from graftonnx.training.speed import Mode
-
-FLOOR = 0.01
-"""Share of the peak learning rate at the end of the cosine."""
 
 CHECK_EVERY = 10
 """Steps between two looks at the loss; each look waits for the device."""
@@ -33,7 +35,14 @@ class Finetuner(pl.LightningModule):
     """
 
     def __init__(
-        self, network: nn.Module, config: TrainConfig, mode: Mode, size: tuple[int, int], total_steps: int
+        self,
+        network: GraphModule,
+        config: TrainConfig,
+        mode: Mode,
+        size: tuple[int, int],
+        total_steps: int,
+        classes: int,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=mode.memory_format)  # type: ignore[call-overload]
@@ -41,56 +50,101 @@ class Finetuner(pl.LightningModule):
         self.size = size
         self.settings = config
         self.total_steps = total_steps
-        self._frozen_norms = freeze(network, config)
+        self.classes = classes
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self._frozen_norms = self._held_norms = freeze(network, config)
+        self._levels = levels(network)
+        self._compiled = (torch.compile(network) if mode.compiled else network,)  # no second submodule
+        self.average = averaged(network, config.ema) if config.ema else None
         self.train_sums = Sums()
         self.val_sums = Sums()
         self.train()
 
+    @property
+    def result(self) -> nn.Module:
+        """The network whose weights are validated and kept: their moving average, where there is one."""
+        return self.network if self.average is None else self.average.module
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits [N, K] of images [N, 3, H, W] in 0..1."""
-        logits: Tensor = self.network(images.contiguous(memory_format=self.mode.memory_format))
-        return logits.float()
+        return self._logits(self._compiled[0], images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        generator = torch.Generator().manual_seed(_mix(self.settings.seed, batch.step))
-        torch.manual_seed(_mix(self.settings.seed, batch.step) + 1)
+        seed = _mix(self.settings.seed, batch.step)
+        torch.manual_seed(seed + 1)
+        generator = torch.Generator().manual_seed(seed)
         images = augment(planes(batch.pixels), self.size, self.settings.augment, generator)
+        images, targets = self._mixed(images, batch)
         logits = self(images)
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.settings.label_smoothing)
+        loss = F.cross_entropy(
+            logits, targets, weight=self.class_weights, label_smoothing=self.settings.label_smoothing
+        )
         self.train_sums.add(loss.detach(), logits.detach(), batch.labels)
         if batch.step % CHECK_EVERY == 0 and not math.isfinite(loss.item()):
             raise diverged(f"the loss is {loss.item()} in epoch {self.current_epoch + 1}")
         return loss
 
+    def _mixed(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return images and targets: labels [N], or class probabilities [N, K] where images are mixed."""
+        config = self.settings
+        if not (config.mixup or config.cutmix):
+            return images, batch.labels
+        targets = F.one_hot(batch.labels, self.classes).float()
+        random = np.random.default_rng([config.seed, batch.step, 1])
+        return mix(images, targets, config.mixup, config.cutmix, random)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation sums; in float32, which is what the exported file computes in."""
         with torch.autocast(self.device.type, enabled=False):
-            logits = self(planes(batch.pixels))
+            logits = self._logits(self.result, planes(batch.pixels))
         self.val_sums.add(F.cross_entropy(logits, batch.labels), logits, batch.labels)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last epoch's validation."""
         self.val_sums = Sums()
 
+    def _logits(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        return network(images.contiguous(memory_format=self.mode.memory_format)).float()
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradients; Lightning's own clipping refuses the fused optimiser."""
-        weights = [w for group in optimizer.param_groups for w in group["params"]]
-        nn.utils.clip_grad_norm_(weights, self.settings.clip)
+        if self.settings.clip:
+            weights = [w for group in optimizer.param_groups for w in group["params"]]
+            nn.utils.clip_grad_norm_(weights, self.settings.clip)
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW with its groups, and the schedule that all their rates follow."""
-        optimizer = torch.optim.AdamW(parameter_groups(self.network, self.settings), fused=True)
-        warmup = round(self.settings.warmup * self.total_steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_cosine(step, self.total_steps, warmup)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        """Return the optimiser with its groups, and the schedule that all their rates follow."""
+        groups = parameter_groups(self.network, self._levels, self.settings)
+        optimiser = make_optimiser(groups, self.settings)
+        schedule = make_schedule(optimiser, self.settings, self.total_steps)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Hold back what is not due: a run that goes on in the middle of an epoch starts here."""
+        self._release()
+
+    def on_train_epoch_start(self) -> None:
+        """Release the weights that are due in this epoch."""
+        self._release()
+
+    def _release(self) -> None:
+        if self.settings.unfreeze:
+            held = release(self.network, self._levels, self.settings.unfreeze, self.current_epoch)
+            self._held_norms = [*self._frozen_norms, *held]
+            self.train()
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Move the weights, and their average after them."""
+        super().optimizer_step(*arguments, **options)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training mode; frozen batch norms keep their statistics."""
         super().train(mode)
-        for norm in self._frozen_norms:
+        for norm in self._held_norms:
             norm.eval()
         return self
 
@@ -139,12 +193,21 @@ def planes(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 255
 
 
-def warmup_cosine(step: int, total: int, warmup: int) -> float:
-    """Return the factor of the learning rates at `step`: linear up to 1, then a cosine down to `FLOOR`."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
-    return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """Return a moving average of a network's weights and statistics, which rises to `decay` over the steps.
+
+    The n-th step's decay is `(1 + n) / (10 + n)` at most, as in TensorFlow's `ExponentialMovingAverage`: the
+    start is forgotten in short runs as well.
+    """
+
+    def move(averages: Any, weights: Any, steps: Tensor | int) -> None:
+        n = int(steps)
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
+        else:
+            torch._foreach_copy_(averages, weights)
+
+    return AveragedModel(network, multi_avg_fn=torch.no_grad()(move), use_buffers=True)
 
 
 def diverged(what: str) -> GraftError:

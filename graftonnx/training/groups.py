@@ -1,10 +1,11 @@
-"""Which weights learn at which rate: the branches, the skips between them, and the head."""
+"""Which weights learn at which rate: the branches by depth, the skips between them, and the head."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch.fx import GraphModule, Node
 
 from graftonnx import metadata
 from graftonnx.conversion import onnx_name
@@ -12,6 +13,9 @@ from graftonnx.training.config import TrainConfig
 
 Group = Literal["branches", "skips", "head"]
 GROUPS: tuple[Group, ...] = ("branches", "skips", "head")
+
+LEVELS = 12
+"""Equal parts into which the depth of a branch is cut, as many as a base-size transformer has blocks."""
 
 
 def group_of(key: str) -> Group:
@@ -33,39 +37,113 @@ def freeze(network: nn.Module, config: TrainConfig) -> list[nn.Module]:
     Returns:
         The batch norms whose statistics stay as well; they must be kept in evaluation mode.
     """
-    frozen = config.freeze == "branches"
+    norms = dict(branch_norms(network)) if config.freeze != "none" else {}
     for key, weight in network.named_parameters():
-        if is_preprocessing(key) or (frozen and group_of(key) == "branches"):
+        of_norm = key.rpartition(".")[0] in norms
+        kept = of_norm or (config.freeze == "branches" and group_of(key) == "branches")
+        if kept or is_preprocessing(key):
             weight.requires_grad_(False)
-    if not frozen:
-        return []
+    return list(norms.values())
+
+
+def branch_norms(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the branches' modules that keep statistics, with their names."""
     return [
-        module
+        (name, module)
         for name, module in network.named_modules()
         if isinstance(getattr(module, "running_mean", None), Tensor)
         and group_of(f"{name}.running_mean") == "branches"
     ]
 
 
-def parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Return the optimiser's groups: for branches, skips and head one that decays and one that does not.
+def levels(network: GraphModule) -> dict[str, int]:
+    """Return how deep each trainable weight of the branches lies, in twelfths of its branch.
+
+    The depth of an operator is the largest number of operators with weights on a path that ends with it.
+
+    Returns:
+        `state_dict` key -> 0 (at the image) ... 11 (at the head).
+    """
+    depths: dict[Node, int] = {}
+    found: dict[str, int] = {}
+    owners: dict[str, list[str]] = {}
+    for key, weight in network.named_parameters():
+        if weight.requires_grad and group_of(key) == "branches":
+            owners.setdefault(key.rpartition(".")[0], []).append(key)
+            owners.setdefault(key, []).append(key)
+    for node in network.graph.nodes:
+        own = _weights_of(node, owners)
+        depths[node] = bool(own) + max((depths[source] for source in node.all_input_nodes), default=0)
+        for key in own:
+            found.setdefault(key, depths[node])
+    deepest: dict[str, int] = {}
+    for key, depth in found.items():
+        branch = _branch(key)
+        deepest[branch] = max(deepest.get(branch, 1), depth)
+    return {key: (depth * LEVELS - 1) // deepest[_branch(key)] for key, depth in found.items()}
+
+
+def _weights_of(node: Node, owners: dict[str, list[str]]) -> list[str]:
+    """Return the keys of the weights that a node computes with."""
+    if node.op == "call_module":
+        return owners.get(str(node.target), [])
+    sources = (source for source in node.all_input_nodes if source.op == "get_attr")
+    return [key for source in sources for key in owners.get(str(source.target), [])]
+
+
+def _branch(key: str) -> str:
+    return onnx_name(key).split("/", 1)[0]
+
+
+def release(network: nn.Module, depths: dict[str, int], unfreeze: int, epoch: int) -> list[nn.Module]:
+    """Let the branches' weights that are due learn, from the head backwards, and hold back the others.
+
+    Args:
+        network: Any network.
+        depths: What :func:`levels` says of it.
+        unfreeze: Epochs until all of them learn.
+        epoch: The epoch that begins, counted from 0.
+
+    Returns:
+        The batch norms that are still held back.
+    """
+    due = LEVELS * (1 - epoch / unfreeze) if epoch < unfreeze else 0
+    held: set[str] = set()
+    for key, level in depths.items():
+        learns = level >= due
+        network.get_parameter(key).requires_grad_(learns)
+        if not learns:
+            held.add(key.rpartition(".")[0])
+    return [module for name, module in branch_norms(network) if name in held]
+
+
+def parameter_groups(network: nn.Module, depths: dict[str, int], config: TrainConfig) -> list[dict[str, Any]]:
+    """Return the optimiser's groups: for skips, head and each rate of the branches those that decay or not.
 
     Biases and the scales of norms do not decay: everything with one axis longer than 1 at most.
+
+    Args:
+        network: After :func:`freeze`.
+        depths: What :func:`levels` says of it.
+        config: Rates and decays.
     """
     rates = {"branches": config.lr_branches, "skips": config.lr_skips, "head": config.lr_head}
-    members: dict[tuple[Group, bool], list[nn.Parameter]] = {}
+    varied = config.layer_decay < 1
+    members: dict[tuple[Group, int, bool], list[nn.Parameter]] = {}
     for key, weight in network.named_parameters():
         if weight.requires_grad:
             decays = weight.numel() > max(weight.shape, default=1)
-            members.setdefault((group_of(key), decays), []).append(weight)
+            level = depths.get(key, LEVELS - 1) if varied else LEVELS - 1
+            members.setdefault((group_of(key), level, decays), []).append(weight)
     return [
         {
             "name": group,
-            "params": members[group, decays],
-            "lr": rates[group],
+            "params": members[group, level, decays],
+            "lr": rates[group] * config.layer_decay ** (LEVELS - 1 - level),
             "weight_decay": config.weight_decay if decays else 0.0,
         }
         for group in GROUPS
+        for level in reversed(range(LEVELS))
         for decays in (True, False)
-        if (group, decays) in members
+        if (group, level, decays) in members
     ]

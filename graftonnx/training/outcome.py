@@ -10,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.fx import GraphModule
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from graftonnx.conversion import write_back
+from graftonnx.data.cache import Images
 from graftonnx.errors import ParityError
 from graftonnx.images import to_input
 from graftonnx.metadata import read_metadata, write_metadata
 from graftonnx.runtime import open_session
 from graftonnx.training.config import Device
-from graftonnx.training.data import Images
 from graftonnx.training.finetuner import planes
 
 TOLERANCE: dict[Device, float] = {"cpu": 1e-3, "cuda": 1e-2}
@@ -45,10 +45,8 @@ class Outcome(NamedTuple):
 
 
 def load_weights(network: nn.Module, checkpoint: Path) -> None:
-    """Load the network's weights from a checkpoint of the fine-tuner."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    consume_prefix_in_state_dict_if_present(state, "network.")
-    network.load_state_dict(state)
+    """Load the network's weights from a safetensors file."""
+    network.load_state_dict(load_file(checkpoint))
 
 
 def export(

@@ -26,21 +26,22 @@ class RunRecord(Record):
     Attributes:
         source: The network that is fine-tuned.
         source_sha256: Of its bytes.
-        data: The data folder.
+        data: The labelled images: an absolute path, or a name on the hub.
         labels: Class names in the order of the logits.
-        images: Number of images in each part of the split.
+        images: Number of images in each part of the split, before bad ones are left out.
         input_size: Height and width of the network's input, in pixels.
         config: The settings.
         device: Where it runs.
         precision: What it runs in.
         layout: Order of a feature map's elements in memory.
-        measured: Seconds per image of each mode that was tried; empty where none was.
+        compiled: Whether the network is compiled.
+        measured: Seconds per image of each mode and batch size that was tried; empty where none was.
         versions: Of Python and of the packages that compute.
     """
 
     source: Path
     source_sha256: str
-    data: Path
+    data: str
     labels: tuple[str, ...]
     images: dict[str, int]
     input_size: tuple[int, int]
@@ -48,6 +49,7 @@ class RunRecord(Record):
     device: Device
     precision: Precision
     layout: Layout
+    compiled: bool = False
     measured: dict[str, float]
     versions: dict[str, str]
 
@@ -59,16 +61,28 @@ class RunFolder:
         self.path = path
         self.config = path / "config.yaml"
         self.split = path / SPLIT_FILE
+        self.data = path / "data.json"
+        self.start = path / "start.onnx"
         self.metrics = path / "metrics.csv"
         self.curves = path / "curves.png"
         self.model = path / MODEL_FILE
         self.last = path / "checkpoints" / "last.ckpt"
-        self.best = path / "checkpoints" / "best.ckpt"
+        self.best = path / "checkpoints" / "best.safetensors"
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that a run writes."""
-        return (self.config, self.split, self.metrics, self.curves, self.model, self.last, self.best)
+        return (
+            self.config,
+            self.split,
+            self.data,
+            self.start,
+            self.metrics,
+            self.curves,
+            self.model,
+            self.last,
+            self.best,
+        )
 
     def check(self, *, force: bool) -> None:
         """Refuse a folder that cannot or should not be written, before any work is done.
@@ -112,12 +126,19 @@ class RunFolder:
                     self.path.rmdir()
             raise
 
-    def create(self, record: RunRecord, split: str) -> None:
-        """Make the folder, remove an earlier run's files, and write `config.yaml` and `split.json`."""
+    def create(self, record: RunRecord, split: str, data: str) -> None:
+        """Make the folder, remove an earlier run's files, and write what the run starts from.
+
+        Args:
+            record: The content of `config.yaml`.
+            split: The content of `split.json`.
+            data: The content of `data.json`.
+        """
         self.last.parent.mkdir(parents=True, exist_ok=True)
         for file in self.files:
             file.unlink(missing_ok=True)
         write_text(self.split, split)
+        write_text(self.data, data)
         dumped = record.model_dump(mode="json")
         write_text(self.config, HEADER + documents.dump(dumped))
 

@@ -62,26 +62,26 @@ def open_source(path: Path) -> Source:
     return Source(path, sha256(path), model, (height, width), classes, metadata)
 
 
-def labels_for(source: Source, folders: Sequence[str], data: Path) -> tuple[str, ...]:
+def labels_for(source: Source, classes: Sequence[str], data: str) -> tuple[str, ...]:
     """Return the class names in the order of the network's logits.
 
     Raises:
-        DataError: If the folders are not the network's classes.
+        DataError: If the classes of the data are not the network's.
     """
-    if len(folders) != source.classes:
+    if len(classes) != source.classes:
         raise DataError(
-            f"cannot train '{source.path}' on '{data}': the network has {source.classes} outputs, the folder "
-            f"has {len(folders)} classes ({listed(folders)}). Fuse again with --classes {len(folders)}."
+            f"cannot train '{source.path}' on '{data}': the network has {source.classes} outputs, the data "
+            f"has {len(classes)} classes ({listed(classes)}). Fuse again with --classes {len(classes)}."
         )
     labels = source.metadata.labels
-    unknown, missing = sorted(set(folders) - set(labels)), sorted(set(labels) - set(folders))
+    unknown, missing = sorted(set(classes) - set(labels)), sorted(set(labels) - set(classes))
     if labels and (unknown or missing):
         raise DataError(
             f"cannot train '{source.path}' on '{data}': the network's labels are {listed(labels)}; "
-            f"the folder lacks {listed(missing)} and has {listed(unknown)} instead. "
-            f"Rename the folders, or fuse again with --classes {len(folders)}."
+            f"the data lacks {listed(missing)} and has {listed(unknown)} instead. "
+            f"Rename the classes, or fuse again with --classes {len(classes)}."
         )
-    return labels or tuple(folders)
+    return labels or tuple(classes)
 
 
 def listed(names: Sequence[str]) -> str:

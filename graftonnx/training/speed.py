@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +15,23 @@ from torch import Tensor, nn
 from graftonnx.errors import RuntimeProviderError
 from graftonnx.training.config import Device, Layout, Precision, TrainConfig
 
+K = TypeVar("K")
+
 BATCH = 16
 """Images per measured step; enough to rank the modes, small enough to take seconds."""
 
 ROUNDS = 5
 BUDGET = 6.0
 """Turns after the first, and the seconds after which no other begins; every mode runs at least twice."""
+
+SIZES = (16, 32, 64, 128, 256)
+"""Batch sizes that are tried."""
+
+STEPS = 16
+"""Optimiser steps that an epoch shall have at least."""
+
+NEARLY = 1.05
+"""A batch size that takes so many times as long per image as the best is good enough."""
 
 HOPELESS = 2.0
 """A mode that takes this many times as long as the best is not measured again."""
@@ -31,6 +43,7 @@ class Mode:
 
     precision: Precision
     layout: Layout
+    compiled: bool = False
 
     def __str__(self) -> str:
         return f"{self.precision} {self.layout}"
@@ -82,14 +95,49 @@ def choose_mode(
     layouts: tuple[Layout, ...] = (
         ("contiguous", "channels_last") if config.layout == "auto" else (config.layout,)
     )
-    modes = [Mode(precision, layout) for precision in precisions for layout in layouts]
+    compiled = config.compile == "yes" or (config.compile == "auto" and device == "cuda")
+    modes = [Mode(precision, layout, compiled) for precision in precisions for layout in layouts]
     if len(modes) == 1:
         return modes[0], {}
     with _unchanged(network), forked_random(device):
-        images = torch.rand(min(config.batch_size, BATCH), 3, *size, device=device)
+        images = torch.rand(BATCH, 3, *size, device=device)
         seconds = _measure({mode: _step(network, images, mode, device) for mode in modes})
     best = min(modes, key=seconds.__getitem__)
     return best, {str(mode): value / len(images) for mode, value in seconds.items()}
+
+
+def choose_batch_size(
+    network: nn.Module,
+    size: tuple[int, int],
+    mode: Mode,
+    device: Device,
+    images: int,
+    fits: Callable[[int], bool],
+) -> tuple[int, dict[str, float]]:
+    """Measure training steps of several sizes, and take the smallest that is nearly as fast as the fastest.
+
+    Small batches learn more from each image; nothing is gained by larger ones than the device needs.
+
+    Args:
+        network: On `device`; input [N, 3, H, W], output [N, K].
+        size: Height and width of its input.
+        mode: How a step is computed.
+        device: Where the network is.
+        images: Number of training images; an epoch shall have `STEPS` steps at least.
+        fits: Tells whether a batch of so many images has room in memory.
+
+    Returns:
+        The number of images, and the seconds per image of each that was measured.
+    """
+    candidates = [n for n in SIZES if n * STEPS <= images and fits(n)] or [min(SIZES[0], images)]
+    if len(candidates) == 1:
+        return candidates[0], {}
+    with _unchanged(network), forked_random(device):
+        steps = {n: _step(network, torch.rand(n, 3, *size, device=device), mode, device) for n in candidates}
+        measured = {n: seconds / n for n, seconds in _measure(steps).items()}
+    enough = NEARLY * min(measured.values())
+    best = min(n for n, seconds in measured.items() if seconds <= enough)
+    return best, {f"batch of {n}": seconds for n, seconds in measured.items()}
 
 
 def _step(network: nn.Module, images: Tensor, mode: Mode, device: Device) -> Callable[[], float]:
@@ -112,20 +160,20 @@ def _step(network: nn.Module, images: Tensor, mode: Mode, device: Device) -> Cal
     return step
 
 
-def _measure(steps: dict[Mode, Callable[[], float]]) -> dict[Mode, float]:
-    """Return the shortest time of each mode's step, in seconds.
+def _measure(steps: dict[K, Callable[[], float]]) -> dict[K, float]:
+    """Return the shortest time of each step, in seconds.
 
-    The modes take turns, so that another program's burst of work does not fall on one of them alone.
+    The steps take turns, so that another program's burst of work does not fall on one of them alone.
     """
     for step in steps.values():
         step()
     start = time.perf_counter()
-    seconds = {mode: step() for mode, step in steps.items()}
+    seconds = {key: step() for key, step in steps.items()}
     for turn in range(ROUNDS):
         best = min(seconds.values())
-        for mode, step in steps.items():
-            if turn == 0 or seconds[mode] < HOPELESS * best:
-                seconds[mode] = min(seconds[mode], step())
+        for key, step in steps.items():
+            if turn == 0 or seconds[key] < HOPELESS * best:
+                seconds[key] = min(seconds[key], step())
         if time.perf_counter() - start > BUDGET:
             break
     return seconds

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -11,24 +14,33 @@ from rich.progress import Progress
 from torch.fx import GraphModule
 
 from graftonnx.conversion import to_torch
+from graftonnx.data import survey
+from graftonnx.data.cache import Images, Loaded, load
+from graftonnx.data.catalogue import Data
+from graftonnx.data.opening import absolute, is_there, open_data
+from graftonnx.data.splits import Split, read_split, split
 from graftonnx.errors import DataError, GraftError
-from graftonnx.images import Split, read_split, scan, split
 from graftonnx.model import save
+from graftonnx.renormalisation import restore_norms
 from graftonnx.training.augment import stored_size
 from graftonnx.training.checkpoints import AtomicCheckpoints, Keeper, Stopped
-from graftonnx.training.config import TrainConfig, TrainResult
-from graftonnx.training.data import Images, TrainBatches, ValBatches, load_images
+from graftonnx.training.config import Device, TrainConfig, TrainResult
+from graftonnx.training.data import TrainBatches, ValBatches, class_weights
 from graftonnx.training.finetuner import Finetuner
 from graftonnx.training.history import Epoch, best_of, write_curves, write_metrics
 from graftonnx.training.interrupt import Interrupted, stop_requests
+from graftonnx.training.memory import check_room, free_bytes, memory_errors, step_bytes
 from graftonnx.training.outcome import export, load_weights
 from graftonnx.training.progress import EpochBar, bars, counting, silence
 from graftonnx.training.run import RunFolder, RunRecord, versions
 from graftonnx.training.source import Source, labels_for, open_source
-from graftonnx.training.speed import Mode, choose_device, choose_mode, forked_random
+from graftonnx.training.speed import Mode, choose_batch_size, choose_device, choose_mode, forked_random
 
 Note = Callable[[str], object]
 """What to do with a remark for a person."""
+
+NORM_IMAGES = 256
+"""Training images whose statistics restored batch norms start with."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +59,7 @@ def train(
 
     Args:
         source: What :func:`graftonnx.fuse` wrote.
-        data: A folder with one folder per class, or with `train/` and `val/`.
+        data: Labelled images, as :func:`graftonnx.data.opening.open_data` takes them.
         output: The run folder to make.
         config: The settings.
         force: Whether a run that is already in `output` may be replaced.
@@ -66,19 +78,23 @@ def train(
         Interrupted: On SIGINT or SIGTERM, after everything has been saved.
     """
     config = config or TrainConfig()
-    run, data = RunFolder(Path(output)), Path(data)
+    run = RunFolder(Path(output))
     run.check(force=force)
     opened = open_source(Path(source))
-    folder = scan(data)
-    labels = labels_for(opened, folder.classes, data)
-    parts = split(folder, config.val_fraction, config.seed).reordered(labels)
+    images = open_data(data)
+    parts = _choose(images, config, note)
+    labels = labels_for(opened, parts.classes, images.where)
+    parts = parts.reordered(labels)
     device = choose_device(config.device)
+    if config.restore_norm:
+        opened = _with_norms(opened, images, parts, config, note)
     network: GraphModule = to_torch(opened.model).to(device)
     mode, measured = choose_mode(network, opened.size, config, device)
+    config, tried = _with_batch_size(config, network, opened.size, mode, device, len(parts.train))
     record = RunRecord(
         source=opened.path.resolve(),
         source_sha256=opened.sha256,
-        data=data.resolve(),
+        data=absolute(images.where),
         labels=labels,
         images={"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
         input_size=opened.size,
@@ -86,20 +102,61 @@ def train(
         device=device,
         precision=mode.precision,
         layout=mode.layout,
-        measured=measured,
+        compiled=mode.compiled,
+        measured={**measured, **tried},
         versions=versions(),
     )
     note(_described(record))
-    return _go(
-        run,
-        record,
-        opened,
-        network,
-        parts,
-        progress,
-        note,
-        begin=lambda: run.create(record, parts.to_json()),
-    )
+
+    def begin(loaded: Loaded) -> None:
+        for remark in survey.remarks(loaded):
+            note(remark)
+        run.create(record, loaded.split.to_json(), survey.to_json(record.data, loaded))
+        if config.restore_norm:
+            save(opened.model, run.start)
+
+    return _go(run, record, opened, network, images, parts, progress, note, begin=begin)
+
+
+def _with_norms(source: Source, images: Data, parts: Split, config: TrainConfig, note: Note) -> Source:
+    """Return the source with batch norms that fit a sample of the training images."""
+    sample = parts.train[:: max(len(parts.train) // NORM_IMAGES, 1)][:NORM_IMAGES]
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = load(
+            images,
+            replace(parts, train=sample, val=sample[:1]),
+            source.size,
+            source.size,
+            folder=Path(folder),
+            skip_bad=config.on_bad_image == "skip",
+            workers=config.workers,
+        )
+        model, count = restore_norms(source.model, loaded.train.pixels)
+    note(f"batch norms put back: {count}, by the statistics of {len(loaded.train.labels)} training images")
+    return replace(source, model=model)
+
+
+def _with_batch_size(
+    config: TrainConfig,
+    network: GraphModule,
+    size: tuple[int, int],
+    mode: Mode,
+    device: Device,
+    images: int,
+) -> tuple[TrainConfig, dict[str, float]]:
+    """Return the settings with a number for the batch size that has room in memory, and what was measured.
+
+    Raises:
+        GraftError: If a step does not fit.
+    """
+    free = free_bytes(device) or math.inf
+    if config.batch_size == "auto":
+        chosen, measured = choose_batch_size(
+            network, size, mode, device, images, lambda n: step_bytes(network, size, n, mode, config) <= free
+        )
+        return config.model_copy(update={"batch_size": chosen}), measured
+    check_room(step_bytes(network, size, config.batch_size, mode, config), device, config.batch_size)
+    return config, {}
 
 
 def resume(
@@ -111,7 +168,7 @@ def resume(
 
     Args:
         run: The run folder.
-        data: Where the data folder is now, if it has moved.
+        data: Where the data is now, if it has moved.
         progress: As in :func:`train`.
         note: As in :func:`train`.
 
@@ -121,25 +178,42 @@ def resume(
     folder = RunFolder(Path(run))
     record = folder.read()
     if data is not None:
-        record = record.model_copy(update={"data": Path(data)})
+        record = record.model_copy(update={"data": str(data)})
     opened = open_source(record.source)
     if opened.sha256 != record.source_sha256:
         raise GraftError(
             f"cannot resume '{run}': '{record.source}' has changed since the run began. "
             "Bring the file back, or start a new run."
         )
-    if not record.data.is_dir():
+    if not is_there(record.data):
         raise DataError(
-            f"cannot resume '{run}': its data folder '{record.data}' is gone. Say where it is with --data."
+            f"cannot resume '{run}': its data '{record.data}' is gone. Say where it is with --data."
         )
-    parts = read_split(folder.split, record.data)
+    images = open_data(record.data)
+    parts = read_split(folder.split, images)
     if choose_device(record.config.device) != record.device:
         raise GraftError(
             f"cannot resume '{run}': it ran on {record.device}, which is not what this machine would take. "
             "Resume it where it began."
         )
+    if record.config.restore_norm:
+        opened = replace(opened, model=open_source(folder.start).model)
     network: GraphModule = to_torch(opened.model).to(record.device)
-    return _go(folder, record, opened, network, parts, progress, note)
+    return _go(folder, record, opened, network, images, parts, progress, note)
+
+
+def _choose(data: Data, config: TrainConfig, note: Note) -> Split:
+    """Choose the images that train and validate: as a file says, or by the seed."""
+    if config.split_file is not None:
+        parts = read_split(config.split_file, data)
+    else:
+        parts = split(data, config.val_fraction, config.seed)
+    if config.shots:
+        remark = survey.few(parts, config.shots)
+        if remark is not None:
+            note(remark)
+        parts = parts.few_shot(config.shots, config.seed)
+    return parts
 
 
 def _go(
@@ -147,29 +221,40 @@ def _go(
     record: RunRecord,
     source: Source,
     network: GraphModule,
+    data: Data,
     parts: Split,
     progress: bool,
     note: Note,
     *,
-    begin: Callable[[], None] = lambda: None,
+    begin: Callable[[Loaded], None] | None = None,
 ) -> TrainResult:
     """Decode the images, train from the last checkpoint if there is one, and write the best epoch.
 
-    `begin` is called when nothing but the training itself can fail any more: it replaces an earlier run.
+    `begin` is called when nothing but the training itself can fail any more: it replaces an earlier run. A
+    run without it is resumed: its images could be decoded before.
     """
     config = record.config
     with bars(visible=progress) as shown, forked_random(record.device):
         total = len(parts.train) + len(parts.val)
         with run.reserved(), counting(shown, "decoding images", total) as tick:
-            kept = stored_size(source.size, config.augment)
-            options = {"folder": run.path, "workers": config.workers, "on_image": tick}
-            train_images = load_images(parts.root, parts.train, kept, **options)  # type: ignore[arg-type]
-            val_images = load_images(parts.root, parts.val, source.size, **options)  # type: ignore[arg-type]
-        begin()
-        epochs = _fit(run, record, network, train_images, val_images, shown, note)
+            loaded = load(
+                data,
+                parts,
+                stored_size(source.size, config.augment),
+                source.size,
+                folder=run.path,
+                skip_bad=config.on_bad_image == "skip" and begin is not None,
+                cache_limit=config.cache_limit,
+                workers=config.workers,
+                on_image=tick,
+            )
+        if begin is not None:
+            begin(loaded)
+        epochs = _fit(run, record, network, loaded.train, loaded.val, shown, note)
         write_curves(run.curves, epochs)
         load_weights(network, run.best)
-        outcome = export(network, record.labels, val_images, config.batch_size, record.device)
+        assert config.batch_size != "auto"
+        outcome = export(network, record.labels, loaded.val, config.batch_size, record.device)
         save(outcome.model, run.model, force=True)
     best = best_of(epochs)
     seconds = sum(row.train_seconds for row in epochs)
@@ -179,7 +264,7 @@ def _go(
         labels=record.labels,
         epochs=len(epochs),
         best_epoch=best.epoch,
-        val_images=len(parts.val),
+        val_images=len(loaded.val.labels),
         val_accuracy=outcome.accuracy,
         val_accuracy_torch=outcome.accuracy_torch,
         val_loss=best.val_loss,
@@ -202,16 +287,21 @@ def _fit(
 ) -> list[Epoch]:
     """Run Lightning's loop over what is left of the epochs, and return the record of all of them."""
     config = record.config
+    assert config.batch_size != "auto"
     batches = TrainBatches(train_images, config.batch_size, config.seed)
-    mode = Mode(record.precision, record.layout)
-    finetuner = Finetuner(network, config, mode, record.input_size, config.epochs * len(batches))
-    with silence(), stop_requests() as request:
-        keeper = Keeper(run, batches, request, lambda row: note(str(row)))
+    mode = Mode(record.precision, record.layout, record.compiled)
+    steps = config.epochs * -(-len(batches) // config.accumulate)
+    classes = len(record.labels)
+    balance = class_weights(train_images.labels, classes) if config.class_weights == "balanced" else None
+    finetuner = Finetuner(network, config, mode, record.input_size, steps, classes, balance)
+    with silence(), stop_requests() as request, memory_errors(config.batch_size):
+        keeper = Keeper(run, batches, config, request, note)
         trainer = pl.Trainer(
             accelerator="gpu" if record.device == "cuda" else "cpu",
             devices=1,
             precision="bf16-mixed" if mode.precision == "bf16" else "32-true",
             max_epochs=config.epochs,
+            accumulate_grad_batches=config.accumulate,
             callbacks=[keeper, EpochBar(shown)],
             plugins=[AtomicCheckpoints()],
             logger=False,
@@ -247,7 +337,9 @@ def _described(record: RunRecord) -> str:
     """Return in one line what is about to be trained, and how fast the alternatives were."""
     times = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in record.measured.items())
     why = f" (measured, ms per image: {times})" if times else ""
+    settings = ", ".join(f"{name} {value}" for name, value in record.config.model_dump().items())
     return (
         f"{record.images['train']} images to train, {record.images['val']} to validate, "
-        f"{len(record.labels)} classes; {record.device}, {record.precision} {record.layout}{why}"
+        f"{len(record.labels)} classes; {record.device}, {record.precision} {record.layout}{why}\n"
+        f"settings: {settings}"
     )

@@ -18,7 +18,9 @@ from click.testing import CliRunner, Result
 from training.fused import save_fused, save_images
 
 from graftonnx.cli import graftonnx
+from graftonnx.cli.training_options import SETTINGS, config_of
 from graftonnx.training import TrainConfig, finetuner
+from graftonnx.training import config as settings
 
 FAST = ["--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
 RATES = ["--lr-branches", "0.01", "--lr-skips", "0.01", "--lr-head", "0.01"]
@@ -71,17 +73,41 @@ def test_json_is_the_whole_of_stdout(source: Path, data: Path, tmp_path: Path) -
 
 def test_every_setting_has_an_option_that_reaches_the_run(source: Path, data: Path, tmp_path: Path) -> None:
     wanted = {
-        "epochs": 1, "batch_size": 4, "val_fraction": 0.5, "lr_branches": 0.1, "lr_skips": 0.2,
-        "lr_head": 0.3, "weight_decay": 0.4, "label_smoothing": 0.5, "augment": "flip", "freeze": "branches",
-        "precision": "bf16", "device": "cpu", "workers": 1, "seed": 7,
+        "recipe": "best", "epochs": 1, "batch_size": 4, "accumulate": 2, "patience": 3, "seed": 7,
+        "optimizer": "nadam", "lr_branches": 0.1, "lr_skips": 0.2, "lr_head": 0.3, "layer_decay": 0.9,
+        "schedule": "constant", "warmup": 0.2, "weight_decay": 0.4, "clip": 0.7, "ema": 0.6,
+        "freeze": "norms", "unfreeze": 1, "val_fraction": 0.5, "augment": "flip", "mixup": 0.3, "cutmix": 0.8,
+        "label_smoothing": 0.5, "class_weights": "balanced", "device": "cpu", "precision": "bf16",
+        "layout": "contiguous", "compile": "no", "workers": 1, "shots": 2,
+        "on_bad_image": "skip", "cache_limit": 3.0,
     }  # fmt: skip
     options = [text for name, value in wanted.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    result = run(source, "--data", data, "-o", tmp_path / "run", *options)
+    result = run(source, "--data", data, "-o", tmp_path / "run", *options, "--restore-norm")
     assert result.exit_code == 0, result.output
+    assert "batch norms put back: 1, by the statistics of 4 training images" in result.stderr
     text = (tmp_path / "run" / "config.yaml").read_text()
     assert [name for name, value in wanted.items() if f"  {name}: {value}\n" not in text] == []
-    unreachable = {"warmup", "clip", "layout"}
-    assert set(TrainConfig.model_fields) - set(wanted) == unreachable
+    assert "  restore_norm: true\n" in text
+    assert set(TrainConfig.model_fields) == {*wanted, "restore_norm", "split_file"}
+
+
+def test_a_recipe_gives_the_defaults_and_an_option_overrides_it() -> None:
+    assert config_of({"recipe": None, "epochs": None}) == TrainConfig()
+    quick = config_of({"recipe": "quick", "augment": "standard", "optimizer": "sgd"})
+    assert (quick.epochs, quick.augment, quick.lr_head) == (3, "standard", settings.RATES["sgd"]["lr_head"])
+
+
+def test_settings_that_do_not_go_together_are_refused(source: Path, data: Path, tmp_path: Path) -> None:
+    result = run(source, "--data", data, "-o", tmp_path / "run", "--freeze", "branches", "--unfreeze", 2)
+    assert result.exit_code == 2
+    assert "unfreeze releases the branches that freeze='branches' keeps: give one of them." in result.stderr
+
+
+def test_help_fits_two_screens_and_is_grouped() -> None:
+    text = run("--help").output
+    assert len(text.splitlines()) <= 100
+    places = [text.index(f"─ {title} ─") for title in ("Run", *SETTINGS)]
+    assert places == sorted(places)
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(

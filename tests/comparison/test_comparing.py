@@ -137,7 +137,7 @@ class TestAFinishedComparison:
         for seed, share in zip(finished.seeds, finished.network("average").accuracies, strict=True):
             runs = [output / name / f"seed{seed}" for name in "ab"]
             samples = select(data, None, source=runs[0]).samples
-            paths = [data / sample.path for sample in samples]
+            paths = [data / sample.name for sample in samples]
             mean = np.mean(
                 [
                     [p.probabilities for p in open_classifier(run, provider="cpu").predict(paths)]
@@ -220,7 +220,7 @@ class TestGoingOn:
     ) -> None:
         (copied / "fused" / "seed0" / "model.onnx").unlink()  # before the export
         before_its_record = copied / "b" / "seed0"
-        for file in ("config.yaml", "model.onnx", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+        for file in ("config.yaml", "model.onnx", "checkpoints/last.ckpt", "checkpoints/best.safetensors"):
             (before_its_record / file).unlink()
         before_its_first_checkpoint = RunFolder(copied / "a" / "seed1")
         for path in (before_its_first_checkpoint.model, before_its_first_checkpoint.last):
@@ -255,7 +255,7 @@ class TestGoingOn:
         for number in range(5):
             shutil.copy(data / "blue" / "0.png", tmp_path / "data" / "blue" / f"more{number}.png")
         shutil.rmtree(tmp_path / "compared" / "b")
-        with pytest.raises(DataError, match="have changed between them"):
+        with pytest.raises(DataError, match="has changed between them"):
             compare(source, tmp_path / "data", tmp_path / "compared", settings(epochs=1), seeds=1)
 
 
@@ -319,7 +319,7 @@ class TestRefuses:
     ) -> None:
         three = save_images(tmp_path / "three", classes=3, count=2)
         before = models(copied)
-        with pytest.raises(DataError, match="the network has 2 outputs, the folder has 3 classes"):
+        with pytest.raises(DataError, match="has 2 outputs, the data has 3 classes"):
             compare(source, three, copied, CONFIG, force=True)
         assert models(copied) == before
 

@@ -52,9 +52,9 @@ def test_the_correction_is_for_images_that_each_seed_draws() -> None:
     same = {"fused": [answered(GOOD), answered(FAIR)]}
     drawn = {"fused": [answered(GOOD), answered(FAIR, images="abcdefgx")]}
     assert not is_redrawn(same)
-    assert overlap(same, 32) == 0
+    assert overlap(same, 40) == 0
     assert is_redrawn(drawn)
-    assert overlap(drawn, 32) == 8 / 32
+    assert overlap(drawn, 40) == 8 / 32
 
 
 def test_the_better_parent_has_the_higher_mean() -> None:

@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from graftonnx.images import to_input
-from graftonnx.training.finetuner import FLOOR, Sums, planes, warmup_cosine
+from graftonnx.training.finetuner import Sums, planes
 from graftonnx.training.history import Epoch, best_of
+from graftonnx.training.optimisers import FLOOR, warmup_cosine
 
 
 def test_the_rate_rises_in_a_line_and_falls_along_a_cosine() -> None:

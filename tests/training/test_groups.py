@@ -7,7 +7,7 @@ from training.fused import TRAINABLE, fused_model
 
 from graftonnx.conversion import onnx_name, to_torch
 from graftonnx.training import TrainConfig
-from graftonnx.training.groups import freeze, group_of, is_preprocessing, parameter_groups
+from graftonnx.training.groups import freeze, group_of, is_preprocessing, levels, parameter_groups
 
 CONFIG = TrainConfig(lr_branches=1e-4, lr_skips=2e-4, lr_head=3e-4, weight_decay=0.1)
 
@@ -44,7 +44,7 @@ def test_every_trainable_weight_is_in_one_group_with_its_rate_and_decay() -> Non
     network = to_torch(fused_model())
     freeze(network, CONFIG)
     names = {id(weight): onnx_name(key) for key, weight in network.named_parameters()}
-    groups = parameter_groups(network, CONFIG)
+    groups = parameter_groups(network, levels(network), CONFIG)
     found = {
         (group["name"], group["lr"], group["weight_decay"]): {names[id(weight)] for weight in group["params"]}
         for group in groups
@@ -64,7 +64,10 @@ def test_frozen_branches_are_in_no_group_and_give_their_norms_away() -> None:
     config = CONFIG.model_copy(update={"freeze": "branches"})
     norms = freeze(network, config)
     assert norms == [network.get_submodule("a/bn1")]
-    assert {group["name"] for group in parameter_groups(network, config)} == {"skips", "head"}
+    assert {group["name"] for group in parameter_groups(network, levels(network), config)} == {
+        "skips",
+        "head",
+    }
 
 
 def test_nothing_is_frozen_by_default() -> None:

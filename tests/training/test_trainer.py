@@ -95,7 +95,7 @@ class TestAFinishedRun:
             "curves.png",
             "model.onnx",
             "checkpoints/last.ckpt",
-            "checkpoints/best.ckpt",
+            "checkpoints/best.safetensors",
         }
 
     def test_moves_every_trainable_weight_and_the_statistics_and_nothing_else(

@@ -1,0 +1,137 @@
+"""The options of commands that train: one for each field of :class:`TrainConfig`, in groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import click
+from pydantic import ValidationError
+
+from graftonnx.training import config
+from graftonnx.training.config import RATES, RECIPES, TrainConfig
+
+F = TypeVar("F", bound=Callable[..., Any])
+DEFAULTS = TrainConfig()
+RATE = click.FloatRange(min=0)
+SHARE = click.FloatRange(0, 1, max_open=True)
+COUNT = click.IntRange(min=1)
+
+
+class BatchSize(click.ParamType[int | str]):
+    """A number from 1 on, or `auto`."""
+
+    name = "N|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Literal["auto"]:
+        """Return the number, or `auto`."""
+        if value == "auto":
+            return "auto"
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is not a batch size; give a number from 1 on, or auto.", param, ctx)
+        return int(value)
+
+
+def _choice(alias: object) -> click.Choice[str]:
+    return click.Choice(get_args(alias))
+
+
+def _auto(alias: object) -> click.Choice[str]:
+    return click.Choice(["auto", *get_args(alias)])
+
+
+SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
+    "Recipe": (
+        ("recipe", _choice(config.Recipe), "Where the other defaults come from."),
+        ("epochs", COUNT, "Passes over the training images."),
+        ("batch_size", BatchSize(), "Images per batch, over all devices."),
+        ("accumulate", COUNT, "Batches per optimiser step."),
+        ("patience", click.IntRange(min=0), "Stop after so many epochs that are no better."),
+        ("seed", click.IntRange(min=0), "Of split, order, augmentation and dropout."),
+    ),
+    "Learning": (
+        ("optimizer", _choice(config.Optimizer), "What moves the weights."),
+        ("lr_branches", RATE, "Peak learning rate of the parents' weights."),
+        ("lr_skips", RATE, "Peak learning rate of the exchanges."),
+        ("lr_head", RATE, "Peak learning rate of the head."),
+        ("layer_decay", click.FloatRange(0, 1, min_open=True), "Factor of the rate per twelfth of depth."),
+        ("schedule", _choice(config.Schedule), "How the rates go after the warm-up."),
+        ("warmup", SHARE, "Share of the steps over which the rates rise."),
+        ("weight_decay", RATE, "Decay of kernels and matrices."),
+        ("clip", RATE, "Largest norm of the gradient."),
+        ("ema", SHARE, "Decay of an average of the weights."),
+    ),
+    "Freezing": (
+        ("freeze", _choice(config.Freeze), "Keep the parents' batch norms, or all of their weights."),
+        ("unfreeze", click.IntRange(min=0), "Release frozen branches over so many epochs."),
+        ("restore_norm", click.BOOL, "Put back the batch norms that an exporter folded."),
+    ),
+    "Images and targets": (
+        ("val_fraction", click.FloatRange(0, 1, True, True), "Share that validates, without val/."),
+        ("split_file", click.Path(dir_okay=False, path_type=Path), "A split.json to follow instead."),
+        ("shots", click.IntRange(min=0), "Training images of each class; 0: all."),
+        ("on_bad_image", _choice(config.OnBadImage), "What to do with one that cannot be decoded."),
+        ("cache_limit", click.FloatRange(0, min_open=True), "Most that decoded images take, in GiB."),
+        ("augment", _choice(config.Augment), "flip; standard: crops, colours; strong: RandAugment."),
+        ("mixup", RATE, "Beta parameter of mixup."),
+        ("cutmix", RATE, "Beta parameter of CutMix."),
+        ("label_smoothing", SHARE, "Share of the target spread over all classes."),
+        ("class_weights", _choice(config.ClassWeights), "balanced: rare classes weigh more."),
+    ),
+    "Machine": (
+        ("device", _auto(config.Device), "Where to train."),
+        ("precision", _auto(config.Precision), "Number format; auto measures."),
+        ("layout", _auto(config.Layout), "Memory order; auto measures."),
+        ("compile", click.Choice(["auto", "yes", "no"]), "torch.compile; auto: on a GPU."),
+        ("workers", click.IntRange(min=0), "Threads that decode; 0: one per core."),
+    ),
+}
+"""Panel -> field, type and help of each option."""
+
+
+def training_options(command: F) -> F:
+    """Add an option for every setting, with its defaults in brackets; those that are not given are None."""
+    for panel in reversed(SETTINGS.values()):
+        for field, kind, text in reversed(panel):
+            name = f"--{field.replace('_', '-')}"
+            text = f"{text} [{_default(field)}]"
+            shape = {"is_flag": True, "default": None} if kind is click.BOOL else {"metavar": _metavar(kind)}
+            command = click.option(name, type=kind, help=text, **shape)(command)
+    return command
+
+
+def config_of(settings: dict[str, Any]) -> TrainConfig:
+    """Return the settings of a run from the options that were given.
+
+    Raises:
+        click.UsageError: If they do not go together.
+    """
+    try:
+        return TrainConfig(**{name: value for name, value in settings.items() if value is not None})
+    except ValidationError as error:
+        raise click.UsageError(str(error.errors()[0]["ctx"]["error"]) + ".") from error
+
+
+def panels() -> dict[str, list[str]]:
+    """Return the options of each panel of the help."""
+    return {
+        title: [f"--{field.replace('_', '-')}" for field, _, _ in fields]
+        for title, fields in SETTINGS.items()
+    }
+
+
+def _metavar(kind: click.ParamType[Any]) -> str | None:
+    """Return a short name for numbers, whose range the help would spell out."""
+    return {click.IntRange: "N", click.FloatRange: "X"}.get(type(kind))
+
+
+def _default(field: str) -> str:
+    """Return a default in words, with those of other recipes and optimisers where they differ."""
+    tables: tuple[dict[Any, dict[str, Any]], ...] = (RECIPES, RATES)
+    own = getattr(DEFAULTS, field)
+    others = {n: t[n][field] for t in tables for n in t if t[n].get(field, own) != own}
+    shown = [own, *(f"{name} {value}" for name, value in others.items())]
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in shown)

@@ -1,0 +1,267 @@
+"""Class folders in a zip or tar file, read in place: nothing is unpacked to the disk.
+
+Only regular files count; links, devices and encrypted entries do not. What an archive may hold is limited, so
+that a small file made to unpack to a large one is refused before it fills the memory.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import functools
+import itertools
+import lzma
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from graftonnx.data.catalogue import Data, Store, catalogue
+from graftonnx.data.folders import class_folders, is_image
+from graftonnx.errors import DataError
+from graftonnx.images import natural_key
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+"""The file names that count as archives, lower case."""
+
+MOST_ENTRIES = 20_000_000
+"""Entries of an archive."""
+
+LARGEST_IMAGE = 1 << 29
+"""Bytes of one image file in an archive."""
+
+MOST_GROWTH = 200
+"""How many times larger than a compressed archive its images may be. Image files hardly shrink."""
+
+ALLOWED_GROWTH = 1 << 30
+"""Bytes that may come out of any archive, however small it is."""
+
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
+"""How gzip, bzip2 and xz files begin."""
+
+ENCRYPTED = 1
+"""The flag of an encrypted entry of a zip file."""
+
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
+"""What reading a damaged archive raises."""
+
+
+class ArchiveTree:
+    """The folders that the names of an archive's images stand for."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = sorted(names)
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders directly below `prefix`, in natural order."""
+        found = []
+        place, end = self._range(prefix)
+        while place < end:
+            name, slash, _ = self._names[place][len(prefix) :].partition("/")
+            if slash:
+                found.append(name)
+                _, place = self._range(f"{prefix}{name}/")
+            else:
+                place += 1
+        return sorted(found, key=natural_key)
+
+    def images(self, prefix: str) -> list[str]:
+        """Return the images at any depth below `prefix`, in natural order."""
+        return sorted(self._names[slice(*self._range(prefix))], key=natural_key)
+
+    def _range(self, prefix: str) -> tuple[int, int]:
+        """Return where the names that start with `prefix` begin and end."""
+        if not prefix:
+            return 0, len(self._names)
+        after = prefix[:-1] + chr(ord("/") + 1)
+        return bisect.bisect_left(self._names, prefix), bisect.bisect_left(self._names, after)
+
+
+class ArchiveStore(Store, Protocol):
+    """A store that knows the names of its images."""
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The names of the images."""
+        ...
+
+
+class ZipStore:
+    """The images of a zip file, read in the decoding threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._archive = zipfile.ZipFile(path)
+        infos = self._archive.infolist()
+        _check_entries(path, len(infos))
+        self._infos: dict[str, zipfile.ZipInfo] = {}
+        total = 0
+        for info in infos:
+            name = _image_name(info.filename)
+            if name is not None and _is_plain(info):
+                _check_size(path, name, info.file_size)
+                self._infos[name] = info
+                total += info.file_size
+        _check_growth(path, total)
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The names of the images."""
+        return self._infos
+
+    def contents(self, names: Sequence[str]) -> Iterator[tuple[int, Callable[[], bytes]]]:
+        """Give what reads each image, in the order of the file."""
+        infos = [self._infos[name] for name in names]
+        for place in sorted(range(len(names)), key=lambda i: infos[i].header_offset):
+            yield place, functools.partial(self._read, infos[place])
+
+    def _read(self, info: zipfile.ZipInfo) -> bytes:
+        try:
+            return self._archive.read(info)
+        except (*DAMAGED, NotImplementedError) as error:
+            raise ValueError(f"its entry in the zip file is damaged ({error})") from error
+
+
+class TarStore:
+    """The images of an uncompressed tar file, each read where it lies."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._extents: dict[str, tuple[int, int]] = {}
+        with tarfile.open(path, "r:") as archive:
+            for name, member in _members(path, archive):
+                self._extents[name] = member.offset_data, member.size
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The names of the images."""
+        return self._extents
+
+    def contents(self, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+        """Give each image, in the order of the file."""
+        extents = [self._extents[name] for name in names]
+        with self._path.open("rb") as file:
+            for place in sorted(range(len(names)), key=lambda i: extents[i]):
+                offset, size = extents[place]
+                file.seek(offset)
+                yield place, file.read(size)
+
+
+class CompressedTarStore:
+    """The images of a compressed tar file, which can be read from its beginning only."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        total = 0
+        self._names: dict[str, None] = {}
+        with tarfile.open(path, "r|*") as archive:
+            for name, member in _members(path, archive):
+                self._names[name] = None
+                total += member.size
+                _check_growth(path, total)
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The names of the images."""
+        return self._names
+
+    def contents(self, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+        """Give each image, in the order of the file."""
+        places = {name: place for place, name in enumerate(names)}
+        with _described(self._path), tarfile.open(self._path, "r|*") as archive:
+            for name, member in _members(self._path, archive):
+                place = places.pop(name, None)
+                if place is not None:
+                    file = archive.extractfile(member)
+                    assert file is not None
+                    yield place, file.read()
+                if not places:
+                    return
+
+
+def open_archive(path: Path) -> Data:
+    """List the labelled images of class folders in an archive; one folder around all of them is looked into.
+
+    Raises:
+        DataError: If the archive is damaged or unpacks to too much, or as
+            :func:`graftonnx.data.folders.open_folder`.
+    """
+    with _described(path):
+        store = _store(path)
+    tree = ArchiveTree(store.names)
+    prefix = ""
+    while len(inner := tree.folders(prefix)) == 1 and len(tree.folders(f"{prefix}{inner[0]}/")) >= 1:
+        prefix = f"{prefix}{inner[0]}/"
+    return catalogue(str(path), class_folders(str(path), tree, prefix), store)
+
+
+def _store(path: Path) -> ArchiveStore:
+    """Open an archive by its content, whatever its name is."""
+    if zipfile.is_zipfile(path):
+        return ZipStore(path)
+    with path.open("rb") as file:
+        start = file.read(6)
+    return CompressedTarStore(path) if start.startswith(COMPRESSED) else TarStore(path)
+
+
+def _members(path: Path, archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """Yield the images of a tar file with their names, without remembering what was passed."""
+    for count in itertools.count(1):
+        member = archive.next()
+        if member is None:
+            return
+        archive.members = []  # type: ignore[attr-defined]  # else it keeps every entry
+        _check_entries(path, count)
+        name = _image_name(member.name)
+        if name is not None and member.isreg() and not member.issparse():
+            _check_size(path, name, member.size)
+            yield name, member
+
+
+def _image_name(name: str) -> str | None:
+    """Return an entry's path without a leading `./`; None if it is hidden, no image, or leads outside."""
+    pieces = name.removeprefix("./").split("/")
+    if any(piece in ("", "__MACOSX") or piece.startswith(".") for piece in pieces):
+        return None
+    return "/".join(pieces) if is_image(pieces[-1]) else None
+
+
+def _is_plain(info: zipfile.ZipInfo) -> bool:
+    """Return whether an entry is a file that can be read: neither a link nor encrypted."""
+    mode = info.external_attr >> 16
+    return (not stat.S_IFMT(mode) or stat.S_ISREG(mode)) and not info.flag_bits & ENCRYPTED
+
+
+def _check_entries(path: Path, count: int) -> None:
+    if count > MOST_ENTRIES:
+        raise DataError(f"cannot read '{path}': it has more than {MOST_ENTRIES:,} entries. Unpack it.")
+
+
+def _check_size(path: Path, name: str, size: int) -> None:
+    if size > LARGEST_IMAGE:
+        raise DataError(
+            f"cannot read '{path}': its image '{name}' has {size / 2**20:.0f} MiB, at most "
+            f"{LARGEST_IMAGE >> 20} MiB are read from an archive. Remove it."
+        )
+
+
+def _check_growth(path: Path, total: int) -> None:
+    """Refuse an archive whose images are much larger than it is."""
+    if total > max(ALLOWED_GROWTH, MOST_GROWTH * path.stat().st_size):
+        raise DataError(
+            f"cannot read '{path}': its images unpack to more than {total / 2**30:.1f} GiB, over "
+            f"{MOST_GROWTH} times its own size. It was made to fill the memory; if not, unpack it."
+        )
+
+
+@contextlib.contextmanager
+def _described(path: Path) -> Iterator[None]:
+    """Turn what a damaged archive raises into a sentence."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise DataError(
+            f"cannot read '{path}': it is no zip or tar file, or a damaged one ({error}). Get it anew."
+        ) from error

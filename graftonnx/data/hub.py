@@ -1,0 +1,274 @@
+"""What the `datasets` library reads: names on the Hugging Face hub, saved sets, Parquet files, tar shards.
+
+Local Parquet files and WebDataset shards are streamed, so that nothing is copied and memory does not grow
+with them. Names on the hub are downloaded once into the library's own cache, which is memory-mapped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
+from graftonnx.data.folders import is_image
+from graftonnx.data.manifests import COLUMNS, open_rows
+from graftonnx.errors import DataError
+from graftonnx.images import Content
+
+if TYPE_CHECKING:
+    import datasets
+
+PREFIX = "hf:"
+"""What a name on the hub begins with: `hf:NAME` or `hf:NAME:CONFIGURATION`."""
+
+LABELS = ("label", "labels", "fine_label", "cls", "class", "target", "category", "json", "txt")
+"""Columns that may hold the label, the likeliest first; of `json` the same names inside."""
+
+IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp")
+"""Columns that may hold the image where no column says that it does."""
+
+SAVED = ("dataset_dict.json", "state.json")
+"""Files that `save_to_disk` leaves."""
+
+PEEK = 16
+"""Entries of a tar file that tell a shard from an archive of class folders."""
+
+PART = re.compile(r"(?:^|[^a-z])(" + "|".join(sorted(PARTS, reverse=True)) + r")(?![a-z])")
+"""A part in the name of a file."""
+
+UNLABELLED = -1
+"""What published data sets give as the label of test images whose class is secret."""
+
+Table: TypeAlias = "datasets.Dataset | datasets.IterableDataset"
+
+
+class TableStore:
+    """Images named `<part>/<row>` in the image column of tables."""
+
+    def __init__(self, where: str, tables: Mapping[Part, Any], column: str) -> None:
+        self._where = where
+        self._tables = tables
+        self._column = column
+
+    def contents(self, names: Sequence[str]) -> Iterator[tuple[int, Content]]:
+        """Give each image, in the order of the rows."""
+        wanted: dict[str, dict[int, int]] = {}
+        for place, name in enumerate(names):
+            part, _, row = name.partition("/")
+            wanted.setdefault(part, {})[int(row)] = place
+        for part, table in self._tables.items():
+            if part in wanted:
+                yield from self._read(table, wanted[part])
+
+    def _read(self, table: Table, wanted: Mapping[int, int]) -> Iterator[tuple[int, Content]]:
+        import datasets
+
+        images = table.select_columns([self._column])
+        rows: Iterable[tuple[int, Any]]
+        if isinstance(images, datasets.Dataset):
+            order = sorted(wanted)
+            rows = zip(order, images.select(order), strict=True)
+        else:
+            rows = zip(range(max(wanted) + 1), images, strict=False)
+        with _described(self._where):
+            for row, cells in rows:
+                if row in wanted:
+                    yield wanted[row], _content(cells[self._column])
+
+
+def open_hub(where: str) -> Data:
+    """List the images of a data set on the Hugging Face hub.
+
+    Args:
+        where: `hf:NAME` or `hf:NAME:CONFIGURATION`.
+
+    Raises:
+        DataError: If the library is missing, there is no such data set, or it has no labelled images.
+    """
+    name, _, configuration = where.removeprefix(PREFIX).partition(":")
+    library = _library(where)
+    with _described(where):
+        tables = library.load_dataset(name, configuration or None)
+    return _open_tables(where, tables)
+
+
+def open_saved(folder: Path) -> Data:
+    """List the images of a data set that `save_to_disk` wrote; its files are memory-mapped.
+
+    Raises:
+        DataError: As :func:`open_hub`.
+    """
+    library = _library(str(folder))
+    with _described(str(folder)):
+        tables = library.load_from_disk(str(folder))
+    return _open_tables(str(folder), tables if isinstance(tables, dict) else {"train": tables})
+
+
+def open_parquet(paths: Sequence[Path], where: str) -> Data:
+    """List the images in Parquet files, or those that a single one names as a table of paths and labels.
+
+    Raises:
+        DataError: As :func:`open_hub`.
+    """
+    _library(where)
+    import pyarrow.parquet
+
+    with _described(where):
+        columns = pyarrow.parquet.read_schema(paths[0]).names
+    if len(paths) == 1 and "path" in columns and not set(IMAGES) & set(columns):
+        with _described(where):
+            table = pyarrow.parquet.read_table(
+                paths[0], columns=[name for name in columns if name.lower() in COLUMNS]
+            )
+        cells = (column.to_pylist() for column in table.columns)
+        return open_rows(paths[0], table.column_names, enumerate(zip(*cells, strict=True), 1))
+    return _open_files("parquet", paths, where)
+
+
+def open_shards(paths: Sequence[Path], where: str) -> Data:
+    """List the images in tar files by the convention of WebDataset: `0001.jpg` and `0001.cls`.
+
+    Raises:
+        DataError: As :func:`open_hub`.
+    """
+    return _open_files("webdataset", paths, where)
+
+
+def is_saved(folder: Path) -> bool:
+    """Return whether `save_to_disk` wrote a folder."""
+    return any((folder / name).is_file() for name in SAVED)
+
+
+def is_shard(path: Path) -> bool:
+    """Return whether a tar file holds labels beside its images, and no folders of classes."""
+    images, labels = set(), set()
+    try:
+        with tarfile.open(path) as archive:
+            for member in itertools.islice((m for m in archive if m.isreg()), PEEK):
+                stem, dot, suffix = member.name.removeprefix("./").rpartition(".")
+                if is_image(f"image{dot}{suffix}"):
+                    images.add(stem)
+                elif suffix in LABELS:
+                    labels.add(stem)
+    except (tarfile.TarError, EOFError, OSError):
+        return False
+    return bool(images & labels)
+
+
+def _library(where: str) -> ModuleType:
+    """Import the `datasets` library."""
+    try:
+        return importlib.import_module("datasets")
+    except ImportError as error:
+        raise DataError(
+            f"cannot read '{where}': the package `datasets` is not installed. "
+            "Install it: pip install 'graftonnx[datasets]'."
+        ) from error
+
+
+def _open_files(kind: str, paths: Sequence[Path], where: str) -> Data:
+    """Stream local files; the part of each is in its name, as in `val-00001.parquet`."""
+    library = _library(where)
+    files: dict[str, list[str]] = {}
+    for path in paths:
+        part = PART.search(path.stem.lower()) if len(paths) > 1 else None
+        files.setdefault(PARTS[part[1]] if part else "train", []).append(str(path.resolve()))
+    with _described(where):
+        tables = library.load_dataset(kind, data_files=files, streaming=True)
+    return _open_tables(where, tables)
+
+
+def _open_tables(where: str, tables: Mapping[str, Table]) -> Data:
+    """List the rows of tables: those called train, val and test, or a single one whatever it is called."""
+    import datasets
+
+    named = {PARTS[name.lower()]: table for name, table in tables.items() if name.lower() in PARTS}
+    parts: dict[Part, Table] = {"train": next(iter(tables.values()))} if len(tables) == 1 else named
+    if "train" not in parts:
+        raise DataError(
+            f"cannot use '{where}': its splits are {_listed(tables)}; expected 'train' among them."
+        )
+    features = parts["train"].features
+    if features is None:
+        raise DataError(f"cannot use '{where}': it does not say what its columns are.")
+    image, label = _image_column(where, features), _label_column(where, features)
+    rows = {part: list(_rows(where, part, table, label)) for part, table in parts.items()}
+    undecoded = datasets.Image(decode=False)
+    store = TableStore(where, {p: table.cast_column(image, undecoded) for p, table in parts.items()}, image)
+    return catalogue(where, {part: listed for part, listed in rows.items() if listed}, store)
+
+
+def _rows(where: str, part: Part, table: Table, column: str) -> Iterator[tuple[str, str]]:
+    """Yield the name and the class of each labelled row."""
+    names = getattr((table.features or {}).get(column), "names", None)
+    with _described(where):
+        for row, cells in enumerate(table.select_columns([column])):
+            label = cells[column]
+            if isinstance(label, dict):
+                label = next((label[key] for key in LABELS if key in label), None)
+            if label is None or isinstance(label, list | float | dict):
+                raise DataError(
+                    f"cannot use row {row} of the {part} images of '{where}': its '{column}' is {label!r}, "
+                    "expected a whole number or text."
+                )
+            if names is not None and label == UNLABELLED:
+                continue
+            yield f"{part}/{row}", names[label] if names is not None else str(label).strip()
+
+
+def _image_column(where: str, features: Mapping[str, object]) -> str:
+    import datasets
+
+    typed = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    named = [name for name in IMAGES if name in features]
+    for found in (typed, named):
+        if found:
+            return found[0]
+    raise DataError(
+        f"cannot use '{where}': none of its columns {_listed(features)} holds images. "
+        "Name it 'image'; its values are bytes, or {bytes, path}."
+    )
+
+
+def _label_column(where: str, features: Mapping[str, object]) -> str:
+    import datasets
+
+    named = [name for name in LABELS if name in features]
+    typed = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    for found in (named, typed):
+        if found:
+            return found[0]
+    raise DataError(
+        f"cannot use '{where}': none of its columns {_listed(features)} holds labels. Name it 'label'."
+    )
+
+
+def _content(cell: Mapping[str, Any] | None) -> Content:
+    """Return how to get the image of a cell."""
+    if cell is not None and cell["bytes"] is not None:
+        content: bytes = cell["bytes"]
+        return content
+    return Path(cell["path"]) if cell is not None and cell["path"] else b""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+@contextlib.contextmanager
+def _described(where: str) -> Iterator[None]:
+    """Turn what the library raises into a sentence."""
+    from datasets.exceptions import DatasetsError
+
+    try:
+        yield
+    except (DatasetsError, OSError, ValueError, TypeError, KeyError, tarfile.TarError) as error:
+        first = str(error).strip().partition("\n")[0].rstrip(".")
+        raise DataError(f"cannot read '{where}': {first or type(error).__name__}.") from error

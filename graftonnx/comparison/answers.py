@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from graftonnx.classifier import Floats, open_classifier
 from graftonnx.data.cache import BadImage, bad_images
+from graftonnx.data.catalogue import Data
 from graftonnx.errors import DataError
 from graftonnx.evaluation import Selection, match_labels, select
 from graftonnx.images import Pixels, decode_stream
@@ -40,6 +41,21 @@ class Answers:
         """Whether the most probable class is right, [N]."""
         hits: NDArray[np.bool_] = self.probabilities.argmax(axis=1) == self.truth
         return hits
+
+
+def check_test_images(data: Data, *, workers: int) -> None:
+    """Find out before hours of training whether a test image cannot be decoded.
+
+    Raises:
+        DataError: Naming the images.
+    """
+    contents = data.store.contents([sample.name for sample in data.test])
+    decoded = decode_stream(contents, (1, 1), workers=workers)
+    bad = [
+        BadImage(data.test[image.position].name, image.reason) for image in decoded if image.pixels is None
+    ]
+    if bad:
+        raise bad_images(data.where, bad, len(data.test))
 
 
 def ask(runs: Mapping[str, RunFolder], data: str, part: Literal["val", "test"]) -> dict[str, Answers]:

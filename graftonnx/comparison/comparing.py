@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from graftonnx.comparison.answers import Answers, ask, average
+from graftonnx.comparison.answers import Answers, ask, average, check_test_images
 from graftonnx.comparison.expenses import latencies, size
 from graftonnx.comparison.judging import Table, accuracy, better_parent, contest, is_redrawn, overlap, shares
 from graftonnx.comparison.markdown import markdown
@@ -64,6 +64,8 @@ def compare(
     config, source = config or TrainConfig(), Path(source)
     fused, images = read_fused(source), open_data(data)
     labels_for(open_source(source), images.classes, images.where)
+    if config.on_bad_image == "error":
+        check_test_images(images, workers=config.workers)
     request = Request(
         source=source.resolve(),
         source_sha256=fused.sha256,

@@ -1,9 +1,11 @@
 """The runs of a comparison: ordinary run folders, of which finished ones are reused and others resumed.
 
-OUT/comparison.yaml        what all runs have in common
-OUT/fused/seed0.onnx       what the run starts from
-OUT/fused/seed0/           the run
-OUT/concatenated/…, OUT/a/…, OUT/b/…
+| in the output folder | what it is |
+|---|---|
+| `comparison.yaml` | what all runs have in common |
+| `fused/seed0.onnx`, `fused/seed0/` | what a run starts from, and the run |
+| `concatenated/…`, `a/…`, `b/…` | likewise |
+| `compare.json`, `compare.md` | the result, once all runs have finished |
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Over seeds: Student's t. Where every seed draws validation images of its own, training sets overlap, the
 accuracies are not independent and their spread is too small; the variance is then corrected by the ratio of
 evaluated images to those that can train (Nadeau and Bengio, "Inference for the generalization error",
-Machine Learning 52, 2003, section 5.2).
+Machine Learning 52, 2003).
 
 Over images: Wilson's interval for an accuracy; for two networks on the same images McNemar's exact test
 (Psychometrika 12, 1947; recommended for one run by Dietterich, Neural Computation 10, 1998) and the interval

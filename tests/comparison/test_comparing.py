@@ -269,15 +269,37 @@ def test_all_runs_compute_in_the_mode_that_is_fastest_for_the_fused_network(
     assert [bool(record.measured) for record in records] == [False, False, False, True]
 
 
-def test_test_images_are_counted_where_there_are_any(source: Path, data: Path, tmp_path: Path) -> None:
-    for part, numbers in (("train", range(10)), ("val", range(10, 14)), ("test", range(14, 20))):
-        for name in ("blue", "green"):
-            (tmp_path / "data" / part / name).mkdir(parents=True)
-            for number in numbers:
-                shutil.copy(data / name / f"{number}.png", tmp_path / "data" / part / name)
-    found = compare(source, tmp_path / "data", tmp_path / "compared", settings(epochs=1), seeds=2)
-    assert (found.part, found.images, found.redrawn) == ("test", (12, 12), False)
-    assert "given these images" in found.basis
+class TestTestImages:
+    @pytest.fixture
+    def parts(self, data: Path, tmp_path: Path) -> Path:
+        """The images in `train/`, `val/` and `test/`."""
+        for part, numbers in (("train", range(10)), ("val", range(10, 14)), ("test", range(14, 20))):
+            for name in ("blue", "green"):
+                (tmp_path / "parts" / part / name).mkdir(parents=True)
+                for number in numbers:
+                    shutil.copy(data / name / f"{number}.png", tmp_path / "parts" / part / name)
+        return tmp_path / "parts"
+
+    def test_are_counted_where_there_are_any(self, source: Path, parts: Path, tmp_path: Path) -> None:
+        found = compare(source, parts, tmp_path / "compared", settings(epochs=1), seeds=2)
+        assert (found.part, found.images, found.redrawn) == ("test", (12, 12), False)
+        assert "given these images" in found.basis
+
+    def test_that_cannot_be_decoded_are_named_before_anything_is_trained(
+        self, source: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (parts / "test" / "blue" / "14.png").write_bytes(b"none")
+        untouched(monkeypatch)
+        with pytest.raises(DataError, match=r"cannot decode an image of .*'test/blue/14\.png'"):
+            compare(source, parts, tmp_path / "compared", CONFIG)
+        assert not (tmp_path / "compared").exists()
+
+    def test_that_cannot_be_decoded_are_left_out_on_demand(
+        self, source: Path, parts: Path, tmp_path: Path
+    ) -> None:
+        (parts / "test" / "blue" / "14.png").write_bytes(b"none")
+        config = settings(epochs=1, on_bad_image="skip")
+        assert compare(source, parts, tmp_path / "compared", config, seeds=1).images == (11,)
 
 
 def test_a_trained_file_starts_from_what_its_branches_have_learnt(

@@ -59,7 +59,7 @@ def test_wilson_as_in_newcombe_1998(hits: int, images: int, low: float, high: fl
 
 
 def test_airway_data_of_fagerland_lydersen_and_laake() -> None:
-    """Statistics in Medicine 33 (2014), table 2 and 5: 1 and 7 discordant pairs of 21."""
+    """Statistics in Medicine 33 (2014): 1 and 7 discordant pairs of 21."""
     assert mcnemar(1, 7) == pytest.approx(0.0703, abs=5e-5)
     estimate = paired_difference(1, 7, 21)
     assert estimate.value == pytest.approx(-6 / 21)

@@ -50,6 +50,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("batch_size", BatchSize(), "Images per batch, over all devices."),
         ("accumulate", COUNT, "Batches per optimiser step."),
         ("patience", click.IntRange(min=0), "Stop after so many epochs that are no better."),
+        ("save_every", RATE, "Seconds between checkpoints within an epoch."),
         ("seed", click.IntRange(min=0), "Of split, order, augmentation and dropout."),
     ),
     "Learning": (

@@ -78,6 +78,7 @@ class TrainConfig(Record):
             what is kept; 0: none.
         clip: Largest norm of the gradient of all weights together; 0: none.
         patience: Epochs without a better validation accuracy after which training stops; 0: it never does.
+        save_every: Seconds after which everything is saved, also in the middle of an epoch.
         precision: `auto` measures a few steps and takes the fastest.
         layout: Order of a feature map's elements in memory; `auto` measures as well.
         compile: Whether the network is compiled (`torch.compile`); `auto` does where a GPU trains.
@@ -114,6 +115,7 @@ class TrainConfig(Record):
     ema: float = Field(default=0.0, ge=0, lt=1)
     clip: float = Field(default=1.0, ge=0)
     patience: int = Field(default=0, ge=0)
+    save_every: float = Field(default=300.0, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
     compile: Literal["auto", "yes", "no"] = "auto"

@@ -113,6 +113,12 @@ class RunFolder:
                 "graftonnx. Choose another -o."
             ) from error
 
+    def sweep(self) -> None:
+        """Remove what a killed process had begun to write."""
+        for folder in (self.path, self.last.parent):
+            for file in folder.glob(".*.part"):
+                file.unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def reserved(self) -> Iterator[None]:
         """Make the folder for the block; if the block fails, a folder that was not there before goes away."""

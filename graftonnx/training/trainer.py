@@ -177,6 +177,7 @@ def resume(
     """
     folder = RunFolder(Path(run))
     record = folder.read()
+    folder.sweep()
     if data is not None:
         record = record.model_copy(update={"data": str(data)})
     opened = open_source(record.source)

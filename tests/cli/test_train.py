@@ -79,7 +79,7 @@ def test_every_setting_has_an_option_that_reaches_the_run(source: Path, data: Pa
         "freeze": "norms", "unfreeze": 1, "val_fraction": 0.5, "augment": "flip", "mixup": 0.3, "cutmix": 0.8,
         "label_smoothing": 0.5, "class_weights": "balanced", "device": "cpu", "precision": "bf16",
         "layout": "contiguous", "compile": "no", "workers": 1, "shots": 2,
-        "on_bad_image": "skip", "cache_limit": 3.0,
+        "on_bad_image": "skip", "cache_limit": 3.0, "save_every": 60.0,
     }  # fmt: skip
     options = [text for name, value in wanted.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     result = run(source, "--data", data, "-o", tmp_path / "run", *options, "--restore-norm")

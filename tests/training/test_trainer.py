@@ -220,7 +220,6 @@ class TestResume:
     ) -> None:
         """As after a kill or a power cut: the checkpoint of the step before is all there is."""
         with monkeypatch.context() as patch:
-            patch.setattr("graftonnx.training.checkpoints.SAVE_EVERY", 0.0)
             original, steps = finetuner.augment, iter(range(100))
 
             def augment(*arguments: Any) -> torch.Tensor:
@@ -230,7 +229,7 @@ class TestResume:
 
             patch.setattr(finetuner, "augment", augment)
             with pytest.raises(SystemError):
-                train(source, data, tmp_path / "run", CONFIG)
+                train(source, data, tmp_path / "run", settings(save_every=0.0))
         assert_same_weights(trained(resume(tmp_path / "run")), trained(finished))
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -36,7 +36,7 @@ from graftonnx.proofs import check_structure
 from graftonnx.remarks import carry
 from graftonnx.spine import Head
 from graftonnx.splice import named_skips
-from graftonnx.surgery import Window
+from graftonnx.surgery import Part, Window
 from graftonnx.weights import Weights, read
 
 
@@ -218,7 +218,7 @@ def _headed(
     design = HeadDesign(
         trimmed.head.classes, record.kind, record.features, record.hidden or 0, record.dropout or 0.0
     )
-    window = Window([trimmed.view], handed.values())
+    window = Window([Part(trimmed.view)], handed.values())
     image = gs.Variable(trimmed.input, np.float32, (BATCH, *trimmed.input_shape))
     logits = gs.Variable(trimmed.head.output, np.float32, (BATCH, design.classes))
     sources = {

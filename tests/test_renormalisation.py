@@ -41,7 +41,9 @@ def test_statistics_are_those_of_the_conv_on_the_images() -> None:
     restored, _ = restore_norms(fused_model(), PIXELS)
     probe = onnx.ModelProto()
     probe.CopyFrom(restored)
-    probe.graph.output.append(onnx.helper.make_tensor_value_info("b/c1/convolved", onnx.TensorProto.FLOAT, None))
+    probe.graph.output.append(
+        onnx.helper.make_tensor_value_info("b/c1/convolved", onnx.TensorProto.FLOAT, None)
+    )
     found = open_session(probe).run(to_input(PIXELS))[1].astype(np.float64)
     weights = weights_of(restored)
     np.testing.assert_allclose(weights["b/c1/norm/mean"], found.mean((0, 2, 3)), rtol=1e-5, atol=1e-6)

@@ -86,6 +86,9 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("precision", _auto(config.Precision), "Number format; auto measures."),
         ("layout", _auto(config.Layout), "Memory order; auto measures."),
         ("compile", click.Choice(["auto", "yes", "no"]), "torch.compile; auto: on a GPU."),
+        ("devices", COUNT, "Processes per node, or GPUs."),
+        ("nodes", COUNT, "Machines."),
+        ("strategy", _choice(config.Strategy), "fsdp: share the weights out."),
         ("workers", click.IntRange(min=0), "Threads that decode; 0: one per core."),
     ),
 }

@@ -91,6 +91,8 @@ class Keeper(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clocks; a run that had ended early is not taken further."""
+        if self._request.signal is None:
+            self._request.listen()  # Lightning's own handler makes the processes wait for each other
         self._saved = self._mark = time.monotonic()
         trainer.should_stop = self._exhausted()
 

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-accumulates (MACs), one image at a time."""
+"""What a network costs: parameters, multiply-accumulates (MACs) and time, one image at a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from onnx import NodeProto
 
 from graftonnx.graph import GraphView, integer
 from graftonnx.shapes import Shape
+
+MOVED = 16
+"""MACs of a Conv that take as long as to read or write an element; in ONNX Runtime, one core with AVX-512."""
 
 FLOATS = (
     onnx.TensorProto.FLOAT,
@@ -40,6 +43,15 @@ def node_macs(view: GraphView, node: NodeProto) -> int:
 def macs(view: GraphView, nodes: Iterable[NodeProto]) -> int:
     """Return the multiply-accumulates of these nodes for one image."""
     return sum(node_macs(view, node) for node in nodes)
+
+
+def price(view: GraphView, nodes: Iterable[NodeProto]) -> int:
+    """Return the time that these nodes take for one image, in MACs: to compute, and to write the results.
+
+    Nodes without a weight matrix do not count; most of them run as a part of others.
+    """
+    found = [(node, node_macs(view, node)) for node in nodes]
+    return sum(work + MOVED * _size(view.shapes.get(node.output[0])) for node, work in found if work)
 
 
 def parameters(view: GraphView, nodes: Iterable[NodeProto]) -> int:

@@ -76,20 +76,20 @@ class Layout:
         return f"[N, {inner}]"
 
 
-def find_layouts(model: onnx.ModelProto, view: GraphView, source: str) -> dict[str, Layout]:
+def find_layouts(model: onnx.ModelProto, view: GraphView, sources: Sequence[str]) -> dict[str, Layout]:
     """Return the layout of every value that holds features on a grid.
 
     Args:
         model: A skeleton whose shapes were inferred with an open batch.
         view: Of its graph.
-        source: The image input, [N, C, *extents].
+        sources: The inputs, [N, C, *extents].
     """
-    dimensions = len(view.shapes[source]) - 2
+    dimensions = len(view.shapes[sources[0]]) - 2
     found: dict[str, Layout] = {}
     grids: dict[int, tuple[int, ...]] = {}
     known: dict[tuple[Shape, int], Layout | None] = {}
     unsure: list[str] = []
-    for name, axis in _channel_axes(view, source).items():
+    for name, axis in _channel_axes(view, sources).items():
         shape = view.shapes.get(name) or ()
         key = (shape, axis)
         if key not in known or len(shape) == 3:  # what tokens stand for depends on what came before
@@ -102,7 +102,7 @@ def find_layouts(model: onnx.ModelProto, view: GraphView, source: str) -> dict[s
             unsure.append(name)
         if layout.kind != "tokens":
             grids[layout.positions] = layout.grid
-    for name in _other_batches(model, source, unsure) if unsure else ():
+    for name in _other_batches(model, sources, unsure) if unsure else ():
         del found[name]
     return found
 
@@ -131,9 +131,9 @@ def _arranged(tokens: int, grids: dict[int, tuple[int, ...]]) -> tuple[int, tupl
     return 0, (tokens,)
 
 
-def _channel_axes(view: GraphView, source: str) -> dict[str, int]:
+def _channel_axes(view: GraphView, sources: Sequence[str]) -> dict[str, int]:
     """Return the axis of the channels for every value where it is known, in topological order."""
-    axes = {source: 1}
+    axes = dict.fromkeys(sources, 1)
     for node, read, made in zip(view.nodes, view.read, view.made, strict=True):
         if axes.keys().isdisjoint(read):
             continue
@@ -179,13 +179,14 @@ def _moved_axis(view: GraphView, node: NodeProto, axis: int, rank: int) -> int |
     return kept.index(axis) if axis in kept else None
 
 
-def _other_batches(model: onnx.ModelProto, source: str, names: Sequence[str]) -> list[str]:
+def _other_batches(model: onnx.ModelProto, sources: Sequence[str], names: Sequence[str]) -> list[str]:
     """Return those values whose first extent is not the batch."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
-    value = next(item for item in probe.graph.input if item.name == source)
-    extents = [dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]]
-    set_extents(probe, source, (_PROBE, *extents))
+    for value in probe.graph.input:
+        if value.name in sources:
+            extents = [dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]]
+            set_extents(probe, value.name, (_PROBE, *extents))
     try:
         shapes = value_shapes(infer_shapes(probe).graph)
     except ModelError:

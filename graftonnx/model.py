@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -57,15 +58,15 @@ LAYOUTS = {1: "[N, C, L]", 2: "[N, C, H, W]", 3: "[N, C, D, H, W]"}
 class Network:
     """A classifier of images, of sound or of video, in the internal form.
 
-    One opset, one channels-first float input (`[batch, C, L]`, `[batch, C, H, W]` or `[batch, C, D, H, W]`),
+    One opset, a channels-first float input (`[batch, C, L]`, `[batch, C, H, W]` or `[batch, C, D, H, W]`),
     constants as initializers, every shape known but for the batch. Never modified in place.
 
     Attributes:
         name: The file's name, without its folder.
         skeleton: The graph; large initializers are stubs.
         weights: The data of the stubs.
-        input: The input.
-        input_shape: C and the extents: C, L or C, H, W or C, D, H, W.
+        input: The input; of several, as fused networks may have them, the first.
+        input_shape: Its C and extents: C, L or C, H, W or C, D, H, W.
         head: Its own head: output, classes, and the feature tensor in front.
         preprocess: What the input expects, as far as we know.
         preprocess_reason: How we know.
@@ -117,10 +118,17 @@ class Network:
         self._views.append((self.skeleton, view))
         return view
 
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """C and the extents of every input, in the graph's order."""
+        shapes = self.view.shapes
+        return {name: tuple(extent or 0 for extent in shapes[name][1:]) for name in self.view.inputs}
+
     @cached_property
     def spine(self) -> Spine:
         """The values on every path from the input to the output, or to the feature where the head is cut."""
-        return find_spine(self.view, self.input, self.head.output if self.complete else self.head.feature)
+        target = self.head.output if self.complete else self.head.feature
+        return find_spine(self.view, self.view.inputs, target)
 
     @property
     def layouts(self) -> dict[str, Layout]:
@@ -128,7 +136,7 @@ class Network:
         for view, layouts in self._layouts:
             if view is self.view:
                 return layouts
-        self._layouts.append((self.view, find_layouts(self.skeleton, self.view, self.input)))
+        self._layouts.append((self.view, find_layouts(self.skeleton, self.view, self.view.inputs)))
         return self._layouts[-1][1]
 
 
@@ -194,6 +202,11 @@ def resize(network: Network, size: tuple[int, ...]) -> Network:
     """
     if min(size) < 1:
         raise ValueError(f"size (={size}) must be at least 1 in every extent")
+    if len(network.input_shapes) > 1:
+        raise ModelError(
+            f"it has {len(network.input_shapes)} inputs, each of its own size; expected one. Fuse its "
+            "parents again at another size."
+        )
     if len(size) != len(network.input_shape) - 1:
         raise ModelError(
             f"its input has the shape {spelled((None, *network.input_shape))}; "
@@ -213,7 +226,7 @@ def resize(network: Network, size: tuple[int, ...]) -> Network:
         model = infer_shapes(model)
         while fold(model, weights):
             model = infer_shapes(model)
-        _check_batch(model, network.input, (1, *shape))
+        _check_batch(model, {network.input: shape}, 1)
     except ModelError as error:
         unit = " pixels" if len(size) == 2 else ""
         raise error.at(f"it cannot run at {_by(size)}{unit}") from error
@@ -252,32 +265,26 @@ def _normalised(
     metadata = read_metadata(model)
     notes: list[str] = []
     model, weight_type = _cleaned(model, weights, opset, notes, dequantize=dequantize)
-    image = _image_input(model)
+    inputs = _inputs(model, metadata)
     passed = _drop_passed_outputs(model)
-    was_last = to_channels_first(model, image)
-    channels, size = _input_extents(model, image)
-    if was_last:
-        notes.append(f"channels-last input brought to {LAYOUTS[len(size)]}")
-    if 0 in size:
-        what = "height and width" if len(size) == 2 else "extents"
-        size = DEFAULT_EXTENTS[len(size)]
-        notes.append(f"{what} are open: taken as {_by(size)}")
-    model = _infer(model, weights, image, (channels, *size), notes)
+    shapes = {value: _input_shape(model, value, notes) for value in inputs}
+    model = _infer(model, weights, shapes, notes)
     view = GraphView(model.graph)
-    head, _, auxiliary = find_head(view, image)
+    head, _, auxiliary = find_head(view, inputs)
     dropped = (*passed, *auxiliary)
     if dropped:
         notes.append(f"other outputs dropped: {', '.join(dropped)}")
     model.graph.value_info.extend(o for o in model.graph.output if o.name in auxiliary)
     replace(model.graph.output, [o for o in model.graph.output if o.name == head.output])
     unchanged = not drop_dead(model, weights, view) and not dropped
-    known, reason = find_preprocess(preprocess, metadata, producer, view, (channels, *size))
+    shape = shapes[inputs[0]]
+    known, reason = find_preprocess(preprocess, metadata, producer, view, shape)
     return Network(
         name=name,
         skeleton=model,
         weights=weights,
-        input=image,
-        input_shape=(channels, *size),
+        input=inputs[0],
+        input_shape=shape,
         head=head,
         preprocess=known,
         preprocess_reason=reason,
@@ -336,24 +343,39 @@ def _sentence(error: Exception) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def _image_input(model: onnx.ModelProto) -> str:
-    """Return the one input, which must be a batch of images, sounds or clips."""
+def _inputs(model: onnx.ModelProto, metadata: Metadata) -> list[str]:
+    """Return the one input, or those of a fused network's branches: batches of images, sounds or clips."""
     inputs = list(model.graph.input)
-    if len(inputs) != 1:
+    separate = inputs and {value.name for value in inputs} == metadata.branch_inputs.keys()
+    if len(inputs) != 1 and not separate:
         names = ", ".join(f"'{value.name}'" for value in inputs) or "none"
         raise ModelError(
             f"its inputs are {names}; expected one image, sound or clip. Only networks with one input can be "
             "fused."
         )
-    kind = inputs[0].type.tensor_type
-    dims = tuple(d.dim_value or None for d in kind.shape.dim)
-    if kind.elem_type != onnx.TensorProto.FLOAT or len(dims) - 2 not in LAYOUTS:
-        found = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
-        raise ModelError(
-            f"its input '{inputs[0].name}' is {found} {spelled(dims)}; expected a float image {LAYOUTS[2]}, "
-            f"or sound {LAYOUTS[1]}, or video {LAYOUTS[3]}. Only such classifiers can be fused."
-        )
-    return str(inputs[0].name)
+    for value in inputs:
+        kind = value.type.tensor_type
+        dims = tuple(d.dim_value or None for d in kind.shape.dim)
+        if kind.elem_type != onnx.TensorProto.FLOAT or len(dims) - 2 not in LAYOUTS:
+            found = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+            raise ModelError(
+                f"its input '{value.name}' is {found} {spelled(dims)}; expected a float image {LAYOUTS[2]}, "
+                f"or sound {LAYOUTS[1]}, or video {LAYOUTS[3]}. Only such classifiers can be fused."
+            )
+    return [str(value.name) for value in inputs]
+
+
+def _input_shape(model: onnx.ModelProto, image: str, notes: list[str]) -> tuple[int, ...]:
+    """Make an input channels-first, and return its channels and extents, defaults where these are open."""
+    was_last = to_channels_first(model, image)
+    channels, size = _input_extents(model, image)
+    if was_last:
+        notes.append(f"channels-last input brought to {LAYOUTS[len(size)]}")
+    if 0 in size:
+        what = "height and width" if len(size) == 2 else "extents"
+        size = DEFAULT_EXTENTS[len(size)]
+        notes.append(f"{what} are open: taken as {_by(size)}")
+    return channels, *size
 
 
 def _drop_passed_outputs(model: onnx.ModelProto) -> list[str]:
@@ -375,10 +397,10 @@ def _input_extents(model: onnx.ModelProto, image: str) -> tuple[int, tuple[int, 
 
 
 def _infer(
-    model: onnx.ModelProto, weights: Weights, image: str, extents: tuple[int, ...], notes: list[str]
+    model: onnx.ModelProto, weights: Weights, shapes: Mapping[str, tuple[int, ...]], notes: list[str]
 ) -> onnx.ModelProto:
     """Free the batch and infer every shape; constant parts are folded on the way."""
-    set_extents(model, image, (BATCH, *extents))
+    _set_inputs(model, shapes, BATCH)
     model = infer_shapes(model)
     while fold(model, weights):
         model = infer_shapes(model)
@@ -386,19 +408,24 @@ def _infer(
         model = infer_shapes(model)
     if not may_fix_batch(model.graph):
         return model
-    set_extents(model, image, (1, *extents))
+    _set_inputs(model, shapes, 1)
     model = infer_shapes(model)
-    if free_batch(model, weights, image):
+    if free_batch(model, weights, shapes):
         notes.append("batch made dynamic")
         try:
-            _check_batch(model, image, (2, *extents))
+            _check_batch(model, shapes, 2)
         except ModelError as error:
             raise error.at("its batch is fixed to 1 and could not be freed") from error
-    set_extents(model, image, (BATCH, *extents))
+    _set_inputs(model, shapes, BATCH)
     return infer_shapes(model)
 
 
-def _check_batch(model: onnx.ModelProto, image: str, shape: tuple[int, ...]) -> None:
+def _set_inputs(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int | str) -> None:
+    for name, shape in shapes.items():
+        set_extents(model, name, (batch, *shape))
+
+
+def _check_batch(model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]], batch: int) -> None:
     """Check that every output has as many rows as the input, by inferring shapes with a given batch.
 
     Raises:
@@ -406,13 +433,13 @@ def _check_batch(model: onnx.ModelProto, image: str, shape: tuple[int, ...]) -> 
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    set_extents(copy, image, shape)
+    _set_inputs(copy, inputs, batch)
     shapes = value_shapes(infer_shapes(copy).graph)
     for output in model.graph.output:
         found = shapes.get(output.name)
-        if found and found[0] not in (None, shape[0]):
+        if found and found[0] not in (None, batch):
             raise ModelError(
-                f"a batch of {shape[0]} gives '{output.name}' {spelled(found)}: extents are baked into its "
+                f"a batch of {batch} gives '{output.name}' {spelled(found)}: extents are baked into its "
                 "constants that could not be freed. Export it with a dynamic batch, at the size it shall run."
             )
 

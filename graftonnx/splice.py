@@ -1,9 +1,10 @@
 """Put a plan into a graph: the surgery itself, on skeletons, with onnx-graphsurgeon.
 
-    image ─┬─ preprocess ─ a/… ─ tap ─ (+) ─ … ─ a/feature ─ pool ─┐
+    input ─┬─ preprocess ─ a/… ─ tap ─ (+) ─ … ─ a/feature ─ pool ─┐
            │                      ╳                                 ├ concat ─ dense ─ logits
            └─ preprocess ─ b/… ─ tap ─ (+) ─ … ─ b/feature ─ pool ─┘
 
+With separate inputs, `input_a`, `input_b`, … take the place of `input`, each of its parent's shape.
 Both sums of an exchange read the original taps, so one exchange makes no loop; whether several together do is
 checked before anything is built. The parents are never modified.
 """
@@ -11,7 +12,7 @@ checked before anything is built. The parents are never modified.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,9 +29,10 @@ from graftonnx.heads import HeadDesign, build_head
 from graftonnx.layouts import Layout
 from graftonnx.model import BATCH, Network
 from graftonnx.normalise.constants import drop_dead, replace
-from graftonnx.plan import Plan, Projection, Skip
+from graftonnx.plan import Plan, Skip
+from graftonnx.projections import projected_shape
 from graftonnx.remarks import carry, carry_model
-from graftonnx.shapes import convolved_extent, spelled
+from graftonnx.shapes import spelled
 from graftonnx.surgery import Window
 from graftonnx.weights import Weights
 
@@ -91,7 +93,10 @@ def splice(
     branches = {letter: cut(letter, network) for letter, network in parents.items()}
     layouts = check_plan(branches, plan)
     rng = np.random.default_rng(seed)
-    image = gs.Variable(INPUT, np.float32, (BATCH, *shared_shape(parents.values(), plan.input_size)))
+    images = {
+        name: gs.Variable(name, np.float32, (BATCH, *shape))
+        for name, shape in input_shapes(parents, plan).items()
+    }
     logits = gs.Variable(OUTPUT, np.float32, (BATCH, head.classes))
     touched = [tap for skip in plan.skips for tap in (skip.source, skip.target)]
     touched += [value for branch in branches.values() for value in (branch.input, branch.feature)]
@@ -100,18 +105,19 @@ def splice(
     nodes: list[gs.Node] = []
     for letter, branch in branches.items():
         channels, *size = branch.network.input_shape
+        image = images[input_name(letter, plan)]
         nodes += blocks.preprocessing(
             image,
             values[branch.input],
             letter,
             branch.network.preprocess,
             channels,
-            (plan.input_size, tuple(size)),
+            (image.shape[2:], tuple(size)),
         )
     features = {letter: (branch.network, values[branch.feature]) for letter, branch in branches.items()}
     nodes += build_head(features, head, rng, logits)
     nodes += _skips(plan, values, layouts, skip_init, rng)
-    model, made = window.close(nodes, [image], [logits])
+    model, made = window.close(nodes, list(images.values()), [logits])
     for letter, branch in branches.items():
         carry(branch.network.skeleton.graph, model.graph, f"{letter}/")
         carry_model(branch.network.skeleton, model, f"{letter}/")
@@ -119,10 +125,22 @@ def splice(
     return model, weights | made
 
 
-def shared_shape(parents: Iterable[Network], size: tuple[int, ...]) -> tuple[int, ...]:
-    """Return channels and extents of the fused network's input: images have RGB, others what parents take."""
-    channels = 3 if len(size) == 2 else max(parent.input_shape[0] for parent in parents)
-    return channels, *size
+def input_name(letter: str, plan: Plan) -> str:
+    """Return the name of the graph input that a branch reads."""
+    return INPUT if plan.inputs == "shared" else f"{INPUT}_{letter}"
+
+
+def input_shapes(parents: Mapping[str, Network], plan: Plan) -> dict[str, tuple[int, ...]]:
+    """Return channels and extents of every input of the fused network, in the order of the branches.
+
+    A shared image has RGB, a shared sound or video the channels that the parents take; a separate input has
+    its parent's shape.
+    """
+    if plan.inputs == "separate":
+        return {input_name(letter, plan): parent.input_shape for letter, parent in parents.items()}
+    is_image = len(plan.input_size) == 2
+    channels = 3 if is_image else max(parent.input_shape[0] for parent in parents.values())
+    return {INPUT: (channels, *plan.input_size)}
 
 
 def cut(letter: str, network: Network) -> Branch:
@@ -166,12 +184,12 @@ def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Layout]:
 
 def _check_projection(skip: Skip, source: Layout, target: Layout, where: str) -> None:
     projection = skip.projection
-    if projection.kind != "conv" and (
+    if projection.kind in ("equal", "resize") and (
         {*projection.kernel, *projection.stride} != {1} or any(projection.pads)
     ):
         raise PlanError(
             f"{where}: a projection of kind '{projection.kind}' has a kernel and a stride of ones, and pads "
-            "of zeros. Correct them, or make its kind 'conv'."
+            "of zeros. Correct them, or make its kind 'conv' or 'pool'."
         )
     dimensions = {len(source.grid), len(target.grid), len(projection.kernel)}
     if len(dimensions) > 1:
@@ -186,25 +204,6 @@ def _check_projection(skip: Skip, source: Layout, target: Layout, where: str) ->
             f"{where}: its projection '{projection}' gives {list(found)} {names}, "
             f"the target has {list(target.shape)}. Correct the projection or remove the skip."
         )
-
-
-def projected_shape(projection: Projection, source: Layout, target: Layout) -> tuple[int, ...]:
-    """Return the shape (C, *grid) that a projection to `target` gives; Convs always give its channels."""
-    if projection.kind == "equal":
-        return source.shape
-    if projection.kind == "resize":
-        return target.shape
-    count = len(source.grid)
-    extents = (
-        convolved_extent(
-            source.grid[axis],
-            projection.kernel[axis],
-            projection.stride[axis],
-            projection.pads[axis] + projection.pads[axis + count],
-        )
-        for axis in range(count)
-    )
-    return target.channels, *extents
 
 
 def _tap_layout(branches: Mapping[str, Branch], tap: str, where: str) -> Layout:

@@ -15,6 +15,7 @@ Values smaller than the feature (the squeezed vectors of squeeze-and-excitation)
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from onnx import NodeProto
@@ -35,6 +36,8 @@ LINEAR = frozenset(
 FOLLOWING = frozenset(
     {"BatchNormalization", "InstanceNormalization", "GroupNormalization", "Dropout", "Identity"}
 )
+
+_BRANCH = re.compile(r"(?:skips/\d+/)?([a-z])/")
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def find_taps(network: Network, most: int | None = None) -> list[Tap]:
             name=name,
             op=view.nodes[position].op_type,
             layout=layouts[name],
-            stride=_stride(network.input_shape[1:], layouts[name].grid),
+            stride=_stride(_extents(network, name), layouts[name].grid),
             depth=depths[name] / deepest,
             spine=name in spine,
             level=level,
@@ -135,6 +138,15 @@ def _is_smaller(layout: Layout, feature: Layout) -> bool:
     if len(layout.grid) != len(feature.grid):
         return layout.positions < feature.positions
     return any(extent < least for extent, least in zip(layout.grid, feature.grid, strict=True))
+
+
+def _extents(network: Network, value: str) -> tuple[int, ...]:
+    """Return the extents of the input that a value's branch reads."""
+    found = _BRANCH.match(value)
+    for name, branch in network.metadata.branch_inputs.items():
+        if found is not None and found[1] == branch:
+            return network.input_shapes[name][1:]
+    return network.input_shape[1:]
 
 
 def _stride(extents: tuple[int, ...], grid: tuple[int, ...]) -> tuple[float, ...]:

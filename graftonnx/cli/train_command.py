@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from graftonnx.cli import console
 from graftonnx.cli.help import grouped
-from graftonnx.cli.parameters import quiet_option
+from graftonnx.cli.parameters import DATA_HELP, quiet_option
 from graftonnx.cli.training_options import config_of, panels, training_options
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ WITH_RESUME = {"resume_from", "data", "devices", "nodes", "quiet", "as_json"}
 
 @grouped({"Run": ["--data", "--output", "--resume", "--force", "--json", "--quiet", "--help"], **panels()})
 @click.argument("source", required=False, type=click.Path(path_type=Path), metavar="FUSED.onnx")
-@click.option("--data", metavar="DATA", help="Labelled images: see README, 'What --data takes'.")
+@click.option("--data", metavar="DATA", help=DATA_HELP)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to make.")
 @click.option(
     "--resume",

@@ -50,6 +50,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("batch_size", BatchSize(), "Images per batch, over all devices."),
         ("accumulate", COUNT, "Batches per optimiser step."),
         ("patience", click.IntRange(min=0), "Stop after so many epochs that are no better."),
+        ("save_every", RATE, "Seconds between checkpoints within an epoch."),
         ("seed", click.IntRange(min=0), "Of split, order, augmentation and dropout."),
     ),
     "Learning": (
@@ -83,13 +84,13 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
     ),
     "Machine": (
         ("device", _auto(config.Device), "Where to train."),
-        ("precision", _auto(config.Precision), "Number format; auto measures."),
+        ("precision", _auto(config.Precision), "Number format."),
         ("layout", _auto(config.Layout), "Memory order; auto measures."),
-        ("compile", click.Choice(["auto", "yes", "no"]), "torch.compile; auto: on a GPU."),
-        ("devices", COUNT, "Processes per node, or GPUs."),
+        ("compile", click.Choice(["auto", "yes", "no"]), "auto: on a GPU."),
+        ("devices", COUNT, "Processes per node."),
         ("nodes", COUNT, "Machines."),
-        ("strategy", _choice(config.Strategy), "fsdp: share the weights out."),
-        ("workers", click.IntRange(min=0), "Threads that decode; 0: one per core."),
+        ("strategy", _choice(config.Strategy), "How devices share."),
+        ("workers", click.IntRange(min=0), "Decoding threads; 0: all."),
     ),
 }
 """Panel -> field, type and help of each option."""

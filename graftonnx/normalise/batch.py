@@ -18,6 +18,7 @@ checked by shape inference with batch 2, and proven later, by running it with ba
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import onnx
@@ -40,20 +41,20 @@ def may_fix_batch(graph: onnx.GraphProto) -> bool:
     )
 
 
-def free_batch(model: onnx.ModelProto, weights: Weights, name: str) -> int:
+def free_batch(model: onnx.ModelProto, weights: Weights, names: Iterable[str]) -> int:
     """Make constants independent of the batch, in place.
 
     Args:
         model: A skeleton whose shapes were inferred with batch 1.
         weights: The large tensors of the model.
-        name: The image input.
+        names: The inputs.
 
     Returns:
         The number of constants that were rewritten.
     """
     freeing = _Freeing(model, weights)
     first = len(model.graph.node)
-    axis: dict[str, int] = {name: 0}
+    axis = dict.fromkeys(names, 0)
     rewritten = 0
     for node in freeing.view.nodes:
         carrier = next((item for item in node.input if item in axis), None)

@@ -6,16 +6,19 @@ whole. Weights that are not finite are never written.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from graftonnx.errors import GraftError
 from graftonnx.files import atomic
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.data import Batch, TrainBatches
@@ -26,9 +29,6 @@ from graftonnx.training.run import RunFolder
 from graftonnx.training.strategies import full_state
 from graftonnx.training.world import ALONE, World
 
-SAVE_EVERY = 300.0
-"""Seconds after which the last state is saved, also in the middle of an epoch."""
-
 
 class AtomicCheckpoints(TorchCheckpointIO):
     """Lightning's checkpoint files, written so that a reader sees the old one or the new one."""
@@ -37,15 +37,41 @@ class AtomicCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
         """Write `checkpoint` to `path`."""
-        with atomic(Path(path)) as temporary:
+        with written(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 
 
 def save_weights(state: dict[str, torch.Tensor], path: Path) -> None:
     """Write a network's weights and statistics as safetensors."""
     whole = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    with atomic(path) as temporary:
+    with written(path) as temporary:
         save_file(whole, temporary)
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Do what :func:`graftonnx.files.atomic` does, for libraries that report a full disk in their own ways.
+
+    Raises:
+        GraftError: If the file system refuses; what was at `path` is still there.
+    """
+    try:
+        with atomic(path) as temporary:
+            yield temporary
+    except (RuntimeError, SafetensorError, GraftError) as error:
+        reason = (
+            error.message
+            if isinstance(error, GraftError)
+            else f"cannot write '{path}': {_first_line(error)}."
+        )
+        raise GraftError(
+            f"{reason} The checkpoint before it is whole: make room, then go on with --resume "
+            f"{path.parent.parent}."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".")
 
 
 class Stopped(BaseException):
@@ -115,7 +141,7 @@ class Keeper(pl.Callback):
             return  # the end of the epoch saves, with its validation
         if (batch_idx + 1) % self._config.accumulate:
             return  # gradients of a step that is not complete are in no checkpoint
-        due = time.monotonic() - self._saved > SAVE_EVERY
+        due = time.monotonic() - self._saved > self._config.save_every
         due, stop = self._agreed(due)
         if due or stop:
             self._add_time(pl_module)

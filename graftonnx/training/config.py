@@ -59,13 +59,13 @@ class TrainConfig(Record):
         layer_decay: Factor of a branch's learning rate from each twelfth of its depth to the one in front;
             1 is the same rate everywhere.
         weight_decay: Decay of weight matrices and kernels; biases and norms never decay.
-        schedule: What the rates do after the warm-up: fall along a cosine, stay, or `onecycle`, where momentum
-            moves against the rate ([arXiv 1708.07120](https://arxiv.org/abs/1708.07120)).
+        schedule: What the rates do after the warm-up: fall along a cosine, stay, or `onecycle`, whose
+            momentum moves against the rate ([arXiv 1708.07120](https://arxiv.org/abs/1708.07120)).
         warmup: Share of all steps over which the learning rates rise.
         freeze: `branches` keeps the parents' weights and statistics as they are, `norms` those of their batch
             norms.
-        restore_norm: Whether batch norms are put back where the parents' exporters folded them into a Conv, so
-            that the network computes the same at the start.
+        restore_norm: Whether batch norms are put back where the parents' exporters folded them into a Conv;
+            at the start the network computes the same.
         unfreeze: Epochs over which frozen branches are released, from the head backwards; 0: none is frozen.
         label_smoothing: Share of the target that is spread over all classes.
         class_weights: `balanced` weighs each class by the inverse of its share of the training images.
@@ -79,6 +79,7 @@ class TrainConfig(Record):
             what is kept; 0: none.
         clip: Largest norm of the gradient of all weights together; 0: none.
         patience: Epochs without a better validation accuracy after which training stops; 0: it never does.
+        save_every: Seconds after which everything is saved, also in the middle of an epoch.
         precision: `auto` measures a few steps and takes the fastest.
         layout: Order of a feature map's elements in memory; `auto` measures as well.
         compile: Whether the network is compiled (`torch.compile`); `auto` does where a GPU trains.
@@ -119,6 +120,7 @@ class TrainConfig(Record):
     ema: float = Field(default=0.0, ge=0, lt=1)
     clip: float = Field(default=1.0, ge=0)
     patience: int = Field(default=0, ge=0)
+    save_every: float = Field(default=300.0, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
     compile: Literal["auto", "yes", "no"] = "auto"

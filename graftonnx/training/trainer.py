@@ -31,6 +31,7 @@ from graftonnx.training.config import Device, TrainConfig, TrainResult
 from graftonnx.training.data import TrainBatches, ValBatches, class_weights
 from graftonnx.training.finetuner import Finetuner
 from graftonnx.training.history import Epoch, best_of, write_curves, write_metrics
+from graftonnx.training.inputs import share_image
 from graftonnx.training.interrupt import Interrupted, stop_requests
 from graftonnx.training.memory import check_room, free_bytes, memory_errors, step_bytes
 from graftonnx.training.outcome import export, load_weights
@@ -73,8 +74,8 @@ class Start:
 
     def fresh_network(self) -> GraphModule:
         """Return another module with the weights of the file."""
-        network: GraphModule = to_torch(self.source.model).to(self.record.device)
-        return network
+        module = share_image(to_torch(self.source.model), self.source.shapes)
+        return module.to(self.record.device)
 
     def __reduce__(self) -> Any:
         """Send no more to other processes than they need to make the rest."""
@@ -99,6 +100,8 @@ def train(
 ) -> TrainResult:
     """Fine-tune a fused network on labelled images.
 
+    Under `torchrun` all processes call this with the same arguments; the first decides, writes and remarks.
+
     Args:
         source: What :func:`graftonnx.fuse` wrote.
         data: Labelled images, as :func:`graftonnx.data.opening.open_data` takes them.
@@ -114,7 +117,8 @@ def train(
     Raises:
         ModelError: If the network cannot be read or is not a fused one.
         DataError: If the images cannot be used.
-        GraftError: If `output` cannot be written, or training diverges.
+        GraftError: If `output` cannot be written, training diverges, or there are other processes than
+            `config` wants.
         ParityError: If ONNX Runtime does not confirm the trained network.
         RuntimeProviderError: If CUDA is asked for and there is none.
         Interrupted: On SIGINT or SIGTERM, after everything has been saved.
@@ -159,9 +163,11 @@ def _prepare(
     device = choose_device(config.device)
     if config.restore_norm:
         opened = _with_norms(opened, images, parts, config, note)
-    network: GraphModule = to_torch(opened.model).to(device)
+    network: GraphModule = share_image(to_torch(opened.model), opened.shapes).to(device)
     mode, measured = choose_mode(network, opened.size, config, device)
-    config, tried = _with_batch_size(config, network, opened.size, mode, device, len(parts.train), world)
+    config, tried, needed = _with_batch_size(
+        config, network, opened.size, mode, device, len(parts.train), world
+    )
     record = RunRecord(
         source=opened.path.resolve(),
         source_sha256=opened.sha256,
@@ -177,7 +183,7 @@ def _prepare(
         measured={**measured, **tried},
         versions=versions(),
     )
-    note(_described(record))
+    note(f"{_described(record)}\na step takes about {needed / 2**30:.1f} GiB of memory")
     start = Start(record, opened, parts)
     start.images, start.network = images, network
     return start
@@ -209,8 +215,8 @@ def _with_batch_size(
     device: Device,
     images: int,
     world: World,
-) -> tuple[TrainConfig, dict[str, float]]:
-    """Return the settings with a number for the batch size that has room in memory, and what was measured.
+) -> tuple[TrainConfig, dict[str, float], int]:
+    """Return the settings with a number for the batch size, what was measured for it, and the bytes it takes.
 
     Raises:
         GraftError: If a step does not fit.
@@ -219,15 +225,17 @@ def _with_batch_size(
     sharers = world.local_size if device == "cpu" else 1
 
     def needed(batch: int) -> int:
-        return sharers * step_bytes(network, size, batch, mode, config)
+        return sharers * step_bytes(network, size, batch // world.size, mode, config)
 
-    if config.batch_size == "auto":
+    measured: dict[str, float] = {}
+    chosen = config.batch_size
+    if chosen == "auto":
         chosen, measured = choose_batch_size(
-            network, size, mode, device, images // world.size, lambda n: needed(n) <= free
+            network, size, mode, device, images // world.size, lambda n: needed(n * world.size) <= free
         )
-        return config.model_copy(update={"batch_size": chosen * world.size}), measured
-    check_room(needed(config.batch_size // world.size), device, config.batch_size)
-    return config, {}
+        chosen *= world.size
+    check_room(needed(chosen), device, chosen)
+    return config.model_copy(update={"batch_size": chosen}), measured, needed(chosen)
 
 
 def resume(
@@ -235,7 +243,8 @@ def resume(
 ) -> TrainResult:
     """Go on with a run that was interrupted, with the settings it was started with.
 
-    The weights become those of an uninterrupted run. A run that has ended gets its `model.onnx` again.
+    The weights become those of an uninterrupted run, but for rounding where another number of processes goes
+    on. A run that has ended gets its `model.onnx` again.
 
     Args:
         run: The run folder.
@@ -248,6 +257,10 @@ def resume(
     """
     folder = RunFolder(Path(run))
     record = folder.read()
+    world = join(record.config.device)
+    world.check_batch(record.config.batch_size)
+    if world.leads:
+        folder.sweep()
     if data is not None:
         record = record.model_copy(update={"data": str(data)})
     opened = open_source(record.source)
@@ -269,8 +282,6 @@ def resume(
         )
     if record.config.restore_norm:
         opened = replace(opened, model=open_source(folder.start).model)
-    world = join(record.config.device)
-    world.check_batch(record.config.batch_size)
     start = Start(record, opened, parts)
     start.images = images
     with peer_errors(world, f"graftonnx train --resume {run}"):

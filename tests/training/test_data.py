@@ -1,20 +1,18 @@
-"""Decoded images, and the order in which batches are cut from them."""
+"""The order in which batches are cut from decoded images."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from training.fused import save_images
+from hypothesis import given
+from hypothesis import strategies as st
 
-from graftonnx.errors import DataError
-from graftonnx.images import decode, scan
-from graftonnx.training import data
-from graftonnx.training.data import Images, TrainBatches, ValBatches, load_images
+from graftonnx.data.cache import Images
+from graftonnx.training.data import TrainBatches, ValBatches
+from graftonnx.training.world import World
 
 
 def numbered(count: int) -> Images:
@@ -81,28 +79,20 @@ def test_validation_batches_keep_the_order_and_miss_nobody() -> None:
     assert drawn(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-@pytest.mark.parametrize("limit", [2**31, 0])
-def test_images_are_the_same_in_memory_and_in_a_mapped_file(
-    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(data, "IN_MEMORY", limit)
-    folder = scan(save_images(tmp_path / "data", count=3))
-    loaded = load_images(folder.root, folder.samples, (7, 5), folder=tmp_path)
-    assert isinstance(loaded.pixels, np.memmap) == (limit == 0)
-    expected = [decode(folder.root / sample.path, (7, 5)) for sample in folder.samples]
-    np.testing.assert_array_equal(loaded.pixels, np.stack(expected))
-    assert loaded.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+@given(count=st.integers(4, 40), each=st.integers(1, 4), size=st.integers(1, 4))
+def test_processes_share_the_batches_of_one(count: int, each: int, size: int) -> None:
+    worlds = [World(rank, size) for rank in range(size)]
+    whole = drawn(TrainBatches(numbered(count), each * size, 0)) if each * size <= count else None
+    parts = [drawn(TrainBatches(numbered(count), each * size, 0, world)) for world in worlds]
+    for number, batches in enumerate(zip(*parts, strict=True)):
+        assert len({len(batch) for batch in batches}) == 1
+        if whole is not None:
+            assert sorted(label for batch in batches for label in batch) == sorted(whole[number])
 
 
-def test_a_full_disk_is_told_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(data, "IN_MEMORY", 0)
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    folder = scan(save_images(tmp_path / "data", count=2))
-    with pytest.raises(
-        DataError, match=r"cannot keep 4 decoded images in '.*': No space left on device, .* GiB are needed\."
-    ):
-        load_images(folder.root, folder.samples, (8, 8), folder=tmp_path)
+@given(count=st.integers(4, 40), each=st.integers(1, 4), size=st.integers(1, 4))
+def test_processes_validate_each_image_once_in_as_many_batches(count: int, each: int, size: int) -> None:
+    parts = [drawn(ValBatches(numbered(count), each * size, World(rank, size))) for rank in range(size)]
+    assert sorted(label for part in parts for batch in part for label in batch) == list(range(count))
+    assert len({len(part) for part in parts}) == 1
+    assert all(1 <= len(batch) <= each + 1 for part in parts for batch in part)

@@ -97,6 +97,7 @@ def curve(run: Path) -> np.ndarray:
     return np.array([[float(row[name]) for name in names] for row in rows])
 
 
+@pytest.mark.slow
 class TestTwoProcesses:
     @pytest.mark.parametrize("name", ["ddp", "fsdp", "without-batch-norm", "gradual", "interrupted"])
     def test_give_the_curve_the_accuracy_and_the_weights_of_one(
@@ -115,11 +116,9 @@ class TestTwoProcesses:
         self, runs: Path, source: Path, data: Path, tmp_path: Path
     ) -> None:
         one = train(source, data, tmp_path / "run", TrainConfig(**{**BASE, "epochs": 1})).run
+        expected = {path.relative_to(one) for path in one.rglob("*")}
         for name in ("ddp", "fsdp"):
-            found, expected = (
-                sorted(p.relative_to(run) for run in (f,) for p in run.rglob("*")) for f in (runs / name, one)
-            )
-            assert found == expected
+            assert {path.relative_to(runs / name) for path in (runs / name).rglob("*")} == expected
 
     def test_have_one_that_speaks(self, runs: Path) -> None:
         leader, follower = reports(runs, "ddp")
@@ -140,6 +139,7 @@ class TestTwoProcesses:
         assert not (runs / "indivisible").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_command_with_a_sentence_and_one_process_goes_on(
     source: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -237,12 +237,13 @@ class TestJoining:
 
     def test_other_processes_than_wanted_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in {
-            "TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
+            "TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "4",
+            "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
         }.items():  # fmt: skip
             monkeypatch.setenv(name, value)
         with pytest.raises(
             GraftError,
-            match=r"cannot train on 3 devices: torchrun has started processes for 2 nodes with 2 devices each\.",
+            match=r"cannot train on 3 devices: torchrun has started .* for 2 nodes with 2 devices each\.",
         ):
             join("cpu", devices=3)
 

@@ -7,6 +7,8 @@ whole. Weights that are not finite are never written.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,6 +98,7 @@ class Keeper(pl.Callback):
         self._request = request
         self._note = note
         self._world = world
+        self._parent = os.getppid()
         self._saved = self._mark = time.monotonic()
         self._train_seconds = 0.0
         self.epochs: list[Epoch] = []
@@ -175,8 +178,12 @@ class Keeper(pl.Callback):
             trainer.should_stop = True
 
     def _agreed(self, due: bool = False) -> tuple[bool, bool]:
-        """Return whether the last state is to be saved and whether to stop; all processes agree."""
-        save, number = self._world.largest(due, self._request.signal or 0)
+        """Return whether the last state is to be saved and whether to stop; all processes agree.
+
+        They also stop when the process is gone that started them and watched over them.
+        """
+        orphaned = self._world.size > 1 and os.getppid() != self._parent
+        save, number = self._world.largest(due, self._request.signal or orphaned * signal.SIGTERM)
         if number:
             self._request.signal = int(number)
         return bool(save), bool(number)

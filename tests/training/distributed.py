@@ -28,17 +28,19 @@ def main(file: Path) -> None:
         report = {"notes": [], "error": None, "accuracy": None, "signal": None}
         arguments = (work["source"], work["data"], folder, TrainConfig(**settings))
         try:
-            if name == work["interrupted"]:
+            if name in work["interrupted"]:
                 report["signal"] = interrupted(*arguments)
-                result = resume(folder)
-            else:
-                result = train(*arguments, note=report["notes"].append)  # type: ignore[union-attr]
+            if name in work["left"]:
+                continue
+            note = report["notes"].append  # type: ignore[union-attr]
+            result = resume(folder) if report["signal"] else train(*arguments, note=note)
             report["accuracy"] = result.val_accuracy
         except GraftError as error:
             report["error"] = error.message
         except Followed:
             report["error"] = "followed"
-        (file.parent / f"{name}.{rank}.json").write_text(json.dumps(report))
+        finally:
+            (file.parent / f"{name}.{rank}.json").write_text(json.dumps(report))
 
 
 def interrupted(*arguments: Any) -> int | None:

@@ -39,10 +39,15 @@ RUNS: dict[str, dict[str, Any]] = {
     "fsdp": {"strategy": "fsdp"},
     "without-batch-norm": {"freeze": "norms"},
     "interrupted": {},
+    "interrupted-fsdp": {"strategy": "fsdp"},
+    "left": {"strategy": "fsdp"},
     "gradual": {"unfreeze": 2, "ema": 0.9, "class_weights": "balanced", "accumulate": 2},
     "indivisible": {"batch_size": 7},
 }
 """The settings of each run; the tiny network has a batch norm and a dropout, and the images are cropped."""
+
+INTERRUPTED = ["interrupted", "interrupted-fsdp", "left"]
+"""Runs in which one process hears SIGTERM; two processes go on with them, but for the one that is left."""
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONWARNINGS": "ignore"}
 
@@ -68,7 +73,8 @@ def runs(source: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     work = {
         "source": str(source),
         "data": str(data),
-        "interrupted": "interrupted",
+        "interrupted": INTERRUPTED,
+        "left": ["left"],
         "runs": {name: {**BASE, **changes} for name, changes in RUNS.items()},
     }
     (folder / "runs.json").write_text(json.dumps(work))
@@ -99,7 +105,7 @@ def curve(run: Path) -> np.ndarray:
 
 @pytest.mark.slow
 class TestTwoProcesses:
-    @pytest.mark.parametrize("name", ["ddp", "fsdp", "without-batch-norm", "gradual", "interrupted"])
+    @pytest.mark.parametrize("name", [name for name in RUNS if name not in ("left", "indivisible")])
     def test_give_the_curve_the_accuracy_and_the_weights_of_one(
         self, name: str, runs: Path, source: Path, data: Path, tmp_path: Path
     ) -> None:
@@ -126,8 +132,13 @@ class TestTwoProcesses:
         assert "devices 2" in leader["notes"][0]
         assert follower["notes"] == []
 
-    def test_stop_together_when_one_hears_a_signal(self, runs: Path) -> None:
-        assert [report["signal"] for report in reports(runs, "interrupted")] == [signal.SIGTERM] * 2
+    @pytest.mark.parametrize("name", INTERRUPTED)
+    def test_stop_together_when_one_hears_a_signal(self, name: str, runs: Path) -> None:
+        assert [report["signal"] for report in reports(runs, name)] == [signal.SIGTERM] * 2
+
+    def test_leave_a_checkpoint_of_shared_weights_with_which_one_goes_on(self, runs: Path) -> None:
+        result = resume(runs / "left")
+        np.testing.assert_allclose(curve(result.run), curve(runs / "fsdp"), rtol=0, atol=1e-4)
 
     def test_refuse_a_batch_that_does_not_divide(self, runs: Path) -> None:
         leader, follower = reports(runs, "indivisible")

@@ -134,31 +134,38 @@ def _arranged(tokens: int, grids: dict[int, tuple[int, ...]]) -> tuple[int, tupl
 def _channel_axes(view: GraphView, sources: Sequence[str]) -> dict[str, int]:
     """Return the axis of the channels for every value where it is known, in topological order."""
     axes = dict.fromkeys(sources, 1)
-    for node, read, made in zip(view.nodes, view.read, view.made, strict=True):
-        if axes.keys().isdisjoint(read):
+    for position, (kind, read, made) in enumerate(zip(view.kinds, view.read, view.made, strict=True)):
+        carriers = [name for name in read if name in axes]
+        if not carriers:
             continue
-        axis = 1 if node.op_type in _CHANNELS_SECOND else _channel_axis(view, node, read, axes)
+        axis = 1 if kind in _CHANNELS_SECOND else _channel_axis(view, position, carriers, axes)
         if axis is not None:
-            axes.update((name, axis) for name in made if name)
+            for name in made:
+                axes[name] = axis
+    axes.pop("", None)
     return axes
 
 
-def _channel_axis(view: GraphView, node: NodeProto, read: Sequence[str], axes: dict[str, int]) -> int | None:
-    carriers = [name for name in read if name in axes]
-    shape = view.shapes.get(node.output[0])
+def _channel_axis(
+    view: GraphView, position: int, carriers: Sequence[str], axes: dict[str, int]
+) -> int | None:
+    kind, shapes = view.kinds[position], view.shapes
+    shape = shapes.get(view.made[position][0])
     if shape is None:
         return None
-    carrier = max(carriers, key=lambda name: len(view.shapes.get(name) or ()))
-    axis, before = axes[carrier], view.shapes.get(carrier) or ()
-    if node.op_type in _CHANNELS_AT_THE_END:
+    carrier = carriers[0]
+    if len(carriers) > 1:
+        carrier = max(carriers, key=lambda name: len(shapes.get(name) or ()))
+    axis, before = axes[carrier], shapes.get(carrier) or ()
+    if kind in _CHANNELS_AT_THE_END:
         return len(shape) - 1
-    if node.op_type in ("Unsqueeze", "Squeeze"):
-        return _moved_axis(view, node, axis, len(shape))
-    if node.op_type == "Transpose":
-        return ints(node, "perm", reversed(range(len(before)))).index(axis)
-    if len(shape) == len(before) and (node.op_type != "Reshape" or shape[axis] == before[axis]):
+    if kind in ("Unsqueeze", "Squeeze"):
+        return _moved_axis(view, view.nodes[position], axis, len(shape))
+    if kind == "Transpose":
+        return ints(view.nodes[position], "perm", reversed(range(len(before)))).index(axis)
+    if len(shape) == len(before) and (kind != "Reshape" or shape[axis] == before[axis]):
         return axis
-    if node.op_type == "Reshape" and shape and before and shape[-1] == before[-1] and axis == len(before) - 1:
+    if kind == "Reshape" and shape and before and shape[-1] == before[-1] and axis == len(before) - 1:
         return len(shape) - 1
     if len(shape) > 1 and axis == 1 and len(before) > 1 and shape[1] == before[1]:
         return 1

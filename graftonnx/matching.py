@@ -178,7 +178,8 @@ def _progressive(
                 with_y = pairs[x, y]
                 gains = with_y.scores[index]
                 scores[row] += gains
-                costs[:, row] += np.where(gains > 0, [with_y.macs[index], with_y.parameters[index]], 0)
+                if budget != Budget():
+                    costs[:, row] += np.where(gains > 0, [with_y.macs[index], with_y.parameters[index]], 0)
         found = align_within(scores, most, costs[0], costs[1], budget)
         for row, j in found:
             budget = budget.less(int(costs[0, row, j]), int(costs[1, row, j]))

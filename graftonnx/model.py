@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import onnx
 
 from graftonnx import collector, files
 from graftonnx.errors import GraftError, ModelError
-from graftonnx.graph import GraphView, sort_nodes, value_shapes
+from graftonnx.graph import GraphView, value_shapes
 from graftonnx.layouts import Layout, find_layouts
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.normalise.batch import free_batch, may_fix_batch
-from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
+from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, may_fold, replace
 from graftonnx.normalise.dtypes import fold_narrow, widen
 from graftonnx.normalise.extents import free_extents
 from graftonnx.normalise.inference import infer_shapes, set_extents
@@ -98,10 +97,7 @@ class Network:
     complete: bool = True
     notes: tuple[str, ...] = ()
     path: Path | None = None
-    _views: list[tuple[onnx.ModelProto, GraphView]] = field(default_factory=list, repr=False, compare=False)
-    _layouts: list[tuple[GraphView, dict[str, Layout]]] = field(
-        default_factory=list, repr=False, compare=False
-    )
+    _indices: list[_Index] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -111,12 +107,7 @@ class Network:
     @property
     def view(self) -> GraphView:
         """An index over the skeleton's graph; made once for all networks that share the skeleton."""
-        for skeleton, view in self._views:
-            if skeleton is self.skeleton:
-                return view
-        view = GraphView(self.skeleton.graph)
-        self._views.append((self.skeleton, view))
-        return view
+        return self._index.view
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -124,20 +115,40 @@ class Network:
         shapes = self.view.shapes
         return {name: tuple(extent or 0 for extent in shapes[name][1:]) for name in self.view.inputs}
 
-    @cached_property
+    @property
     def spine(self) -> Spine:
         """The values on every path from the input to the output, or to the feature where the head is cut."""
         target = self.head.output if self.complete else self.head.feature
-        return find_spine(self.view, self.view.inputs, target)
+        spines = self._index.spines
+        if target not in spines:
+            spines[target] = find_spine(self.view, self.view.inputs, target)
+        return spines[target]
 
     @property
     def layouts(self) -> dict[str, Layout]:
         """Where channels and positions lie, in every value that holds features on a grid; made once, too."""
-        for view, layouts in self._layouts:
-            if view is self.view:
-                return layouts
-        self._layouts.append((self.view, find_layouts(self.skeleton, self.view, self.view.inputs)))
-        return self._layouts[-1][1]
+        index = self._index
+        if index.layouts is None:
+            index.layouts = find_layouts(self.skeleton, index.view, index.view.inputs)
+        return index.layouts
+
+    @property
+    def _index(self) -> _Index:
+        for index in self._indices:
+            if index.skeleton is self.skeleton:
+                return index
+        self._indices.append(_Index(self.skeleton, GraphView(self.skeleton.graph)))
+        return self._indices[-1]
+
+
+@dataclass
+class _Index:
+    """What was found out about a skeleton, for all networks that share it: an index, spines by their ends."""
+
+    skeleton: onnx.ModelProto
+    view: GraphView
+    spines: dict[str, Spine] = field(default_factory=dict)
+    layouts: dict[str, Layout] | None = None
 
 
 @collector.paused()
@@ -264,13 +275,13 @@ def _normalised(
     opset, ir_version, producer = declared_opset(model), model.ir_version, model.producer_name
     metadata = read_metadata(model)
     notes: list[str] = []
-    model, weight_type = _cleaned(model, weights, opset, notes, dequantize=dequantize)
+    model, weight_type, view = _cleaned(model, weights, opset, notes, dequantize=dequantize)
     inputs = _inputs(model, metadata)
-    passed = _drop_passed_outputs(model)
-    shapes = {value: _input_shape(model, value, notes) for value in inputs}
-    model = _infer(model, weights, shapes, notes)
-    view = GraphView(model.graph)
-    head, _, auxiliary = find_head(view, inputs)
+    passed = _drop_passed_outputs(view)
+    turned = [value for value in inputs if to_channels_first(model, value)]
+    shapes = {value: _input_shape(model, value, value in turned, notes) for value in inputs}
+    model, view = _infer(model, weights, shapes, notes, None if turned else view)
+    head, spine, auxiliary = find_head(view, inputs)
     dropped = (*passed, *auxiliary)
     if dropped:
         notes.append(f"other outputs dropped: {', '.join(dropped)}")
@@ -295,20 +306,21 @@ def _normalised(
         ir_version=ir_version,
         weight_type=weight_type,
         notes=tuple(notes),
-        _views=[(model, view)] if unchanged else [],
+        _indices=[_Index(model, view, {head.output: spine})] if unchanged else [],
     )
 
 
 def _cleaned(
     model: onnx.ModelProto, weights: Weights, opset: int, notes: list[str], *, dequantize: bool
-) -> tuple[onnx.ModelProto, str]:
-    """Return the model with valid float32 operators of one opset, and the type in which its weights were."""
+) -> tuple[onnx.ModelProto, str, GraphView]:
+    """Return the model with valid float32 operators of one opset, the type its weights had, and an index."""
     use_default_domain(model)
     model = inline_functions(model)
-    ordered = sort_nodes(model.graph.node)
-    if any(node is not other for node, other in zip(ordered, model.graph.node, strict=True)):
-        replace(model.graph.node, ordered)
+    view = GraphView(model.graph)
+    if any(node is not other for node, other in zip(view.nodes, model.graph.node, strict=True)):
+        replace(model.graph.node, view.nodes)
         notes.append("nodes brought into topological order")
+        view = GraphView(model.graph)
     if dequantize:
         check_valid(model, weights)
         constants_to_initializers(model, weights)
@@ -317,13 +329,15 @@ def _cleaned(
     check_float(model)
     check_operators(model, opset)
     check_valid(model, weights)
-    constants_to_initializers(model, weights)
+    changed = constants_to_initializers(model, weights) or dequantize
     found = [kind for kind in (fold_narrow(model, weights), widen(model, weights)) if kind]
     notes += [f"{kind} weights are float32 inside" for kind in found]
-    model = convert_opset(model, opset)
-    constants_to_initializers(model, weights)
-    name_nodes(model.graph)
-    return model, found[-1] if found else "float32"
+    converted = convert_opset(model, opset)
+    if converted is not model:
+        constants_to_initializers(converted, weights)
+    changed = changed or bool(found) or converted is not model
+    name_nodes(converted.graph)
+    return converted, found[-1] if found else "float32", GraphView(converted.graph, None if changed else view)
 
 
 def check_valid(model: onnx.ModelProto, weights: Weights) -> None:
@@ -365,9 +379,8 @@ def _inputs(model: onnx.ModelProto, metadata: Metadata) -> list[str]:
     return [str(value.name) for value in inputs]
 
 
-def _input_shape(model: onnx.ModelProto, image: str, notes: list[str]) -> tuple[int, ...]:
-    """Make an input channels-first, and return its channels and extents, defaults where these are open."""
-    was_last = to_channels_first(model, image)
+def _input_shape(model: onnx.ModelProto, image: str, was_last: bool, notes: list[str]) -> tuple[int, ...]:
+    """Return an input's channels and extents, defaults where these are open."""
     channels, size = _input_extents(model, image)
     if was_last:
         notes.append(f"channels-last input brought to {LAYOUTS[len(size)]}")
@@ -378,11 +391,11 @@ def _input_shape(model: onnx.ModelProto, image: str, notes: list[str]) -> tuple[
     return channels, *size
 
 
-def _drop_passed_outputs(model: onnx.ModelProto) -> list[str]:
+def _drop_passed_outputs(view: GraphView) -> list[str]:
     """Drop the outputs that no node makes, inputs and weights; return their names."""
-    made = {name for node in model.graph.node for name in node.output}
-    passed = [value.name for value in model.graph.output if value.name not in made]
-    replace(model.graph.output, [value for value in model.graph.output if value.name in made])
+    outputs = view.graph.output
+    passed = [value.name for value in outputs if value.name not in view.position]
+    replace(outputs, [value for value in outputs if value.name in view.position])
     return passed
 
 
@@ -397,17 +410,35 @@ def _input_extents(model: onnx.ModelProto, image: str) -> tuple[int, tuple[int, 
 
 
 def _infer(
-    model: onnx.ModelProto, weights: Weights, shapes: Mapping[str, tuple[int, ...]], notes: list[str]
-) -> onnx.ModelProto:
-    """Free the batch and infer every shape; constant parts are folded on the way."""
+    model: onnx.ModelProto,
+    weights: Weights,
+    shapes: Mapping[str, tuple[int, ...]],
+    notes: list[str],
+    before: GraphView | None,
+) -> tuple[onnx.ModelProto, GraphView]:
+    """Free the batch and infer every shape; constant parts are folded on the way.
+
+    Args:
+        model: A skeleton.
+        weights: Its large tensors.
+        shapes: Channels and extents of each input.
+        notes: What was done is added.
+        before: An index over the model, if there is one.
+
+    Returns:
+        The model with all shapes, and an index over it.
+    """
     _set_inputs(model, shapes, BATCH)
     model = infer_shapes(model)
-    while fold(model, weights):
-        model = infer_shapes(model)
-    if drop_transposes(model, weights):
-        model = infer_shapes(model)
-    if not may_fix_batch(model.graph):
-        return model
+    view = GraphView(model.graph, before)
+    if may_fold(view) or "Transpose" in view.kinds:
+        while fold(model, weights):
+            model = infer_shapes(model)
+        if drop_transposes(model, weights):
+            model = infer_shapes(model)
+        view = GraphView(model.graph)
+    if not may_fix_batch(view):
+        return model, view
     _set_inputs(model, shapes, 1)
     model = infer_shapes(model)
     if free_batch(model, weights, shapes):
@@ -417,7 +448,8 @@ def _infer(
         except ModelError as error:
             raise error.at("its batch is fixed to 1 and could not be freed") from error
     _set_inputs(model, shapes, BATCH)
-    return infer_shapes(model)
+    model = infer_shapes(model)
+    return model, GraphView(model.graph)
 
 
 def _set_inputs(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int | str) -> None:

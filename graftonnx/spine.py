@@ -80,27 +80,30 @@ def find_spine(view: GraphView, sources: Sequence[str], target: str) -> Spine:
     Raises:
         ModelError: If `target` does not depend on them.
     """
+    read, made = view.read, view.made
     data = set(sources)
     positions: list[int] = []
     for position in view.ancestry(target):
-        if not data.isdisjoint(view.read[position]) and view.nodes[position].op_type not in NOT_DATA:
-            data.update(name for name in view.made[position] if name)
+        if view.kinds[position] not in NOT_DATA and not data.isdisjoint(read[position]):
+            data.update(made[position])
             positions.append(position)
+    data.discard("")
     if target not in data:
         raise ModelError(f"its output '{target}' does not depend on its input {_quoted(sources)}.")
-    last_read = {name: position for position in positions for name in view.read[position]}
+    last_read = {name: position for position in positions for name in read[position]}
     values = [sources[0]]
     segments: list[tuple[NodeProto, ...]] = [()]
     segment: list[NodeProto] = []
     open_until = max(last_read.get(source, 0) for source in sources)
     for position in positions:
         segment.append(view.nodes[position])
-        outputs = [name for name in view.made[position] if name in last_read or name == target]
+        outputs = [name for name in made[position] if name in last_read or name == target]
         if open_until <= position and len(outputs) == 1:
             values.append(outputs[0])
             segments.append(tuple(segment))
             segment = []
-        open_until = max([open_until, *(last_read.get(name, 0) for name in outputs)])
+        for name in outputs:
+            open_until = max(open_until, last_read.get(name, 0))
     return Spine(tuple(values), tuple(segments), frozenset(data))
 
 

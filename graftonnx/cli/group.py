@@ -16,6 +16,7 @@ COMMANDS = {
     "match": "Plan the exchanges between networks.",
     "fuse": "Join networks into one trainable ONNX file.",
     "train": "Fine-tune a fused network on labelled images.",
+    "report": "Write the page about a training run anew.",
     "export": "Write the deployable file of a trained network.",
     "eval": "Measure the accuracy of a network on labelled images.",
     "predict": "Classify images.",

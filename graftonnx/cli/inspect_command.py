@@ -60,8 +60,8 @@ def describe(network: Network) -> dict[str, Any]:
         if network.complete
         else None,
         "nodes": len(view.nodes),
-        "parameters": parameters(view, view.nodes),
-        "macs": macs(view, view.nodes),
+        "parameters": parameters(view),
+        "macs": macs(view),
         "feature": {"name": network.head.feature, "shape": ["batch", *feature[1:]]},
         "taps": [
             {

@@ -51,8 +51,9 @@ def command(
 ) -> None:
     """Fine-tune a fused network on labelled images.
 
-    The run folder gets model.onnx (the best epoch, confirmed by ONNX Runtime), metrics.csv, curves.png,
-    config.yaml, split.json, data.json (images of each class, bad images, leaks) and checkpoints/.
+    The run folder gets model.onnx (the best epoch, confirmed by ONNX Runtime), report.html with everything
+    to look at, its tables and pictures, config.yaml, split.json, data.json (images of each class, bad images,
+    leaks), tensorboard/ and checkpoints/.
     """
     if resume_from is not None:
         _check_alone(ctx)

@@ -68,7 +68,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
     "Freezing": (
         ("freeze", _choice(config.Freeze), "Keep the parents' batch norms, or all of their weights."),
         ("unfreeze", click.IntRange(min=0), "Release frozen branches over so many epochs."),
-        ("restore_norm", click.BOOL, "Put back the batch norms that an exporter folded."),
+        ("restore_norm", click.BOOL, "Put back folded batch norms."),
     ),
     "Images and targets": (
         ("val_fraction", click.FloatRange(0, 1, True, True), "Share that validates, without val/."),
@@ -91,6 +91,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("nodes", COUNT, "Machines."),
         ("strategy", _choice(config.Strategy), "How devices share."),
         ("workers", click.IntRange(min=0), "Decoding threads; 0: all."),
+        ("logger", _choice(config.Logger), "A tracker."),
     ),
 }
 """Panel -> field, type and help of each option."""

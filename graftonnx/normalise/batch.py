@@ -33,11 +33,12 @@ RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 NO_END = np.iinfo(np.int64).max
 
 
-def may_fix_batch(graph: onnx.GraphProto) -> bool:
+def may_fix_batch(view: GraphView) -> bool:
     """Return whether there is anything for :func:`free_batch`: a constant target or a constant operand."""
-    constant = {tensor.name for tensor in graph.initializer}
+    constant = view.initializers.keys()
     return any(
-        node.op_type in ("Reshape", "Concat") and not constant.isdisjoint(node.input) for node in graph.node
+        kind in ("Reshape", "Concat") and not constant.isdisjoint(names)
+        for kind, names in zip(view.kinds, view.given, strict=True)
     )
 
 

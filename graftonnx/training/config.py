@@ -15,6 +15,7 @@ OnBadImage = Literal["error", "skip"]
 Device = Literal["cpu", "cuda"]
 Freeze = Literal["none", "norms", "branches"]
 Layout = Literal["contiguous", "channels_last"]
+Logger = Literal["none", "wandb", "mlflow"]
 Optimizer = Literal["adamw", "nadam", "sgd"]
 Precision = Literal["fp32", "bf16"]
 Recipe = Literal["quick", "balanced", "best"]
@@ -89,6 +90,7 @@ class TrainConfig(Record):
         strategy: `ddp` keeps the whole network in each process; `fsdp` shares weights, gradients and the
             optimiser's state out among them (FSDP2).
         workers: Threads that decode images; 0 means one per core.
+        logger: A tracker that gets the figures of each epoch; TensorBoard's files are always written.
         seed: Of the split, the order of the images, augmentation and dropout.
     """
 
@@ -129,6 +131,7 @@ class TrainConfig(Record):
     nodes: int = Field(default=1, ge=1)
     strategy: Strategy = "ddp"
     workers: int = Field(default=0, ge=0)
+    logger: Logger = "none"
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")

@@ -33,9 +33,11 @@ from graftonnx.training.finetuner import Finetuner
 from graftonnx.training.history import Epoch, best_of, write_curves, write_metrics
 from graftonnx.training.inputs import share_image
 from graftonnx.training.interrupt import Interrupted, stop_requests
+from graftonnx.training.loggers import EpochLog, check_logger
 from graftonnx.training.memory import check_room, free_bytes, memory_errors, step_bytes
 from graftonnx.training.outcome import export, load_weights
 from graftonnx.training.progress import EpochBar, bars, counting, silence
+from graftonnx.training.report import write_report
 from graftonnx.training.run import RunFolder, RunRecord, versions
 from graftonnx.training.sharing import share_images
 from graftonnx.training.source import Source, labels_for, open_source
@@ -155,6 +157,7 @@ def _prepare(
     """Check everything that can be checked, and decide everything that is left open."""
     run.check(force=force)
     world.check_batch(config.batch_size)
+    check_logger(config.logger)
     opened = open_source(source)
     images = open_data(data)
     parts = _choose(images, config, note)
@@ -341,11 +344,11 @@ def _go(
         if begin is not None:
             world.once(lambda: begin(loaded))
         epochs = _fit(run, start, world, loaded.train, loaded.val, shown, note)
-        return world.once(lambda: _finish(run, start, world, epochs, loaded.val))
+        return world.once(lambda: _finish(run, start, world, epochs, loaded, note))
 
 
 def _finish(
-    run: RunFolder, start: Start, world: World, epochs: list[Epoch], val_images: Images
+    run: RunFolder, start: Start, world: World, epochs: list[Epoch], loaded: Loaded, note: Note
 ) -> TrainResult:
     """Write the best epoch, and return what the run has to show."""
     record = start.record
@@ -354,8 +357,9 @@ def _finish(
     network = start.network if world.size == 1 else start.fresh_network()
     load_weights(network, run.best)
     assert config.batch_size != "auto"
-    outcome = export(network, record.labels, val_images, config.batch_size, record.device)
+    outcome = export(network, record.labels, loaded.val, config.batch_size, record.device)
     save(outcome.model, run.model, force=True)
+    write_report(run, record, loaded.val, [sample.name for sample in loaded.split.val], note)
     best = best_of(epochs)
     seconds = sum(row.train_seconds for row in epochs)
     return TrainResult(
@@ -364,7 +368,7 @@ def _finish(
         labels=record.labels,
         epochs=len(epochs),
         best_epoch=best.epoch,
-        val_images=len(val_images.labels),
+        val_images=len(loaded.val.labels),
         val_accuracy=outcome.accuracy,
         val_accuracy_torch=outcome.accuracy_torch,
         val_loss=best.val_loss,
@@ -399,6 +403,7 @@ def _fit(
     finetuner = Finetuner(network, config, mode, record.input_size, steps, classes, balance, world)
     with silence(), stop_requests() as request, memory_errors(config.batch_size):
         keeper = Keeper(run, batches, config, request, note, world)
+        logs = [EpochLog(run, config, keeper, note)] if world.leads else []
         trainer = pl.Trainer(
             accelerator="gpu" if record.device == "cuda" else "cpu",
             devices=world.local_size,
@@ -407,7 +412,7 @@ def _fit(
             precision="bf16-mixed" if mode.precision == "bf16" else "32-true",
             max_epochs=config.epochs,
             accumulate_grad_batches=config.accumulate,
-            callbacks=[keeper, EpochBar(shown)],
+            callbacks=[keeper, *logs, EpochBar(shown)],
             plugins=[AtomicCheckpoints()],
             logger=False,
             enable_checkpointing=False,

@@ -86,6 +86,7 @@ def test_every_setting_has_an_option_that_reaches_the_run(source: Path, data: Pa
         "layout": "contiguous", "compile": "no", "workers": 1,
         "devices": 1, "nodes": 1, "strategy": "ddp", "shots": 3,
         "on_bad_image": "skip", "cache_limit": 3.0, "split_file": tmp_path / "split.json", "save_every": 60.0,
+        "logger": "none",
     }  # fmt: skip
     options = [text for name, value in wanted.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     result = run(source, "--data", data, "-o", tmp_path / "run", *options, "--restore-norm")

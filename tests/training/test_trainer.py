@@ -92,15 +92,23 @@ class TestAFinishedRun:
         assert finished.epochs == 3
 
     def test_writes_every_file_and_no_other(self, finished: TrainResult) -> None:
-        assert {p.relative_to(finished.run).as_posix() for p in finished.run.rglob("*") if p.is_file()} == {
+        files = {p.relative_to(finished.run).as_posix() for p in finished.run.rglob("*") if p.is_file()}
+        (events,) = (name for name in files if name.startswith("tensorboard/events."))
+        assert files == {
             "config.yaml",
             "split.json",
             "data.json",
             "metrics.csv",
             "curves.png",
             "model.onnx",
+            "report.html",
+            "validation.json",
+            "confusion.csv",
+            "confusion.png",
+            "classes.csv",
             "checkpoints/last.ckpt",
             "checkpoints/best.safetensors",
+            events,
         }
 
     def test_moves_every_trainable_weight_and_the_statistics_and_nothing_else(

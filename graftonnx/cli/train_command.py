@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,9 @@ from graftonnx.cli.parameters import DATA_HELP, quiet_option
 from graftonnx.cli.training_options import config_of, panels, training_options
 
 if TYPE_CHECKING:
-    from graftonnx.training.config import TrainResult
+    from graftonnx.training.config import TrainConfig, TrainResult
 
-WITH_RESUME = {"resume_from", "data", "quiet", "as_json"}
+WITH_RESUME = {"resume_from", "data", "devices", "nodes", "quiet", "as_json"}
 """Parameters that may stand beside --resume; all others come from the run."""
 
 
@@ -87,26 +88,56 @@ def command(
         return
     if seeds is not None:
         raise click.UsageError("--seeds is for --compare; a run has one --seed.")
+    config = config_of(settings)
+    _launch_others(resume_from, output, config, settings)
     from graftonnx.training import Interrupted, resume, train
+    from graftonnx.training.world import leads, one_voice
 
     progress = not console.is_quiet()
     try:
-        if resume_from is not None:
-            result = resume(resume_from, data=data, progress=progress, note=console.note)
-        else:
-            assert source is not None
-            assert data is not None
-            assert output is not None
-            config = config_of(settings)
-            result = train(source, data, output, config, force=force, progress=progress, note=console.note)
+        with one_voice():
+            if resume_from is not None:
+                result = resume(resume_from, data=data, progress=progress, note=console.note)
+            else:
+                assert source is not None
+                assert data is not None
+                assert output is not None
+                result = train(
+                    source, data, output, config, force=force, progress=progress, note=console.note
+                )
     except Interrupted as stop:
         console.warn(f"Interrupted in epoch {stop.epoch}; everything is saved. Go on with:")
         console.warn(f"  graftonnx train --resume {stop.run}")
         sys.exit(128 + stop.signal)
+    if not leads():
+        return
     if as_json:
         console.print_json(result.model_dump(mode="json"))
     else:
         _print(result)
+
+
+def _launch_others(
+    resumed: Path | None, output: Path | None, config: TrainConfig, settings: dict[str, Any]
+) -> None:
+    """Where several processes are to train, start them, and exit when they have ended.
+
+    A resumed run takes as many as it began with, unless told otherwise.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # this is one of them
+        return
+    if resumed is not None:
+        from graftonnx.training.run import RunFolder
+
+        given = {name: settings[name] for name in ("devices", "nodes") if settings[name] is not None}
+        config = RunFolder(resumed).read().config.model_copy(update=given)
+    if (config.devices, config.nodes) == (1, 1):
+        return
+    from graftonnx.training.launching import launch
+
+    run = resumed or output
+    assert run is not None
+    sys.exit(launch(sys.argv[1:], config.devices, config.nodes, run))
 
 
 def _check_alone(ctx: click.Context) -> None:

@@ -69,7 +69,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
     "Freezing": (
         ("freeze", _choice(config.Freeze), "Keep the parents' batch norms, or all of their weights."),
         ("unfreeze", click.IntRange(min=0), "Release frozen branches over so many epochs."),
-        ("restore_norm", click.BOOL, "Put back the batch norms that an exporter folded."),
+        ("restore_norm", click.BOOL, "Put back folded batch norms."),
     ),
     "Data": (
         ("val_fraction", click.FloatRange(0, 1, True, True), "Share that validates, without val/."),
@@ -87,11 +87,14 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
     ),
     "Machine": (
         ("device", _auto(config.Device), "Where to train."),
-        ("precision", _auto(config.Precision), "Number format; auto measures."),
+        ("precision", _auto(config.Precision), "Number format."),
         ("layout", _auto(config.Layout), "Memory order; auto measures."),
-        ("compile", click.Choice(["auto", "yes", "no"]), "torch.compile; auto: on a GPU."),
-        ("workers", click.IntRange(min=0), "Threads that decode; 0: one per core."),
-        ("logger", _choice(config.Logger), "A tracker that gets each epoch's figures."),
+        ("compile", click.Choice(["auto", "yes", "no"]), "auto: on a GPU."),
+        ("devices", COUNT, "Processes per node."),
+        ("nodes", COUNT, "Machines."),
+        ("strategy", _choice(config.Strategy), "How devices share."),
+        ("workers", click.IntRange(min=0), "Decoding threads; 0: all."),
+        ("logger", _choice(config.Logger), "A tracker."),
     ),
 }
 """Panel -> field, type and help of each option."""

@@ -1,7 +1,8 @@
 """Random changes of a batch of images, as tensor operations on the device that trains.
 
 Every random number comes from the generator that is handed in, drawn on the CPU: the same generator gives
-the same images on every device.
+the same images on every device. Where several processes train, each draws for the whole batch and takes its
+rows, so that the images are the same in any world; but for RandAugment, whose choices are each process's own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graftonnx.training.config import Augment
+from graftonnx.training.world import ALONE, World
 
 MARGIN = 1.15
 """Images that will be cropped are decoded this much larger than the network's input."""
@@ -36,7 +38,13 @@ def stored_size(size: tuple[int, int], kind: Augment) -> tuple[int, int]:
     return math.ceil(size[0] * MARGIN), math.ceil(size[1] * MARGIN)
 
 
-def augment(images: Tensor, size: tuple[int, int], kind: Augment, generator: torch.Generator) -> Tensor:
+def augment(
+    images: Tensor,
+    size: tuple[int, int],
+    kind: Augment,
+    generator: torch.Generator,
+    world: World = ALONE,
+) -> Tensor:
     """Return changed copies of `images`.
 
     Args:
@@ -44,7 +52,8 @@ def augment(images: Tensor, size: tuple[int, int], kind: Augment, generator: tor
         size: Height and width of the result; equal to H and W where `kind` is `none` or `flip`.
         kind: `none`; `flip`; `standard`: random resized crop, flip, brightness, contrast and saturation;
             `strong`: random resized crop, flip and RandAugment.
-        generator: On the CPU.
+        generator: On the CPU, in the same state in each process.
+        world: The processes that have a part of the batch each.
 
     Returns:
         Float in 0..1, [N, 3, *size].
@@ -52,19 +61,26 @@ def augment(images: Tensor, size: tuple[int, int], kind: Augment, generator: tor
     if kind == "none":
         return images
     if kind == "flip":
-        mirrored = torch.rand(len(images), generator=generator).lt(0.5).to(images.device)
+        mirrored = _draw(1, len(images), generator, world)[0].lt(0.5).to(images.device)
         return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-    images = crop(images, size, generator)
-    return change_colour(images, generator) if kind == "standard" else rand_augment(images, generator)
+    images = crop(images, size, generator, world)
+    if kind == "standard":
+        return change_colour(images, generator, world)
+    return rand_augment(images, generator, world)
 
 
-def crop(images: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+def _draw(kinds: int, count: int, generator: torch.Generator, world: World) -> Tensor:
+    """Return numbers in 0..1 for this process's images, [kinds, count]."""
+    return torch.rand(kinds, count * world.size, generator=generator)[:, world.rows]
+
+
+def crop(images: Tensor, size: tuple[int, int], generator: torch.Generator, world: World = ALONE) -> Tensor:
     """Cut a random rectangle out of each image, mirror every other one, and stretch it to `size`.
 
     images: [N, 3, H, W] -> [N, 3, *size].
     """
     n = len(images)
-    area, aspect, x, y, mirrored = torch.rand(5, n, generator=generator)
+    area, aspect, x, y, mirrored = _draw(5, n, generator, world)
     area = AREA[0] + (AREA[1] - AREA[0]) * area
     aspect = (math.log(ASPECT[0]) + math.log(ASPECT[1] / ASPECT[0]) * aspect).exp()
     width = (area * aspect).sqrt().clamp(max=1.0)
@@ -78,10 +94,10 @@ def crop(images: Tensor, size: tuple[int, int], generator: torch.Generator) -> T
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def change_colour(images: Tensor, generator: torch.Generator) -> Tensor:
+def change_colour(images: Tensor, generator: torch.Generator, world: World = ALONE) -> Tensor:
     """Scale brightness, contrast and saturation of each image by factors near 1. images: [N, 3, H, W]."""
-    factors = 1 + COLOUR * (2 * torch.rand(3, len(images), 1, 1, 1, generator=generator) - 1)
-    brightness, contrast, saturation = factors.to(images.device)
+    factors = 1 + COLOUR * (2 * _draw(3, len(images), generator, world) - 1)
+    brightness, contrast, saturation = factors.to(images.device)[..., None, None, None]
     images = images * brightness
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     images = torch.lerp(mean, images, contrast)
@@ -89,13 +105,13 @@ def change_colour(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.lerp(grey, images, saturation).clamp(0, 1)
 
 
-def rand_augment(images: Tensor, generator: torch.Generator) -> Tensor:
+def rand_augment(images: Tensor, generator: torch.Generator, world: World = ALONE) -> Tensor:
     """Apply RandAugment ([arXiv 1909.13719](https://arxiv.org/abs/1909.13719)). images: [N, 3, H, W]."""
     from kornia.augmentation.auto import RandAugment  # takes a third of a second to import
 
     policy = RandAugment(n=OPERATIONS, m=MAGNITUDE)
     seed = int(torch.randint(2**31, (1,), generator=generator))
     with torch.random.fork_rng([]), torch.no_grad():
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + world.rank)
         parts = [policy(part) for part in torch.split(images, POLICY_IMAGES)]
     return torch.cat(parts).clamp(0, 1)

@@ -7,6 +7,8 @@ whole. Weights that are not finite are never written.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +28,8 @@ from graftonnx.training.finetuner import Finetuner, Sums, diverged
 from graftonnx.training.history import Epoch, best_of, write_metrics
 from graftonnx.training.interrupt import StopRequest
 from graftonnx.training.run import RunFolder
+from graftonnx.training.strategies import full_state
+from graftonnx.training.world import ALONE, World
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -39,11 +43,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
-def save_weights(network: torch.nn.Module, path: Path) -> None:
+def save_weights(state: dict[str, torch.Tensor], path: Path) -> None:
     """Write a network's weights and statistics as safetensors."""
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    whole = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with written(path) as temporary:
-        save_file(state, temporary)
+        save_file(whole, temporary)
 
 
 @contextlib.contextmanager
@@ -86,12 +90,15 @@ class Keeper(pl.Callback):
         config: TrainConfig,
         request: StopRequest,
         note: Callable[[str], object],
+        world: World = ALONE,
     ) -> None:
         self._run = run
         self._batches = batches
         self._config = config
         self._request = request
         self._note = note
+        self._world = world
+        self._parent = os.getppid()
         self._saved = self._mark = time.monotonic()
         self._train_seconds = 0.0
         self.epochs: list[Epoch] = []
@@ -113,6 +120,8 @@ class Keeper(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clocks; a run that had ended early is not taken further."""
+        if self._request.signal is None:
+            self._request.listen()  # Lightning's own handler makes the processes wait for each other
         self._saved = self._mark = time.monotonic()
         trainer.should_stop = self._exhausted()
 
@@ -135,10 +144,12 @@ class Keeper(pl.Callback):
             return  # the end of the epoch saves, with its validation
         if (batch_idx + 1) % self._config.accumulate:
             return  # gradients of a step that is not complete are in no checkpoint
-        if self._request.signal is not None or time.monotonic() - self._saved > self._config.save_every:
+        due = time.monotonic() - self._saved > self._config.save_every
+        due, stop = self._agreed(due)
+        if due or stop:
             self._add_time(pl_module)
             self._save_last(trainer, pl_module)
-        if self._request.signal is not None:
+        if stop:
             raise Stopped
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -151,16 +162,31 @@ class Keeper(pl.Callback):
         row = self._row(trainer, pl_module)
         self.epochs.append(row)
         if best_of(self.epochs) is row:
-            _check_finite(pl_module)
-            save_weights(pl_module.result, self._run.best)
+            state = full_state(pl_module.result)
+            _check_finite(state)
+            if self._world.leads:
+                save_weights(state, self._run.best)
         self._save_last(trainer, pl_module)
-        write_metrics(self._run.metrics, self.epochs)
+        if self._world.leads:
+            write_metrics(self._run.metrics, self.epochs)
         self._note(str(row))
-        if self._request.signal is not None:
+        _, stop = self._agreed()
+        if stop:
             raise Stopped
         if self._exhausted():
             self._note(f"no better epoch for {self._config.patience}: training ends here")
             trainer.should_stop = True
+
+    def _agreed(self, due: bool = False) -> tuple[bool, bool]:
+        """Return whether the last state is to be saved and whether to stop; all processes agree.
+
+        They also stop when the process is gone that started them and watched over them.
+        """
+        orphaned = self._world.size > 1 and os.getppid() != self._parent
+        save, number = self._world.largest(due, self._request.signal or orphaned * signal.SIGTERM)
+        if number:
+            self._request.signal = int(number)
+        return bool(save), bool(number)
 
     def _exhausted(self) -> bool:
         """Return whether there was no better epoch for as long as the settings allow."""
@@ -174,7 +200,7 @@ class Keeper(pl.Callback):
         self._mark = now
 
     def _save_last(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        _check_finite(pl_module)
+        _check_finite(full_state(pl_module))
         trainer.save_checkpoint(self._run.last)
         self._saved = time.monotonic()
 
@@ -184,7 +210,7 @@ class Keeper(pl.Callback):
         Raises:
             GraftError: If a loss is not a finite number.
         """
-        train, val = finetuner.train_sums, finetuner.val_sums
+        train, val = (sums.over(self._world) for sums in (finetuner.train_sums, finetuner.val_sums))
         number = trainer.current_epoch + 1
         for name, loss in (("training", train.loss), ("validation", val.loss)):
             if not torch.tensor(loss).isfinite():
@@ -205,8 +231,8 @@ class Keeper(pl.Callback):
         )
 
 
-def _check_finite(module: torch.nn.Module) -> None:
+def _check_finite(state: dict[str, torch.Tensor]) -> None:
     """Raise if a weight or a statistic is not finite."""
-    for name, value in module.state_dict().items():
+    for name, value in state.items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise diverged(f"'{name.removeprefix('network.')}' is no longer finite")

@@ -20,6 +20,7 @@ Optimizer = Literal["adamw", "nadam", "sgd"]
 Precision = Literal["fp32", "bf16"]
 Recipe = Literal["quick", "balanced", "best"]
 Schedule = Literal["cosine", "onecycle", "constant"]
+Strategy = Literal["ddp", "fsdp"]
 
 RECIPES: dict[Recipe, dict[str, Any]] = {
     "quick": {"epochs": 3, "augment": "flip"},
@@ -84,6 +85,10 @@ class TrainConfig(Record):
         layout: Order of a feature map's elements in memory; `auto` measures as well.
         compile: Whether the network is compiled (`torch.compile`); `auto` does where a GPU trains.
         device: `auto` takes CUDA where there is a GPU.
+        devices: Processes that train together on each node, with a GPU each where a GPU trains.
+        nodes: Machines that train together.
+        strategy: `ddp` keeps the whole network in each process; `fsdp` shares weights, gradients and the
+            optimiser's state out among them (FSDP2).
         workers: Threads that decode images; 0 means one per core.
         logger: A tracker that gets the figures of each epoch; TensorBoard's files are always written.
         seed: Of the split, the order of the images, augmentation and dropout.
@@ -122,6 +127,9 @@ class TrainConfig(Record):
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
     compile: Literal["auto", "yes", "no"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(default=1, ge=1)
+    nodes: int = Field(default=1, ge=1)
+    strategy: Strategy = "ddp"
     workers: int = Field(default=0, ge=0)
     logger: Logger = "none"
     seed: int = Field(default=0, ge=0)
@@ -141,6 +149,10 @@ class TrainConfig(Record):
             raise ValueError(f"batch_size (={self.batch_size}) must be at least 1, or 'auto'")
         if self.unfreeze and self.freeze == "branches":
             raise ValueError("unfreeze releases the branches that freeze='branches' keeps: give one of them")
+        if self.strategy == "fsdp":
+            taken = {"ema": self.ema, "unfreeze": self.unfreeze, "compile": self.compile == "yes"}
+            for name in (name for name, value in taken.items() if value):
+                raise ValueError(f"{name} cannot be had with strategy='fsdp': take 'ddp', or leave it away")
         return self
 
 

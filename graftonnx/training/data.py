@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from graftonnx.data.cache import Images
+from graftonnx.training.world import ALONE, World
 
 
 class Batch(NamedTuple):
@@ -35,13 +36,15 @@ class Batch(NamedTuple):
 class TrainBatches:
     """Shuffled batches of training images; one iteration is (the rest of) one epoch.
 
-    Each batch is full: the last one of an epoch is filled up with images from its beginning.
+    Each batch is full: the last one of an epoch is filled up with images from its beginning. The batches are
+    the same in any world; each process takes its rows of them.
     """
 
-    def __init__(self, images: Images, batch_size: int, seed: int) -> None:
+    def __init__(self, images: Images, batch_size: int, seed: int, world: World = ALONE) -> None:
         self._images = images
-        self._batch_size = min(batch_size, len(images.labels))
+        self._batch_size = min(batch_size, len(images.labels) // world.size * world.size)
         self._seed = seed
+        self._world = world
         self._step = 0
 
     def __len__(self) -> int:
@@ -55,7 +58,8 @@ class TrainBatches:
             step = self._step
             self._step += 1
             start = step % len(self) * self._batch_size
-            yield _batch(self._images, np.sort(order[start : start + self._batch_size]), step)
+            index = np.sort(order[start : start + self._batch_size])
+            yield _batch(self._images, index[self._world.rows], step)
 
     def state_dict(self) -> dict[str, int]:
         """Return where the loader stands: the number of batches given out, over all epochs."""
@@ -67,19 +71,25 @@ class TrainBatches:
 
 
 class ValBatches:
-    """Validation images in order; the last batch may be smaller."""
+    """This process's validation images, in order; each is one process's. The last batch has another size.
 
-    def __init__(self, images: Images, batch_size: int) -> None:
+    All processes have the same number of batches, as those must whose weights are shared out.
+    """
+
+    def __init__(self, images: Images, batch_size: int, world: World = ALONE) -> None:
         self._images = images
-        self._batch_size = batch_size
+        self._batch_size = batch_size // world.size
+        self._world = world
 
     def __len__(self) -> int:
-        return -(-len(self._images.labels) // self._batch_size)
+        fewest = len(self._images.labels) // self._world.size
+        return -(-fewest // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self._images.labels), self._batch_size):
-            stop = min(start + self._batch_size, len(self._images.labels))
-            yield _batch(self._images, np.arange(start, stop), 0)
+        index = np.arange(len(self._images.labels))[self._world.rows]
+        cuts = self._batch_size * np.arange(1, len(self))
+        for part in np.split(index, cuts):
+            yield _batch(self._images, part, 0)
 
 
 def class_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:

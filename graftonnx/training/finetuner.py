@@ -22,6 +22,8 @@ from graftonnx.training.groups import freeze, levels, parameter_groups, release
 from graftonnx.training.mixing import mix
 from graftonnx.training.optimisers import make_optimiser, make_schedule
 from graftonnx.training.speed import Mode
+from graftonnx.training.strategies import shard
+from graftonnx.training.world import ALONE, World
 
 CHECK_EVERY = 10
 """Steps between two looks at the loss; each look waits for the device."""
@@ -43,6 +45,7 @@ class Finetuner(pl.LightningModule):
         total_steps: int,
         classes: int,
         class_weights: Tensor | None = None,
+        world: World = ALONE,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=mode.memory_format)  # type: ignore[call-overload]
@@ -51,6 +54,7 @@ class Finetuner(pl.LightningModule):
         self.settings = config
         self.total_steps = total_steps
         self.classes = classes
+        self.world = world
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._frozen_norms = self._held_norms = freeze(network, config)
@@ -75,12 +79,14 @@ class Finetuner(pl.LightningModule):
         seed = _mix(self.settings.seed, batch.step)
         torch.manual_seed(seed + 1)
         generator = torch.Generator().manual_seed(seed)
-        images = augment(planes(batch.pixels), self.size, self.settings.augment, generator)
+        images = augment(planes(batch.pixels), self.size, self.settings.augment, generator, self.world)
         images, targets = self._mixed(images, batch)
         logits = self(images)
         loss = F.cross_entropy(
             logits, targets, weight=self.class_weights, label_smoothing=self.settings.label_smoothing
         )
+        if self.class_weights is not None and targets is batch.labels:
+            loss = loss * self.world.share(self.class_weights[targets].sum())  # a mean by the weights of all
         self.train_sums.add(loss.detach(), logits.detach(), batch.labels)
         if batch.step % CHECK_EVERY == 0 and not math.isfinite(loss.item()):
             raise diverged(f"the loss is {loss.item()} in epoch {self.current_epoch + 1}")
@@ -92,7 +98,7 @@ class Finetuner(pl.LightningModule):
         if not (config.mixup or config.cutmix):
             return images, batch.labels
         targets = F.one_hot(batch.labels, self.classes).float()
-        random = np.random.default_rng([config.seed, batch.step, 1])
+        random = np.random.default_rng([config.seed, batch.step, 1, self.world.rank])
         return mix(images, targets, config.mixup, config.cutmix, random)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -113,6 +119,11 @@ class Finetuner(pl.LightningModule):
         if self.settings.clip:
             weights = [w for group in optimizer.param_groups for w in group["params"]]
             nn.utils.clip_grad_norm_(weights, self.settings.clip)
+
+    def configure_model(self) -> None:
+        """Share the weights out, where Lightning has made a mesh of processes for that."""
+        if self.device_mesh is not None:
+            shard(self.network, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser with its groups, and the schedule that all their rates follow."""
@@ -150,12 +161,13 @@ class Finetuner(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the sums of an epoch that is not over."""
-        checkpoint["train_sums"] = self.train_sums.state()
+        checkpoint["train_sums"] = self.train_sums.over(self.world).state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the sums up again."""
+        """Take the sums up again, in one of the processes."""
         if "train_sums" in checkpoint:
-            self.train_sums = Sums(*checkpoint["train_sums"])
+            sums = Sums(*checkpoint["train_sums"])
+            self.train_sums = sums if self.world.leads else Sums(seconds=sums.seconds)
 
 
 class Sums:
@@ -183,6 +195,11 @@ class Sums:
         """The share of images that were right."""
         return int(self._hits) / max(self.images, 1)
 
+    def over(self, world: World) -> Sums:
+        """Return the sums over all processes, with the time of this one."""
+        loss, hits, images = world.sums(float(self._loss), int(self._hits), self.images)
+        return Sums(loss, int(hits), int(images), self.seconds)
+
     def state(self) -> tuple[float, int, int, float]:
         """Return plain numbers that the constructor takes."""
         return float(self._loss), int(self._hits), self.images, self.seconds
@@ -207,7 +224,8 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel:
         else:
             torch._foreach_copy_(averages, weights)
 
-    return AveragedModel(network, multi_avg_fn=torch.no_grad()(move), use_buffers=True)
+    average = AveragedModel(network, multi_avg_fn=torch.no_grad()(move), use_buffers=True)
+    return average.requires_grad_(False)
 
 
 def diverged(what: str) -> GraftError:

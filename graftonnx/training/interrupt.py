@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -29,8 +29,18 @@ class Interrupted(KeyboardInterrupt):
 class StopRequest:
     """Whether a signal has asked to stop, and which."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Iterable[int] = ()) -> None:
         self.signal: int | None = None
+        self._numbers = tuple(numbers)
+
+    def listen(self) -> None:
+        """Hear the signals; also where somebody else has begun to."""
+        for number in self._numbers:
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @contextmanager
@@ -40,19 +50,13 @@ def stop_requests() -> Iterator[StopRequest]:
     A signal that is ignored stays ignored. Outside of the main thread, where Python handles no signals, the
     request stays empty.
     """
-    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield StopRequest()
         return
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     previous = {n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        request.signal = number
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-
-    for number in previous:
-        signal.signal(number, remember)
+    request = StopRequest(previous)
+    request.listen()
     try:
         yield request
     finally:

@@ -19,7 +19,8 @@ MOMENTUM = 0.9
 def make_optimiser(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
     """Return the optimiser of `config` for parameter groups with their own `lr` and `weight_decay`."""
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr_head, momentum=MOMENTUM, nesterov=True, fused=True)
+        kernel = "foreach" if config.strategy == "fsdp" else "fused"  # DTensor knows no fused SGD
+        return torch.optim.SGD(groups, config.lr_head, MOMENTUM, nesterov=True, **{kernel: True})
     if config.optimizer == "nadam":
         return torch.optim.NAdam(groups, decoupled_weight_decay=True, foreach=True)
     return torch.optim.AdamW(groups, fused=True)

@@ -25,6 +25,8 @@ NOISE = (
     r"Found \d+ module\(s\) in eval mode at the start of training",
     # Its own probe of SLURM and of MPI, on machines that have the launcher but do not use it.
     r"The `srun` command is available on your system",
+    # Its wrapper passes the argument on under PyTorch's old name; the new one does the same for us.
+    r"`broadcast_buffers` is deprecated",
 )
 """Warnings of Lightning about what we do on purpose."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -127,6 +128,8 @@ class RunFolder:
         for folder in (self.path, self.last.parent):
             for file in folder.glob(".*.part"):
                 file.unlink(missing_ok=True)
+        for folder in self.path.glob(".images.*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def reserved(self) -> Iterator[None]:

@@ -95,7 +95,8 @@ def choose_mode(
     layouts: tuple[Layout, ...] = (
         ("contiguous", "channels_last") if config.layout == "auto" else (config.layout,)
     )
-    compiled = config.compile == "yes" or (config.compile == "auto" and device == "cuda")
+    auto = config.compile == "auto" and device == "cuda" and config.strategy != "fsdp"
+    compiled = auto or config.compile == "yes"
     modes = [Mode(precision, layout, compiled) for precision in precisions for layout in layouts]
     if len(modes) == 1:
         return modes[0], {}

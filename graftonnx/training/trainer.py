@@ -6,8 +6,11 @@ import logging
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from rich.progress import Progress
@@ -36,11 +39,50 @@ from graftonnx.training.outcome import export, load_weights
 from graftonnx.training.progress import EpochBar, bars, counting, silence
 from graftonnx.training.report import write_report
 from graftonnx.training.run import RunFolder, RunRecord, versions
+from graftonnx.training.sharing import share_images
 from graftonnx.training.source import Source, labels_for, open_source
 from graftonnx.training.speed import Mode, choose_batch_size, choose_device, choose_mode, forked_random
+from graftonnx.training.strategies import make_strategy
+from graftonnx.training.synchronised import synchronise
+from graftonnx.training.world import World, join, peer_errors
 
 Note = Callable[[str], object]
 """What to do with a remark for a person."""
+
+
+@dataclass
+class Start:
+    """What a run starts from, in each of the processes that train.
+
+    Attributes:
+        record: The settings, and what was decided.
+        source: The network's file.
+        parts: The images that train and validate.
+    """
+
+    record: RunRecord
+    source: Source
+    parts: Split
+
+    @cached_property
+    def images(self) -> Data:
+        """The labelled images."""
+        return open_data(self.record.data)
+
+    @cached_property
+    def network(self) -> GraphModule:
+        """The module that is trained."""
+        return self.fresh_network()
+
+    def fresh_network(self) -> GraphModule:
+        """Return another module with the weights of the file."""
+        module = share_image(to_torch(self.source.model), self.source.shapes)
+        return module.to(self.record.device)
+
+    def __reduce__(self) -> Any:
+        """Send no more to other processes than they need to make the rest."""
+        return Start, (self.record, self.source, self.parts)
+
 
 NORM_IMAGES = 256
 """Training images whose statistics restored batch norms start with."""
@@ -60,6 +102,8 @@ def train(
 ) -> TrainResult:
     """Fine-tune a fused network on labelled images.
 
+    Under `torchrun` all processes call this with the same arguments; the first decides, writes and remarks.
+
     Args:
         source: What :func:`graftonnx.fuse` wrote.
         data: Labelled images, as :func:`graftonnx.data.opening.open_data` takes them.
@@ -75,16 +119,46 @@ def train(
     Raises:
         ModelError: If the network cannot be read or is not a fused one.
         DataError: If the images cannot be used.
-        GraftError: If `output` cannot be written, or training diverges.
+        GraftError: If `output` cannot be written, training diverges, or there are other processes than
+            `config` wants.
         ParityError: If ONNX Runtime does not confirm the trained network.
         RuntimeProviderError: If CUDA is asked for and there is none.
         Interrupted: On SIGINT or SIGTERM, after everything has been saved.
     """
     config = config or TrainConfig()
     run = RunFolder(Path(output))
+    resuming = f"graftonnx train --resume {run.path}"
+    world = join(config.device, config.devices, config.nodes)
+    config = config.model_copy(update={"devices": world.local_size, "nodes": world.size // world.local_size})
+    note = note if world.leads else _keep_silent
+    with peer_errors(world, resuming):
+        start = world.once(lambda: _prepare(run, Path(source), data, config, force, world, note))
+
+        def begin(loaded: Loaded) -> None:
+            for remark in survey.remarks(loaded):
+                note(remark)
+            record = start.record
+            run.create(record, loaded.split.to_json(), survey.to_json(record.data, loaded))
+            if config.restore_norm:
+                save(start.source.model, run.start)
+
+        return _go(run, start, world, progress, note, begin=begin)
+
+
+def _prepare(
+    run: RunFolder,
+    source: Path,
+    data: str | Path,
+    config: TrainConfig,
+    force: bool,
+    world: World,
+    note: Note,
+) -> Start:
+    """Check everything that can be checked, and decide everything that is left open."""
     run.check(force=force)
+    world.check_batch(config.batch_size)
     check_logger(config.logger)
-    opened = open_source(Path(source))
+    opened = open_source(source)
     images = open_data(data)
     parts = _choose(images, config, note)
     labels = labels_for(opened, parts.classes, images.where)
@@ -94,7 +168,9 @@ def train(
         opened = _with_norms(opened, images, parts, config, note)
     network: GraphModule = share_image(to_torch(opened.model), opened.shapes).to(device)
     mode, measured = choose_mode(network, opened.size, config, device)
-    config, tried, needed = _with_batch_size(config, network, opened.size, mode, device, len(parts.train))
+    config, tried, needed = _with_batch_size(
+        config, network, opened.size, mode, device, len(parts.train), world
+    )
     record = RunRecord(
         source=opened.path.resolve(),
         source_sha256=opened.sha256,
@@ -111,15 +187,9 @@ def train(
         versions=versions(),
     )
     note(f"{_described(record)}\na step takes about {needed / 2**30:.1f} GiB of memory")
-
-    def begin(loaded: Loaded) -> None:
-        for remark in survey.remarks(loaded):
-            note(remark)
-        run.create(record, loaded.split.to_json(), survey.to_json(record.data, loaded))
-        if config.restore_norm:
-            save(opened.model, run.start)
-
-    return _go(run, record, opened, network, images, parts, progress, note, begin=begin)
+    start = Start(record, opened, parts)
+    start.images, start.network = images, network
+    return start
 
 
 def _with_norms(source: Source, images: Data, parts: Split, config: TrainConfig, note: Note) -> Source:
@@ -147,6 +217,7 @@ def _with_batch_size(
     mode: Mode,
     device: Device,
     images: int,
+    world: World,
 ) -> tuple[TrainConfig, dict[str, float], int]:
     """Return the settings with a number for the batch size, what was measured for it, and the bytes it takes.
 
@@ -154,15 +225,20 @@ def _with_batch_size(
         GraftError: If a step does not fit.
     """
     free = free_bytes(device) or math.inf
+    sharers = world.local_size if device == "cpu" else 1
+
+    def needed(batch: int) -> int:
+        return sharers * step_bytes(network, size, batch // world.size, mode, config)
+
     measured: dict[str, float] = {}
     chosen = config.batch_size
     if chosen == "auto":
         chosen, measured = choose_batch_size(
-            network, size, mode, device, images, lambda n: step_bytes(network, size, n, mode, config) <= free
+            network, size, mode, device, images // world.size, lambda n: needed(n * world.size) <= free
         )
-    needed = step_bytes(network, size, chosen, mode, config)
-    check_room(needed, device, chosen)
-    return config.model_copy(update={"batch_size": chosen}), measured, needed
+        chosen *= world.size
+    check_room(needed(chosen), device, chosen)
+    return config.model_copy(update={"batch_size": chosen}), measured, needed(chosen)
 
 
 def resume(
@@ -170,7 +246,8 @@ def resume(
 ) -> TrainResult:
     """Go on with a run that was interrupted, with the settings it was started with.
 
-    The weights become those of an uninterrupted run. A run that has ended gets its `model.onnx` again.
+    The weights become those of an uninterrupted run, but for rounding where another number of processes goes
+    on. A run that has ended gets its `model.onnx` again.
 
     Args:
         run: The run folder.
@@ -183,7 +260,10 @@ def resume(
     """
     folder = RunFolder(Path(run))
     record = folder.read()
-    folder.sweep()
+    world = join(record.config.device)
+    world.check_batch(record.config.batch_size)
+    if world.leads:
+        folder.sweep()
     if data is not None:
         record = record.model_copy(update={"data": str(data)})
     opened = open_source(record.source)
@@ -205,8 +285,10 @@ def resume(
         )
     if record.config.restore_norm:
         opened = replace(opened, model=open_source(folder.start).model)
-    network: GraphModule = share_image(to_torch(opened.model), opened.shapes).to(record.device)
-    return _go(folder, record, opened, network, images, parts, progress, note)
+    start = Start(record, opened, parts)
+    start.images = images
+    with peer_errors(world, f"graftonnx train --resume {run}"):
+        return _go(folder, start, world, progress, note if world.leads else _keep_silent)
 
 
 def _choose(data: Data, config: TrainConfig, note: Note) -> Split:
@@ -225,11 +307,8 @@ def _choose(data: Data, config: TrainConfig, note: Note) -> Split:
 
 def _go(
     run: RunFolder,
-    record: RunRecord,
-    source: Source,
-    network: GraphModule,
-    data: Data,
-    parts: Split,
+    start: Start,
+    world: World,
     progress: bool,
     note: Note,
     *,
@@ -240,30 +319,47 @@ def _go(
     `begin` is called when nothing but the training itself can fail any more: it replaces an earlier run. A
     run without it is resumed: its images could be decoded before.
     """
+    record = start.record
     config = record.config
-    with bars(visible=progress) as shown, forked_random(record.device):
-        total = len(parts.train) + len(parts.val)
-        with run.reserved(), counting(shown, "decoding images", total) as tick:
-            loaded = load(
-                data,
-                parts,
-                stored_size(source.size, config.augment),
-                source.size,
+
+    def decode() -> Loaded:
+        total = len(start.parts.train) + len(start.parts.val)
+        with counting(shown, "decoding images", total) as tick:
+            return load(
+                start.images,
+                start.parts,
+                stored_size(start.source.size, config.augment),
+                start.source.size,
                 folder=run.path,
                 skip_bad=config.on_bad_image == "skip" and begin is not None,
                 cache_limit=config.cache_limit,
                 workers=config.workers,
                 on_image=tick,
             )
+
+    with bars(visible=progress and world.leads) as shown, forked_random(record.device):
+        with run.reserved() if world.leads else nullcontext():
+            world.barrier()
+            loaded = share_images(world, decode, run.path)
         if begin is not None:
-            begin(loaded)
-        epochs = _fit(run, record, network, loaded.train, loaded.val, shown, note)
-        write_curves(run.curves, epochs)
-        load_weights(network, run.best)
-        assert config.batch_size != "auto"
-        outcome = export(network, record.labels, loaded.val, config.batch_size, record.device)
-        save(outcome.model, run.model, force=True)
-        write_report(run, record, loaded.val, [sample.name for sample in loaded.split.val], note)
+            world.once(lambda: begin(loaded))
+        epochs = _fit(run, start, world, loaded.train, loaded.val, shown, note)
+        return world.once(lambda: _finish(run, start, world, epochs, loaded, note))
+
+
+def _finish(
+    run: RunFolder, start: Start, world: World, epochs: list[Epoch], loaded: Loaded, note: Note
+) -> TrainResult:
+    """Write the best epoch, and return what the run has to show."""
+    record = start.record
+    config = record.config
+    write_curves(run.curves, epochs)
+    network = start.network if world.size == 1 else start.fresh_network()
+    load_weights(network, run.best)
+    assert config.batch_size != "auto"
+    outcome = export(network, record.labels, loaded.val, config.batch_size, record.device)
+    save(outcome.model, run.model, force=True)
+    write_report(run, record, loaded.val, [sample.name for sample in loaded.split.val], note)
     best = best_of(epochs)
     seconds = sum(row.train_seconds for row in epochs)
     return TrainResult(
@@ -286,31 +382,37 @@ def _go(
 
 def _fit(
     run: RunFolder,
-    record: RunRecord,
-    network: GraphModule,
+    start: Start,
+    world: World,
     train_images: Images,
     val_images: Images,
     shown: Progress,
     note: Note,
 ) -> list[Epoch]:
     """Run Lightning's loop over what is left of the epochs, and return the record of all of them."""
+    record, network = start.record, start.network
     config = record.config
     assert config.batch_size != "auto"
-    batches = TrainBatches(train_images, config.batch_size, config.seed)
+    if world.size > 1:
+        synchronise(network, world, record.device)
+    batches = TrainBatches(train_images, config.batch_size, config.seed, world)
     mode = Mode(record.precision, record.layout, record.compiled)
     steps = config.epochs * -(-len(batches) // config.accumulate)
     classes = len(record.labels)
     balance = class_weights(train_images.labels, classes) if config.class_weights == "balanced" else None
-    finetuner = Finetuner(network, config, mode, record.input_size, steps, classes, balance)
+    finetuner = Finetuner(network, config, mode, record.input_size, steps, classes, balance, world)
     with silence(), stop_requests() as request, memory_errors(config.batch_size):
-        keeper = Keeper(run, batches, config, request, note)
+        keeper = Keeper(run, batches, config, request, note, world)
+        logs = [EpochLog(run, config, keeper, note)] if world.leads else []
         trainer = pl.Trainer(
             accelerator="gpu" if record.device == "cuda" else "cpu",
-            devices=1,
+            devices=world.local_size,
+            num_nodes=world.size // world.local_size,
+            strategy=make_strategy(world, config),
             precision="bf16-mixed" if mode.precision == "bf16" else "32-true",
             max_epochs=config.epochs,
             accumulate_grad_batches=config.accumulate,
-            callbacks=[keeper, EpochLog(run, config, keeper, note), EpochBar(shown)],
+            callbacks=[keeper, *logs, EpochBar(shown)],
             plugins=[AtomicCheckpoints()],
             logger=False,
             enable_checkpointing=False,
@@ -320,25 +422,30 @@ def _fit(
             use_distributed_sampler=False,
             default_root_dir=run.path,
         )
-        start = run.last if run.last.is_file() else None
+        checkpoint = run.last if run.last.is_file() else None
         try:
             trainer.fit(
                 finetuner,
                 batches,
-                ValBatches(val_images, config.batch_size),
-                ckpt_path=start,
+                ValBatches(val_images, config.batch_size, world),
+                ckpt_path=checkpoint,
                 weights_only=True,
             )
         except SystemExit as exit:
             raise KeyboardInterrupt from exit  # Lightning's answer to a second Ctrl-C
         except Stopped:
             epoch = trainer.current_epoch + 1
-            if keeper.epochs:
+            if keeper.epochs and world.leads:
                 write_curves(run.curves, keeper.epochs)
             assert request.signal is not None
             raise Interrupted(run.path, epoch, request.signal) from None
-    write_metrics(run.metrics, keeper.epochs)
+    if world.leads:
+        write_metrics(run.metrics, keeper.epochs)
     return keeper.epochs
+
+
+def _keep_silent(remark: str) -> None:
+    """Leave the remarks to the leader."""
 
 
 def _described(record: RunRecord) -> str:

@@ -83,7 +83,8 @@ def test_every_setting_has_an_option_that_reaches_the_run(source: Path, data: Pa
         "schedule": "constant", "warmup": 0.2, "weight_decay": 0.4, "clip": 0.7, "ema": 0.6,
         "freeze": "norms", "unfreeze": 1, "val_fraction": 0.5, "augment": "flip", "mixup": 0.3, "cutmix": 0.8,
         "label_smoothing": 0.5, "class_weights": "balanced", "device": "cpu", "precision": "bf16",
-        "layout": "contiguous", "compile": "no", "workers": 1, "shots": 3,
+        "layout": "contiguous", "compile": "no", "workers": 1,
+        "devices": 1, "nodes": 1, "strategy": "ddp", "shots": 3,
         "on_bad_image": "skip", "cache_limit": 3.0, "split_file": tmp_path / "split.json", "save_every": 60.0,
         "logger": "none",
     }  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 
 from graftonnx.training.augment import augment, change_colour, crop, stored_size
 from graftonnx.training.config import Augment
+from graftonnx.training.world import World
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -84,3 +85,12 @@ def test_grey_images_stay_grey() -> None:
 )
 def test_images_are_kept_larger_only_where_they_are_cropped(kind: Augment, expected: tuple[int, int]) -> None:
     assert stored_size((100, 80), kind) == expected
+
+
+@pytest.mark.parametrize("kind", ["flip", "standard"])
+def test_processes_make_the_images_of_one(kind: Augment) -> None:
+    images = torch.rand(6, 3, 24, 24, generator=generator(1))
+    whole = augment(images, (24, 24), kind, generator())
+    for rank in range(3):
+        part = augment(images[rank::3], (24, 24), kind, generator(), World(rank, 3))
+        torch.testing.assert_close(part, whole[rank::3])

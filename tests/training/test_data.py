@@ -7,9 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from graftonnx.data.cache import Images
 from graftonnx.training.data import TrainBatches, ValBatches
+from graftonnx.training.world import World
 
 
 def numbered(count: int) -> Images:
@@ -74,3 +77,22 @@ def test_validation_batches_keep_the_order_and_miss_nobody() -> None:
     assert len(batches) == 3
     assert drawn(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert drawn(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+@given(count=st.integers(4, 40), each=st.integers(1, 4), size=st.integers(1, 4))
+def test_processes_share_the_batches_of_one(count: int, each: int, size: int) -> None:
+    worlds = [World(rank, size) for rank in range(size)]
+    whole = drawn(TrainBatches(numbered(count), each * size, 0)) if each * size <= count else None
+    parts = [drawn(TrainBatches(numbered(count), each * size, 0, world)) for world in worlds]
+    for number, batches in enumerate(zip(*parts, strict=True)):
+        assert len({len(batch) for batch in batches}) == 1
+        if whole is not None:
+            assert sorted(label for batch in batches for label in batch) == sorted(whole[number])
+
+
+@given(count=st.integers(4, 40), each=st.integers(1, 4), size=st.integers(1, 4))
+def test_processes_validate_each_image_once_in_as_many_batches(count: int, each: int, size: int) -> None:
+    parts = [drawn(ValBatches(numbered(count), each * size, World(rank, size))) for rank in range(size)]
+    assert sorted(label for part in parts for batch in part for label in batch) == list(range(count))
+    assert len({len(part) for part in parts}) == 1
+    assert all(1 <= len(batch) <= each + 1 for part in parts for batch in part)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rich_click import RichCommand, command, option_panel
+from rich_click import RichCommand, RichHelpConfiguration, command, option_panel
+
+CONFIG = RichHelpConfiguration(
+    style_options_panel_box="SIMPLE_HEAD",
+    range_string="",
+    options_table_column_types=["opt_all_metavar", "help"],
+)
 
 
 def grouped(panels: dict[str, list[str]]) -> Callable[[Callable[..., Any]], RichCommand]:
@@ -18,7 +24,7 @@ def grouped(panels: dict[str, list[str]]) -> Callable[[Callable[..., Any]], Rich
     def decorate(function: Callable[..., Any]) -> RichCommand:
         for title, options in reversed(panels.items()):
             function = option_panel(title, options=options)(function)
-        made: RichCommand = command()(function)
+        made: RichCommand = command(context_settings={"rich_help_config": CONFIG})(function)
         return made
 
     return decorate

@@ -46,7 +46,7 @@ def _auto(alias: object) -> click.Choice[str]:
 
 SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
     "Recipe": (
-        ("recipe", _choice(config.Recipe), "Where the other defaults come from."),
+        ("recipe", _choice(config.Recipe), "Source of the defaults."),
         ("epochs", COUNT, "Passes over the training images."),
         ("batch_size", BatchSize(), "Images per batch, over all devices."),
         ("accumulate", COUNT, "Batches per optimiser step."),
@@ -60,14 +60,14 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("lr_skips", RATE, "Peak learning rate of the exchanges."),
         ("lr_head", RATE, "Peak learning rate of the head."),
         ("layer_decay", click.FloatRange(0, 1, min_open=True), "Factor of the rate per twelfth of depth."),
-        ("schedule", _choice(config.Schedule), "How the rates go after the warm-up."),
+        ("schedule", _choice(config.Schedule), "How the rates go after their rise."),
         ("warmup", SHARE, "Share of the steps over which the rates rise."),
         ("weight_decay", RATE, "Decay of kernels and matrices."),
         ("clip", RATE, "Largest norm of the gradient."),
         ("ema", SHARE, "Decay of an average of the weights."),
     ),
     "Freezing": (
-        ("freeze", _choice(config.Freeze), "Keep the parents' batch norms, or all of their weights."),
+        ("freeze", _choice(config.Freeze), "What of the parents stays as it is."),
         ("unfreeze", click.IntRange(min=0), "Release frozen branches over so many epochs."),
         ("restore_norm", click.BOOL, "Put back folded batch norms."),
     ),
@@ -75,26 +75,26 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("val_fraction", click.FloatRange(0, 1, True, True), "Share that validates, without val/."),
         ("split_file", SPLIT, "A split.json that says what trains and validates."),
         ("shots", click.IntRange(min=0), "Training images of each class; 0: all."),
-        ("on_bad_image", _choice(config.OnBadImage), "What cannot be decoded: stop, or leave it out."),
+        ("on_bad_image", _choice(config.OnBadImage), "What an undecodable image does."),
         ("cache_limit", click.FloatRange(0, min_open=True), "Most that decoded images take, in GiB."),
     ),
     "Images and targets": (
-        ("augment", _choice(config.Augment), "flip; standard: crops, colours; strong: RandAugment."),
+        ("augment", _choice(config.Augment), "Random changes of images."),
         ("mixup", RATE, "Beta parameter of mixup."),
         ("cutmix", RATE, "Beta parameter of CutMix."),
         ("label_smoothing", SHARE, "Share of the target spread over all classes."),
-        ("class_weights", _choice(config.ClassWeights), "balanced: rare classes weigh more."),
+        ("class_weights", _choice(config.ClassWeights), "What classes weigh."),
     ),
     "Machine": (
         ("device", _auto(config.Device), "Where to train."),
         ("precision", _auto(config.Precision), "Number format."),
-        ("layout", _auto(config.Layout), "Memory order; auto measures."),
-        ("compile", click.Choice(["auto", "yes", "no"]), "auto: on a GPU."),
+        ("layout", _auto(config.Layout), "Memory order."),
+        ("compile", click.Choice(["auto", "yes", "no"]), "Whether to use torch.compile."),
         ("devices", COUNT, "Processes per node."),
         ("nodes", COUNT, "Machines."),
-        ("strategy", _choice(config.Strategy), "How devices share."),
+        ("strategy", _choice(config.Strategy), "How devices share the work."),
         ("workers", click.IntRange(min=0), "Decoding threads; 0: all."),
-        ("logger", _choice(config.Logger), "A tracker."),
+        ("logger", _choice(config.Logger), "Where epochs are sent."),
     ),
 }
 """Panel -> field, type and help of each option."""
@@ -105,6 +105,8 @@ def training_options(command: F) -> F:
     for panel in reversed(SETTINGS.values()):
         for field, kind, text in reversed(panel):
             name = f"--{field.replace('_', '-')}"
+            if isinstance(kind, click.Choice):
+                text = f"{text[:-1]}: {', '.join(kind.choices)}."
             text = f"{text} [{_default(field)}]"
             shape = {"is_flag": True, "default": None} if kind is click.BOOL else {"metavar": _metavar(kind)}
             command = click.option(name, type=kind, help=text, **shape)(command)
@@ -133,13 +135,15 @@ def panels() -> dict[str, list[str]]:
 
 def _metavar(kind: click.ParamType[Any]) -> str | None:
     """Return a short name for numbers, whose range the help would spell out."""
-    return {click.IntRange: "N", click.FloatRange: "X"}.get(type(kind))
+    return {click.IntRange: "N", click.FloatRange: "X", click.Choice: "NAME"}.get(type(kind))
 
 
 def _default(field: str) -> str:
     """Return a default in words, with those of other recipes and optimisers where they differ."""
     tables: tuple[dict[Any, dict[str, Any]], ...] = (RECIPES, RATES)
     own = getattr(DEFAULTS, field)
+    if own is None or own is False:
+        return "none" if own is None else "no"
     others = {n: t[n][field] for t in tables for n in t if t[n].get(field, own) != own}
     shown = [own, *(f"{name} {value}" for name, value in others.items())]
     return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in shown)

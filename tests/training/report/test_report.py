@@ -189,9 +189,7 @@ class TestWritingItAnew:
         assert len(notes) == 1
         assert page_of(copy).all("p")[1].get("class") != "note"
         copy.findings.unlink()
-        with pytest.raises(
-            DataError, match=r"cannot report on '.*run': the data '.*gone' is gone\. Say"
-        ):
+        with pytest.raises(DataError, match=r"cannot report on '.*run': the data '.*gone' is gone\. Say"):
             rewrite_report(copy.path)
 
     def test_of_a_run_that_is_not_finished_shows_what_there_is(self, copy: RunFolder) -> None:

@@ -12,7 +12,8 @@ Scores = NDArray[np.float64]
 SEARCH = 20_000
 """Sets of pairs that :func:`align_within` looks at before it takes the best one so far."""
 
-_UP, _LEFT, _TAKE = 0, 1, 2
+_UP, _LEFT = np.uint8(1), np.uint8(2)
+"""Bits of a decision: the row above, or the column to the left, does as well; else the pair is taken."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Budget:
 def align(scores: Scores, most: int) -> list[tuple[int, int]]:
     """Return the non-crossing pairs (i, j) of the largest summed score, at most `most` of them.
 
-    `best[j, k]` is the largest sum over the rows so far and columns < j with k pairs. Each row is computed at
+    `best[k, j]` is the largest sum over the rows so far and columns < j with k pairs. Each row is computed at
     once; only the decisions are kept, a byte each. Ties go to earlier pairs; equal input gives equal output.
 
     Args:
@@ -54,27 +55,26 @@ def align(scores: Scores, most: int) -> list[tuple[int, int]]:
     most = max(min(most, rows, columns), 0)
     if most == 0:
         return []
-    decisions = np.zeros((rows, columns, most), np.uint8)
-    best = np.full((columns + 1, most + 1), -np.inf)
-    best[:, 0] = 0.0
+    decisions = np.empty((rows, most, columns), np.uint8)
+    best = np.full((most + 1, columns + 1), -np.inf)
+    best[0] = 0.0
     gains = np.where(scores > 0, scores, -np.inf)
+    better, row = np.empty((2, most, columns))
+    above = best[1:, 1:]
     for i in range(rows):
-        above = best[1:, 1:]
-        taken = best[:-1, :-1] + gains[i][:, None]
-        better = np.maximum(above, taken)
-        row = np.maximum.accumulate(better, axis=0)
-        decisions[i] = np.where(taken > above, _TAKE, _UP)
-        decisions[i, 1:][row[:-1] >= better[1:]] = _LEFT
-        decisions[i][row == above] = _UP
-        best = best.copy()
-        best[1:, 1:] = row
+        np.add(best[:-1, :-1], gains[i], out=better)
+        np.maximum(above, better, out=better)
+        np.maximum.accumulate(better, axis=1, out=row)
+        np.equal(row, above, out=decisions[i].view(bool))
+        decisions[i, :, 1:] |= _LEFT * (row[:, :-1] >= better[:, 1:]).view(np.uint8)
+        above[:] = row
     pairs: list[tuple[int, int]] = []
-    i, j, k = rows, columns, int(np.argmax(best[columns]))
+    i, j, k = rows, columns, int(np.argmax(best[:, columns]))
     while k > 0:
-        decision = decisions[i - 1, j - 1, k - 1]
-        if decision == _UP:
+        decision = decisions[i - 1, k - 1, j - 1]
+        if decision & _UP:
             i -= 1
-        elif decision == _LEFT:
+        elif decision & _LEFT:
             j -= 1
         else:
             i, j, k = i - 1, j - 1, k - 1
@@ -97,6 +97,8 @@ def align_within(
         parameters: [I, J]; how many weights it has.
         budget: For all pairs together.
     """
+    if budget == Budget():
+        return align(scores, most)
     limits = budget.limits
     scores = np.where((macs <= limits[0]) & (parameters <= limits[1]), scores, 0.0)
     pairs = align(scores, most)

@@ -16,15 +16,14 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from graftonnx.images import GREY
 from graftonnx.layouts import Layout
 from graftonnx.metadata import Preprocess
 from graftonnx.plan import Projection
+from graftonnx.projections import is_product, resizes_first
 
 SkipInit = Literal["zero", "paper", "lsq"]
 """How skips begin; for `lsq` zeros are built, and the fitted weights put in their place."""
-
-GREY = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the luma of ITU-R BT.601."""
 
 Floats = NDArray[np.float32]
 
@@ -47,12 +46,13 @@ def preprocessing(
     channels: int,
     sizes: tuple[tuple[int, ...], tuple[int, ...]],
 ) -> list[gs.Node]:
-    """Turn the shared image into what a branch was trained on.
+    """Turn an input of the fused network into what a branch was trained on.
 
         source ─ (Resize) ─ (channel order) ─ (Mul) ─ (Add) ─ target
 
     Args:
-        source: The fused graph's input: [N, 3, H, W], RGB in 0..1; sound and video as the parents take them.
+        source: The fused graph's input: [N, 3, H, W], RGB in 0..1, or [N, 1, H, W], its luma; sound and video
+            as the parents take them.
         target: The branch's input, [N, C, H', W'].
         branch: Prefix of the names.
         convention: What the branch expects.
@@ -67,7 +67,7 @@ def preprocessing(
     if is_image and convention.order == "bgr" and channels == 3:
         indices = gs.Constant(f"{prefix}/bgr", np.array([2, 1, 0], np.int64))
         steps.append(Step("Gather", f"{prefix}/order", {"axis": 1}, (indices,)))
-    if is_image and channels == 1:
+    if is_image and channels == 1 != source.shape[1]:
         luma = gs.Constant(f"{prefix}/luma", np.array(GREY, np.float32).reshape(1, 3, 1, 1))
         steps.append(Step("Conv", f"{prefix}/grey", {"kernel_shape": [1, 1]}, (luma,)))
     along = (1, -1, *(1 for _ in sizes[0]))
@@ -92,11 +92,11 @@ def projection(
 
         equal    source (paper), or source ─ Conv 1x1 (zero)
         conv     source ─ Conv
-        resize   source ─ Conv 1x1 ─ Resize
+        pool     source ─ AveragePool ─ Conv 1x1
+        resize   source ─ Conv 1x1 ─ Resize, or source ─ Resize ─ Conv 1x1
 
-    A 1x1 Conv and a Resize commute, so the Conv comes first where the map is smaller: fewer MACs. Where
-    channels come last on both sides and the positions agree, a MatMul is the 1x1 Conv; else such a tensor is
-    brought to channels first for the Conv, without its class tokens, which then get nothing.
+    Where channels come last on both sides and the positions agree, a MatMul is the 1x1 Conv; else such a
+    tensor is brought to channels first for the Conv, without its class tokens, which then get nothing.
 
     Args:
         source: The tap that is read.
@@ -111,10 +111,9 @@ def projection(
         The nodes, and the variable to add to the target.
     """
     inner, outer = layouts
-    in_place = inner == dataclasses.replace(outer, channels=inner.channels)
-    if plan.kind == "equal" and init == "paper" and in_place:
+    if plan.kind == "equal" and init == "paper" and inner == outer:
         return [], source
-    if in_place and inner.kind != "channels_first" and set(plan.kernel) == {1}:
+    if is_product(plan, inner, outer):
         steps = [_weighted("MatMul", name, (inner.channels, outer.channels), init, rng)]
     else:
         steps = [*_to_maps(inner, name), *_on_maps(layouts, plan, name, init, rng), *_from_maps(outer, name)]
@@ -126,17 +125,19 @@ def _on_maps(
     layouts: tuple[Layout, Layout], plan: Projection, name: str, init: SkipInit, rng: np.random.Generator
 ) -> list[Step]:
     """Project [N, C, *grid] to [N, C', *grid']."""
-    inner, outer = layouts
     if plan.kind == "equal" and init == "paper":
         return []
-    shape = (outer.channels, inner.channels, *plan.kernel)
-    conv = _weighted("Conv", name, shape, init, rng)
+    inner, outer = layouts
     window = {"kernel_shape": list(plan.kernel), "strides": list(plan.stride), "pads": list(plan.pads)}
-    steps = [dataclasses.replace(conv, attributes=window)]
+    of_conv = window if plan.kind == "conv" else {"kernel_shape": [1 for _ in plan.kernel]}
+    shape = (outer.channels, inner.channels, *of_conv["kernel_shape"])
+    conv = dataclasses.replace(_weighted("Conv", name, shape, init, rng), attributes=of_conv)
+    if plan.kind == "pool":
+        return [Step("AveragePool", f"{name}/pool", window), conv]
     if plan.kind == "resize":
         resize = _resize(f"{name}/resize", outer.grid)
-        steps = [*steps, resize] if outer.positions >= inner.positions else [resize, *steps]
-    return steps
+        return [resize, conv] if resizes_first(inner, outer) else [conv, resize]
+    return [conv]
 
 
 def _weighted(op: str, name: str, shape: tuple[int, ...], init: SkipInit, rng: np.random.Generator) -> Step:

@@ -13,19 +13,22 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from graftonnx import images
 from graftonnx.alignment import Scores
-from graftonnx.errors import DataError
+from graftonnx.errors import DataError, ModelError
 from graftonnx.heads import HeadDesign
 from graftonnx.layouts import Layout
 from graftonnx.matching import candidates, fused_size, planned
 from graftonnx.model import Network
-from graftonnx.plan import Plan, Skip
+from graftonnx.plan import Plan, Projection, Skip
+from graftonnx.proofs import explained
 from graftonnx.runtime import open_session, with_outputs
 from graftonnx.splice import splice
 from graftonnx.weights import whole
@@ -98,8 +101,7 @@ class Calibration:
     def projections(self, plan: Plan) -> dict[Skip, Floats]:
         """Fit the projection of every skip to its target: the weight [C', C] of least squares.
 
-        What a Conv with a window would see is averaged over the window, and maps of other extents are
-        compared on the smaller one of each.
+        What the 1x1 Conv sees is fitted, and of a Conv with a larger window the mean of what it sees.
 
         Args:
             plan: The skips; their taps exist.
@@ -109,7 +111,9 @@ class Calibration:
             for letter, network in self._parents.items()
             for name, layout in network.layouts.items()
         }
-        fits = {skip: _Fit(layouts[skip.source], layouts[skip.target]) for skip in plan.skips}
+        fits = {
+            skip: _Fit(layouts[skip.source], layouts[skip.target], skip.projection) for skip in plan.skips
+        }
         for exchange in plan.exchanges:
             for values in self._run(sorted({exchange[0].source, exchange[0].target})):
                 for skip in exchange:
@@ -130,11 +134,15 @@ class Calibration:
 
         Raises:
             DataError: If one is not finite.
+            ModelError: If a network does not run.
         """
         session = open_session(with_outputs(self._side_by_side, names), provider="cpu")
         for start in range(0, len(self._pixels) - MINIBATCH + 1, MINIBATCH):
             batch = images.to_input(self._pixels[start : start + MINIBATCH])
-            values = dict(zip(names, session.run(batch, outputs=names), strict=True))
+            try:
+                values = dict(zip(names, session.run(batch, outputs=names), strict=True))
+            except ModelError as error:
+                raise explained(error, self._side_by_side, self._parents) from error
             for name, found in values.items():
                 if not np.isfinite(found).all():
                     raise DataError(
@@ -221,20 +229,19 @@ def _hsic(first: Scores, second: Scores) -> Scores:
 
 
 class _Fit:
-    """Ridge regression of a target's channels on a source's, position by position."""
+    """Ridge regression of a target's channels on a projected source's, position by position."""
 
-    def __init__(self, source: Layout, target: Layout) -> None:
+    def __init__(self, source: Layout, target: Layout, projection: Projection) -> None:
         self._layouts = source, target
-        self._grid = tuple(min(extents) for extents in zip(source.grid, target.grid, strict=True))
+        self._projection = projection
         self._inner = np.zeros((source.channels, source.channels))
         self._outer = np.zeros((source.channels, target.channels))
 
     def add(self, source: Floats, target: Floats) -> None:
         """Take a minibatch into account."""
-        x, y = (
-            _rows(_averaged(_maps(values, layout), self._grid))
-            for values, layout in zip((source, target), self._layouts, strict=True)
-        )
+        source_layout, target_layout = self._layouts
+        maps = _on_grid(_maps(source, source_layout), self._projection, target_layout.grid)
+        x, y = _rows(maps), _rows(_maps(target, target_layout))
         self._inner += x.T @ x
         self._outer += x.T @ y
 
@@ -254,17 +261,47 @@ def _maps(values: Floats, layout: Layout) -> Floats:
     return np.moveaxis(values, -1, 1)
 
 
-def _averaged(maps: Floats, grid: tuple[int, ...]) -> Floats:
-    """Return maps on a smaller grid: each point is the mean of the window behind it."""
-    for axis, points in enumerate(grid, 2):
-        extent = maps.shape[axis]
-        if extent == points:
-            continue
-        edges = np.arange(points + 1) * extent // points
-        sums = np.add.reduceat(maps, edges[:-1], axis=axis)
-        counts = np.diff(edges).reshape([-1 if i == axis else 1 for i in range(maps.ndim)])
-        maps = sums / counts
+def _on_grid(maps: Floats, projection: Projection, grid: tuple[int, ...]) -> Floats:
+    """Return maps on the grid of the target, as the 1x1 Conv of a projection sees them."""
+    pads = list(zip(projection.pads[: len(grid)], projection.pads[len(grid) :], strict=True))
+    for axis, points in enumerate(grid):
+        if projection.kind == "resize":
+            maps = _resized(maps, axis + 2, points)
+        else:
+            window = projection.kernel[axis], projection.stride[axis], pads[axis]
+            maps = _averaged(maps, axis + 2, *window, with_pads=projection.kind == "conv")
     return maps
+
+
+def _resized(maps: Floats, axis: int, points: int) -> Floats:
+    """Return maps of other extents along an axis, as a linear Resize makes them."""
+    extent = maps.shape[axis]
+    places = np.clip((np.arange(points) + 0.5) * extent / points - 0.5, 0, extent - 1)
+    lower = places.astype(np.int64)
+    share = _along(axis, maps.ndim, places - lower)
+    first, second = (maps.take(at, axis) for at in (lower, np.minimum(lower + 1, extent - 1)))
+    result: Floats = first + share * (second - first)
+    return result
+
+
+def _averaged(
+    maps: Floats, axis: int, kernel: int, stride: int, pads: tuple[int, int], *, with_pads: bool
+) -> Floats:
+    """Return the mean of each window along an axis; `with_pads`, of the zeros around the maps too."""
+    if (kernel, stride, pads) == (1, 1, (0, 0)):
+        return maps
+    counted = np.full(maps.shape[axis] + sum(pads), with_pads)
+    counted[pads[0] : pads[0] + maps.shape[axis]] = True
+    padded = np.pad(maps, [pads if i == axis else (0, 0) for i in range(maps.ndim)])
+    starts = np.arange(0, len(counted) - kernel + 1, stride)
+    sums: Floats = sliding_window_view(padded, kernel, axis).take(starts, axis).sum(-1)
+    sums /= _along(axis, maps.ndim, sliding_window_view(counted, kernel)[starts].sum(-1))
+    return sums
+
+
+def _along(axis: int, dimensions: int, values: NDArray[Any]) -> Floats:
+    """Return numbers along an axis in a form that broadcasts over the others."""
+    return values.astype(np.float32).reshape([-1 if i == axis else 1 for i in range(dimensions)])
 
 
 def _rows(maps: Floats) -> NDArray[np.float64]:

@@ -17,10 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from graftonnx.blocks import GREY
 from graftonnx.errors import DataError, ModelError
 from graftonnx.files import MODEL_FILE
-from graftonnx.images import Pixels, decode, to_input
+from graftonnx.images import Pixels, as_input, decode, to_input
 from graftonnx.metadata import PRESETS, Metadata, Preprocess
 from graftonnx.model import load
 from graftonnx.providers import Provider
@@ -53,7 +52,7 @@ class Classifier:
 
     Attributes:
         session: Where it runs.
-        size: Height and width of its input, in pixels.
+        size: Height and width at which it takes images, in pixels; of several inputs the largest.
         classes: Number of classes, K.
         labels: Their names; empty if nobody gave any.
         batch: The batch size that the file fixes; None if it takes any.
@@ -64,21 +63,16 @@ class Classifier:
         self.labels = session.metadata.labels
         self._preprocess = preprocess
         self._softmax = softmax
-        if len(session.input_shape) != 4:
-            raise ModelError(
-                f"cannot use '{session.name}': its input is {list(session.input_shape)}, expected images "
-                "[N, C, H, W]. Run it with your own code."
-            )
-        fixed, channels, height, width = session.input_shape
+        self._shapes = [image_shape(session.name, shape) for shape in session.input_shapes]
         outputs = session.output_shape(session.output_names[0])
-        if not isinstance(height, int) or not isinstance(width, int) or not isinstance(outputs[1], int):
+        if not isinstance(outputs[1], int):
             raise ModelError(
-                f"cannot use '{session.name}': its input is {list(session.input_shape)} and its output "
-                f"{list(outputs)}; expected a fixed height, width and number of classes. Export it with them."
+                f"cannot use '{session.name}': its output is {list(outputs)}; expected a fixed number of "
+                "classes. Export it with that."
             )
-        self.size = (height, width)
-        self._channels = 1 if channels == 1 else 3
+        self.size = (max(shape[1] for shape in self._shapes), max(shape[2] for shape in self._shapes))
         self.classes = outputs[1]
+        fixed = session.input_shape[0]
         self.batch = fixed if isinstance(fixed, int) else None
 
     def probabilities(self, images: Pixels) -> Floats:
@@ -93,14 +87,10 @@ class Classifier:
         Raises:
             ModelError: If the network gives numbers that are not finite.
         """
-        x = preprocessed(to_input(images), self._preprocess, self._channels)
-        if self.batch is None:
-            outputs = self.session.run(x)[0]
-        else:
-            count = -(-len(x) // self.batch) * self.batch
-            x = np.concatenate([x, np.repeat(x[-1:], count - len(x), axis=0)])
-            parts = np.split(x, count // self.batch)
-            outputs = np.concatenate([self.session.run(part)[0] for part in parts])[: len(images)]
+        step = self.batch or len(images)
+        filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % step, axis=0)])
+        parts = (to_input(filled[start : start + step]) for start in range(0, len(filled), step))
+        outputs = np.concatenate([self._run(planes) for planes in parts])[: len(images)]
         scores = outputs.reshape(len(images), -1).astype(np.float32)
         if not np.isfinite(scores).all():
             raise ModelError(
@@ -108,6 +98,11 @@ class Classifier:
                 "Its weights are damaged, or it was trained to divergence: train again."
             )
         return scores if self._softmax else softmax(scores)
+
+    def _run(self, planes: Floats) -> Floats:
+        """Run the network on RGB images in 0..1, [N, 3, H, W]."""
+        inputs = (preprocessed(as_input(planes, shape), self._preprocess) for shape in self._shapes)
+        return self.session.run(*inputs)[0]
 
     def predict(
         self, paths: Iterable[Path], *, batch_size: int = 32, workers: int = 0
@@ -219,26 +214,43 @@ def known_preprocess(path: Path, metadata: Metadata, given: Preprocess | str | N
     return found
 
 
-def preprocessed(images: Floats, convention: Preprocess, channels: int = 3) -> Floats:
-    """Turn RGB images in 0..1 into what a network was trained on.
+def preprocessed(images: Floats, convention: Preprocess) -> Floats:
+    """Turn images in 0..1 into what a network was trained on.
 
     Args:
-        images: float32 [N, 3, H, W].
-        convention: What the network expects.
-        channels: C of its input; 1 takes the luma, whatever the convention's order is.
+        images: RGB or luma, float32 [N, C, H, W].
+        convention: What the network expects; its order does not count for luma.
 
     Returns:
         float32 [N, C, H, W].
     """
-    if channels == 3 and convention == Preprocess():
+    if convention == Preprocess():
         return images
-    if channels == 3 and convention.order == "bgr":
+    if images.shape[1] == 3 and convention.order == "bgr":
         images = images[:, ::-1]
-    if channels == 1:
-        images = np.tensordot(images, np.array(GREY, np.float32), axes=(1, 0))[:, None]
     mean, std = (np.array(v, np.float64).reshape(1, -1, 1, 1) for v in (convention.mean, convention.std))
     scale, offset = (convention.scale / std).astype(np.float32), (-mean / std).astype(np.float32)
     return np.ascontiguousarray(images * scale + offset, np.float32)
+
+
+def image_shape(name: str, shape: tuple[int | str | None, ...]) -> tuple[int, int, int]:
+    """Return C, H and W of an input; C is 1 for grey and 3 for anything else.
+
+    Raises:
+        ModelError: If it takes no images, or images of any size.
+    """
+    if len(shape) != 4:
+        raise ModelError(
+            f"cannot use '{name}': its input is {list(shape)}, expected images [N, C, H, W]. Run it with "
+            "your own code."
+        )
+    _, channels, height, width = shape
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise ModelError(
+            f"cannot use '{name}': its input is {list(shape)}; expected a fixed height and width. Export it "
+            "with them."
+        )
+    return 1 if channels == 1 else 3, height, width
 
 
 def softmax(logits: Floats) -> Floats:

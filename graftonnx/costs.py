@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-accumulates (MACs), one image at a time."""
+"""What a network costs: parameters, multiply-accumulates (MACs) and time, one image at a time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterable
 
 import onnx
-from onnx import NodeProto
 
 from graftonnx.graph import GraphView, integer
 from graftonnx.shapes import Shape
+
+MOVED = 16
+"""MACs of a Conv that take as long as to read or write an element; in ONNX Runtime, one core with AVX-512."""
 
 FLOATS = (
     onnx.TensorProto.FLOAT,
@@ -19,38 +21,47 @@ FLOATS = (
 )
 
 
-def node_macs(view: GraphView, node: NodeProto) -> int:
-    """Return the multiply-accumulates of a node for one image; 0 for nodes without a weight matrix."""
-    shapes = view.shapes
-    if node.op_type == "Conv":
-        weight, output = shapes.get(node.input[1]), shapes.get(node.output[0])
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""The operators whose multiply-accumulates are counted."""
+
+
+def macs(view: GraphView, positions: Iterable[int] | None = None) -> int:
+    """Return the multiply-accumulates of the nodes at these positions, or of all, for one image."""
+    chosen = range(len(view.nodes)) if positions is None else positions
+    kinds = view.kinds
+    return sum([_macs(view, index) for index in chosen if kinds[index] in WEIGHTED])
+
+
+def _macs(view: GraphView, position: int) -> int:
+    kind, operands = view.kinds[position], view.read[position]
+    source, weight, output = (view.shapes.get(name) for name in (*operands[:2], view.made[position][0]))
+    if kind == "Conv":
         return _size(output) * _size(weight, first=1) if weight and output else 0
-    if node.op_type == "ConvTranspose":
-        weight, source = shapes.get(node.input[1]), shapes.get(node.input[0])
+    if kind == "ConvTranspose":
         return _size(source) * _size(weight, first=1) if weight and source else 0
-    if node.op_type in ("Gemm", "MatMul"):
-        source, output = shapes.get(node.input[0]), shapes.get(node.output[0])
-        if not source or not output:
-            return 0
-        inner = source[0] if node.op_type == "Gemm" and integer(node, "transA", 0) else source[-1]
-        return _size(output) * (inner or 1)
-    return 0
+    if not source or not output:
+        return 0
+    inner = source[0] if kind == "Gemm" and integer(view.nodes[position], "transA", 0) else source[-1]
+    return _size(output) * (inner or 1)
 
 
-def macs(view: GraphView, nodes: Iterable[NodeProto]) -> int:
-    """Return the multiply-accumulates of these nodes for one image."""
-    return sum(node_macs(view, node) for node in nodes)
+def parameters(view: GraphView, positions: Iterable[int] | None = None) -> int:
+    """Return the number of float elements in the initializers that nodes (see :func:`macs`) read."""
+    chosen = range(len(view.nodes)) if positions is None else positions
+    names = {name for index in chosen for name in view.given[index]}
+    tensors = [tensor for name, tensor in view.initializers.items() if name in names]
+    return sum([math.prod(tensor.dims[:]) for tensor in tensors if tensor.data_type in FLOATS])
 
 
-def parameters(view: GraphView, nodes: Iterable[NodeProto]) -> int:
-    """Return the number of float elements in the initializers that these nodes read."""
-    names = {name for node in nodes for name in node.input if name in view.initializers}
-    return sum(
-        math.prod(view.initializers[name].dims)
-        for name in names
-        if view.initializers[name].data_type in FLOATS
-    )
+def price(view: GraphView, positions: Iterable[int] | None = None) -> int:
+    """Return the time that nodes (see :func:`macs`) take for one image, in MACs: to compute, and to write.
+
+    Nodes without a weight matrix do not count; most of them run as a part of others.
+    """
+    chosen = range(len(view.nodes)) if positions is None else positions
+    found = [(index, _macs(view, index)) for index in chosen if view.kinds[index] in WEIGHTED]
+    return sum([work + MOVED * _size(view.shapes.get(view.made[index][0])) for index, work in found if work])
 
 
 def _size(shape: Shape | None, first: int = 0) -> int:
-    return math.prod(1 if extent is None else extent for extent in (shape or ())[first:])
+    return math.prod([1 if extent is None else extent for extent in (shape or ())[first:]])

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftonnx.classifier import Classifier, model_file
-from graftonnx.data.cache import BadImage, bad_images
+from graftonnx.data.cache import BadImage, bad_images, decode_samples
 from graftonnx.data.catalogue import Data, Sample
 from graftonnx.data.opening import open_data
 from graftonnx.data.splits import read_split
 from graftonnx.errors import DataError
 from graftonnx.files import SPLIT_FILE
-from graftonnx.images import Decoded, Pixels, decode_stream
+from graftonnx.images import Decoded, Pixels
 
 Part = Literal["train", "val", "test", "all"]
 
@@ -244,8 +244,8 @@ def evaluate(
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     hits, loss = 0, 0.0
     bad: list[BadImage] = []
-    contents = selection.data.store.contents([sample.name for sample in samples])
-    decoded = _marked(decode_stream(contents, classifier.size, workers=workers), samples, bad, on_image)
+    images = decode_samples(selection.data, samples, classifier.size, workers)
+    decoded = _marked(images, samples, bad, on_image)
     while batch := list(itertools.islice(decoded, batch_size)):
         probabilities = classifier.probabilities(np.stack([pixels for _, pixels in batch]))
         true = np.array([outputs[label] for label, _ in batch])

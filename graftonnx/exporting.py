@@ -5,6 +5,7 @@ Nothing is written before ONNX Runtime has run the new network beside the old on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from graftonnx import files
-from graftonnx.classifier import known_preprocess, model_file, preprocessed, softmax
+from graftonnx.classifier import image_shape, known_preprocess, model_file, preprocessed, softmax
 from graftonnx.errors import DataError, ModelError, ParityError
 from graftonnx.folding import Folded, fold_operators
 from graftonnx.graph import GraphView
+from graftonnx.images import as_input
 from graftonnx.metadata import InputConvention, Metadata, Preprocess, read_metadata, write_metadata
 from graftonnx.model import load, save
 from graftonnx.normalise.constants import replace
@@ -257,11 +259,12 @@ def _compare(
     """
     old = open_session(path, provider="cpu", optimise=False)
     new = open_session(with_outputs(exported, [logits]), provider="cpu")
-    channels, height, width = (size if isinstance(size, int) else 0 for size in new.input_shape[1:])
-    x = preprocessed(random_images(IMAGES, height, width), convention, channels)
+    shapes = [image_shape(path.name, shape) for shape in new.input_shapes]
+    images = random_images(IMAGES, max(shape[1] for shape in shapes), max(shape[2] for shape in shapes))
+    inputs = [preprocessed(as_input(images, shape), convention) for shape in shapes]
     final = exported.graph.output[0].name
-    found, last = new.run(x, outputs=[logits, final])
-    expected = _run_as_is(old, x)
+    found, last = new.run(*inputs, outputs=[logits, final])
+    expected = _run_as_is(old, inputs)
     if not np.isfinite(expected).all():
         raise ModelError(
             f"cannot export '{path}': it gives numbers that are not finite for random images. "
@@ -295,16 +298,27 @@ def random_images(count: int, height: int, width: int) -> Floats:
     return images
 
 
-def _run_as_is(session: Session, x: Floats) -> Floats:
+def _run_as_is(session: Session, inputs: Sequence[Floats]) -> Floats:
     """Run a file on images [N, C, H, W] in the layout and batch size that it fixes; return [N, K]."""
-    shape = session.input_shape
-    if shape[1] not in (1, 3) and shape[3] in (1, 3):
-        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    x = x.astype(session.input_type)
-    step = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else len(x)
+    given = [
+        _as_fixed(images, shape).astype(session.input_type)
+        for images, shape in zip(inputs, session.input_shapes, strict=True)
+    ]
+    count, fixed = len(given[0]), session.input_shape[0]
+    step = fixed if isinstance(fixed, int) and fixed > 0 else count
     output = session.output_names[0]
-    parts = [session.run(x[i : i + step], outputs=[output])[0] for i in range(0, len(x), step)]
-    return np.concatenate(parts).reshape(len(x), -1).astype(np.float32)
+    parts = [
+        session.run(*(images[i : i + step] for images in given), outputs=[output])[0]
+        for i in range(0, count, step)
+    ]
+    return np.concatenate(parts).reshape(count, -1).astype(np.float32)
+
+
+def _as_fixed(images: Floats, shape: tuple[int | str | None, ...]) -> Floats:
+    """Bring images [N, C, H, W] to the layout of an input."""
+    if shape[1] not in (1, 3) and shape[3] in (1, 3):
+        return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    return images
 
 
 def _difference(expected: Floats, found: Floats) -> float:

@@ -16,16 +16,17 @@ from graftonnx import proofs
 from graftonnx.blocks import SkipInit
 from graftonnx.calibration import Calibration
 from graftonnx.costs import parameters
-from graftonnx.errors import GraftError, PlanError
+from graftonnx.errors import GraftError, ModelError, PlanError
 from graftonnx.graph import GraphView
 from graftonnx.heads import JOINED, HeadDesign, OwnHead, feature_width, handing_over, read_head
 from graftonnx.hooks import Hook, run_hook
-from graftonnx.matching import DEFAULT_SKIPS, fused_size, match, planned
+from graftonnx.matching import DEFAULT_SKIPS, check_input, fused_size, match, planned
 from graftonnx.metadata import (
     PRESETS,
     FeatureKind,
     HeadKind,
     InputConvention,
+    InputKind,
     Metadata,
     Parent,
     write_metadata,
@@ -34,7 +35,7 @@ from graftonnx.model import Network
 from graftonnx.plan import Plan
 from graftonnx.preprocessing import check_preprocess
 from graftonnx.spine import Head, find_head
-from graftonnx.splice import INPUT, OUTPUT, named_skips, shared_shape, splice
+from graftonnx.splice import OUTPUT, input_name, input_shapes, named_skips, splice
 from graftonnx.taps import trunk
 from graftonnx.weights import Weights, set_elements
 
@@ -52,6 +53,7 @@ def fuse(
     hidden: int = 256,
     dropout: float = 0.2,
     head_file: str | Path | None = None,
+    inputs: InputKind | None = None,
     skip_init: SkipInit = "zero",
     calibration: Calibration | None = None,
     max_skips: int = DEFAULT_SKIPS,
@@ -59,7 +61,7 @@ def fuse(
     hook: Hook | None = None,
     prove: bool = True,
 ) -> Network:
-    """Join networks into one: shared image, exchanges, and a head over the branches' features.
+    """Join networks into one: inputs, exchanges, and a head over the branches' features.
 
     One parent alone gets preprocessing and a new head, which is the plain way to fine-tune it.
 
@@ -76,6 +78,9 @@ def fuse(
         dropout: Share of hidden units dropped in training.
         head_file: ONNX file of a head to use instead of ours. Its inputs are one [N, C] for each branch, in
             their order, or one with all of them side by side; its output is [N, classes].
+        inputs: `shared`: one image `input`, RGB in 0..1 of the largest size, which every branch resizes for
+            itself; `separate`: one for each parent, `input_a`, `input_b`, ..., of the parent's own channels
+            and extents, RGB (or, with one channel, luma) in 0..1. As the plan says, when omitted.
         skip_init: `zero`: before training all branches compute exactly what their parents do; `paper`: plain
             additions; `lsq`: `LSQ_SHARE` of what least squares finds on the images of `calibration`.
         calibration: The same networks on unlabelled images: ranks pairs of taps where there is no `plan`.
@@ -100,6 +105,7 @@ def fuse(
         ("skip_init", skip_init, get_args(SkipInit)),
         ("heads", heads, get_args(HeadKind)),
         ("features", features, get_args(FeatureKind)),
+        ("inputs", inputs or "shared", get_args(InputKind)),
     ):
         if value not in choices:
             raise ValueError(f"{name} (={value!r}) is not one of {', '.join(map(repr, choices))}")
@@ -120,6 +126,8 @@ def fuse(
         plan = (
             lone_plan(parents[0]) if is_alone else match(*parents, max_skips=max_skips, similarity=similarity)
         )
+    if inputs is not None:
+        plan = plan.model_copy(update={"inputs": inputs})
     known = {letter: handing_over(network, features) for letter, network in _as_planned(known, plan).items()}
     design = HeadDesign(classes, heads, features, hidden, dropout, own)
     skeleton, weights = splice(known, plan, design, skip_init=skip_init, seed=seed)
@@ -130,7 +138,7 @@ def fuse(
     metadata = Metadata(
         input=InputConvention(preprocess=PRESETS["unit"]),
         labels=tuple(labels),
-        parents=tuple(_described(letter, network, features) for letter, network in known.items()),
+        parents=tuple(_described(letter, network, features, plan) for letter, network in known.items()),
         plan=plan.model_copy(update={"rejections": ()}).model_dump_json(),
         head=design.record,
     )
@@ -138,13 +146,15 @@ def fuse(
     if own is None and hook is None:
         head = Head(OUTPUT, classes, JOINED)
     else:
-        head, _, _ = find_head(GraphView(skeleton.graph), INPUT)
+        view = GraphView(skeleton.graph)
+        head, _, _ = find_head(view, view.inputs)
+    name, shape = next(iter(input_shapes(known, plan).items()))
     fused = Network(
         name="fused.onnx",
         skeleton=skeleton,
         weights=weights,
-        input=INPUT,
-        input_shape=shared_shape(parents, plan.input_size),
+        input=name,
+        input_shape=shape,
         head=head,
         preprocess=PRESETS["unit"],
         preprocess_reason="fused networks take RGB in 0..1",
@@ -195,7 +205,7 @@ def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> tu
         What was proven, and what was not, in words.
 
     Raises:
-        ModelError: If it is not valid ONNX.
+        ModelError: If it is not valid ONNX, or ONNX Runtime does not run it.
         ParityError: If its numbers are wrong.
     """
     proofs.check_structure(fused.skeleton, fused.weights)
@@ -206,7 +216,10 @@ def check(fused: Network, parents: dict[str, Network], *, identical: bool) -> tu
         for role, value in (("image", parent.input_value), ("feature", parent.feature))
         if value in produced
     }
-    values = proofs.check_runs(fused.skeleton, fused.weights, names)
+    try:
+        values = proofs.check_runs(fused.skeleton, fused.weights, names)
+    except ModelError as error:
+        raise proofs.explained(error, fused.skeleton, parents) from error
     proven = ["valid ONNX", "runs with batch 1 and 3"]
     for parent in fused.metadata.parents if identical else ():
         network = parents[parent.branch]
@@ -248,6 +261,7 @@ def _as_planned(parents: dict[str, Network], plan: Plan) -> dict[str, Network]:
         )
     taken = {}
     for letter, network in parents.items():
+        check_input(network)
         wanted = plan.parents[letter]
         if len(wanted.input_size) != len(plan.input_size):
             raise PlanError(
@@ -268,7 +282,7 @@ def _as_planned(parents: dict[str, Network], plan: Plan) -> dict[str, Network]:
     return taken
 
 
-def _described(letter: str, network: Network, features: FeatureKind) -> Parent:
+def _described(letter: str, network: Network, features: FeatureKind, plan: Plan) -> Parent:
     return Parent(
         branch=letter,
         name=network.name,
@@ -281,4 +295,5 @@ def _described(letter: str, network: Network, features: FeatureKind) -> Parent:
         features=feature_width(network, features),
         preprocess=network.preprocess,
         weight_type=network.weight_type,
+        input=None if plan.inputs == "shared" else input_name(letter, plan),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -55,12 +56,22 @@ def subgraphs(node: NodeProto) -> list[GraphProto]:
     return found
 
 
+def bodies(graph: GraphProto | onnx.FunctionProto) -> list[GraphProto]:
+    """Return the graphs inside the standard's operators in a graph."""
+    holders = [node for node in graph.node if node.op_type in WITH_BODIES]
+    return [body for node in holders for body in subgraphs(node)]
+
+
 def reads(node: NodeProto) -> list[str]:
     """Return every value that a node reads, those of its subgraphs' outer scope included."""
-    names: list[str] = list(node.input)
+    return _reads(node, node.input[:])
+
+
+def _reads(node: NodeProto, names: list[str]) -> list[str]:
     if "" in names:
         names = [name for name in names if name]
     for graph in subgraphs(node):
+        names = list(names)
         inner = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
         for child in graph.node:
             names.extend(name for name in reads(child) if name not in inner)
@@ -72,14 +83,25 @@ def reads(node: NodeProto) -> list[str]:
 def value_shapes(graph: GraphProto) -> dict[str, Shape]:
     """Return the shape of every value that has one: inputs, outputs, inferred values, initializers."""
     shapes: dict[str, Shape] = {}
+    known: dict[bytes, Shape | None] = {}
     for value in (*graph.value_info, *graph.input, *graph.output):
-        kind = value.type.tensor_type
-        if kind.HasField("shape"):
-            extents = [d.dim_value for d in kind.shape.dim]
-            shapes[value.name] = tuple([extent if extent > 0 else None for extent in extents])
+        kind = value.type
+        encoded = kind.SerializeToString()  # few types occur, and reading one field by field takes longer
+        if encoded not in known:
+            known[encoded] = _shape(kind)
+        shape = known[encoded]
+        if shape is not None:
+            shapes[value.name] = shape
     for tensor in graph.initializer:
-        shapes[tensor.name] = tuple(tensor.dims)
+        shapes[tensor.name] = tuple(tensor.dims[:])
     return shapes
+
+
+def _shape(kind: onnx.TypeProto) -> Shape | None:
+    if not kind.tensor_type.HasField("shape"):
+        return None
+    extents = [d.dim_value for d in kind.tensor_type.shape.dim]
+    return tuple([extent if extent > 0 else None for extent in extents])
 
 
 class GraphView:
@@ -87,49 +109,79 @@ class GraphView:
 
     Args:
         graph: The graph.
-        shapes: Of its values, if they are known.
+        like: A view of a graph with the same nodes in the same order, wired alike, if there is one.
 
     Attributes:
         nodes: In topological order.
+        kinds: The operator of each of them.
+        given: Its inputs.
         read: What each of them reads, those of its subgraphs' outer scope included.
         made: What each of them makes.
-        producer: Value name -> the node that makes it.
-        consumers: Value name -> the nodes that read it, in topological order.
+        position: Value name -> the position of the node that makes it.
+        sources: The positions of the nodes that make what each of them reads.
         initializers: Initializer name -> tensor (large ones are stubs without data).
     """
 
-    def __init__(self, graph: GraphProto, shapes: dict[str, Shape] | None = None) -> None:
+    nodes: list[NodeProto]
+    kinds: list[str]
+    given: list[list[str]]
+    read: list[list[str]]
+    made: list[list[str]]
+    position: dict[str, int]
+    sources: list[list[int]]
+
+    def __init__(self, graph: GraphProto, like: GraphView | None = None) -> None:
         self.graph = graph
-        self._shapes = shapes
+        self._ancestry: dict[tuple[str, ...], Sequence[int]] = {}
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
         self.outputs = [value.name for value in graph.output]
-        listed = list(graph.node)
-        read = [tuple(reads(node)) for node in listed]
-        made = [tuple(node.output) for node in listed]
-        order = topological_order(listed, read, made)
-        self.nodes = [listed[index] for index in order]
-        self.read = [read[index] for index in order]
-        self.made = [made[index] for index in order]
-        self._position: dict[str, int] = {}
-        self.producer: dict[str, NodeProto] = {}
-        self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
-        for position, node in enumerate(self.nodes):
-            for name in self.made[position]:
-                if name:
-                    self.producer[name] = node
-                    self._position[name] = position
-            for name in self.read[position]:
-                readers = self.consumers[name]
+        if like is None:
+            self._list(list(graph.node))
+        else:
+            self.nodes = list(graph.node)
+            self.kinds, self.given, self.read, self.made = like.kinds, like.given, like.read, like.made
+            self.position, self.sources = like.position, like.sources
+
+    def _list(self, nodes: list[NodeProto]) -> None:
+        """List the nodes and how they are wired."""
+        given, made = [node.input[:] for node in nodes], [node.output[:] for node in nodes]
+        kinds = [node.op_type for node in nodes]
+        read = [
+            _reads(node, names) if "" in names or kind in WITH_BODIES or node.domain else names
+            for node, kind, names in zip(nodes, kinds, given, strict=True)
+        ]
+        position = _makers(made)
+        sources = _sources(read, position)
+        order = _order(nodes, sources)
+        if not isinstance(order, range):
+            nodes, kinds = [nodes[index] for index in order], [kinds[index] for index in order]
+            given, read, made = ([names[index] for index in order] for names in (given, read, made))
+            position = _makers(made)
+            sources = _sources(read, position)
+        self.nodes, self.kinds, self.given, self.read, self.made = nodes, kinds, given, read, made
+        self.position, self.sources = position, sources
+
+    @cached_property
+    def producer(self) -> dict[str, NodeProto]:
+        """Value name -> the node that makes it."""
+        return {name: self.nodes[position] for name, position in self.position.items()}
+
+    @cached_property
+    def consumers(self) -> defaultdict[str, list[NodeProto]]:
+        """Value name -> the nodes that read it, in topological order."""
+        consumers: defaultdict[str, list[NodeProto]] = defaultdict(list)
+        for node, names in zip(self.nodes, self.read, strict=True):
+            for name in names:
+                readers = consumers[name]
                 if not readers or readers[-1] is not node:
                     readers.append(node)
+        return consumers
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         """Value name -> shape; read from the graph when first asked for."""
-        if self._shapes is None:
-            self._shapes = value_shapes(self.graph)
-        return self._shapes
+        return value_shapes(self.graph)
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
         """Return the data of a small initializer; None for anything else."""
@@ -150,17 +202,24 @@ class GraphView:
         """Return the nodes that any of `values` depends on, in topological order."""
         return [self.nodes[position] for position in self.ancestry(*values)]
 
-    def ancestry(self, *values: str) -> list[int]:
+    def ancestry(self, *values: str) -> Sequence[int]:
         """Return the positions in `nodes` of what any of `values` depends on, ascending."""
+        if values not in self._ancestry:
+            self._ancestry[values] = self._ancestors(values)
+        return self._ancestry[values]
+
+    def _ancestors(self, values: Iterable[str]) -> list[int]:
         needed = bytearray(len(self.nodes))
-        position_of = self._position
-        waiting = [position_of[value] for value in values if value in position_of]
-        while waiting:
-            position = waiting.pop()
-            if not needed[position]:
-                needed[position] = True
-                waiting += [position_of[name] for name in self.read[position] if name in position_of]
-        return [position for position, wanted in enumerate(needed) if wanted]
+        for value in values:
+            if value in self.position:
+                needed[self.position[value]] = True
+        found = []
+        for position in range(len(self.nodes) - 1, -1, -1):
+            if needed[position]:
+                found.append(position)
+                for source in self.sources[position]:
+                    needed[source] = True
+        return found[::-1]
 
 
 def is_stub(tensor: onnx.TensorProto) -> bool:
@@ -180,7 +239,7 @@ def sort_nodes(nodes: Iterable[NodeProto]) -> list[NodeProto]:
         ModelError: If the nodes form a cycle.
     """
     listed = list(nodes)
-    order = topological_order(listed, [reads(node) for node in listed], [list(n.output) for n in listed])
+    order = topological_order(listed, [reads(node) for node in listed], [node.output[:] for node in listed])
     return [listed[index] for index in order]
 
 
@@ -197,27 +256,41 @@ def topological_order(
     Raises:
         ModelError: If the nodes form a cycle.
     """
-    producer = {name: index for index, names in enumerate(made) for name in names if name}
-    if all(producer.get(name, -1) < index for index, names in enumerate(read) for name in names):
+    return _order(nodes, _sources(read, _makers(made)))
+
+
+def _order(nodes: Sequence[NodeProto], sources: Sequence[Sequence[int]]) -> Sequence[int]:
+    if all(not found or max(found) < index for index, found in enumerate(sources)):
         return range(len(nodes))
     order: list[int] = []
     placed, opened = bytearray(len(nodes)), bytearray(len(nodes))
-    for first in range(len(nodes)):
-        stack = [] if placed[first] else [first]
-        while stack:
-            index = stack[-1]
-            sources = [producer[name] for name in read[index] if name in producer]
-            missing = [source for source in sources if not placed[source]]
-            if missing and opened[index]:
+    waiting = list(range(len(nodes) - 1, -1, -1))
+    while waiting:
+        index = waiting.pop()
+        if index < 0:  # the complement of a node whose sources are all placed now
+            index = ~index
+        elif placed[index]:
+            continue
+        elif missing := [source for source in sources[index] if not placed[source]]:
+            if opened[index]:
                 node = nodes[index]
                 raise ModelError(
                     f"its graph has a cycle through node '{node.name or node.output[0]}' ({node.op_type})."
                 )
             opened[index] = True
-            stack += reversed(missing)
-            if not missing:
-                stack.pop()
-                if not placed[index]:
-                    placed[index] = True
-                    order.append(index)
+            waiting.append(~index)
+            waiting += reversed(missing)
+            continue
+        placed[index] = True
+        order.append(index)
     return order
+
+
+def _makers(made: Sequence[Sequence[str]]) -> dict[str, int]:
+    """Return the position of the node that makes each value."""
+    return {name: position for position, names in enumerate(made) for name in names if name}
+
+
+def _sources(read: Sequence[Sequence[str]], maker: Mapping[str, int]) -> list[list[int]]:
+    """Return the positions of the nodes that make what each node reads."""
+    return [[maker[name] for name in names if name in maker] for names in read]

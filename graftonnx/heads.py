@@ -18,6 +18,7 @@ A head may also come from its user's ONNX file, which is checked and inlined.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ from graftonnx.weights import Weights, read, whole
 
 JOINED = "head/features"
 """The value z that the branches' features are joined to."""
+
+MOST_WEIGHTS = 1 << 28
+"""Weights that a head of ours may have: 1 GiB of them."""
 
 FILE_PREFIX = "head/file/"
 """In front of the names of a user's own head; branches have one letter, so nothing of ours is called so."""
@@ -154,7 +158,8 @@ def build_head(
         logits: The output, [N, classes].
 
     Raises:
-        ModelError: If the user's own head does not fit the branches or the classes.
+        ModelError: If the user's own head does not fit the branches or the classes, or ours would have more
+            than `MOST_WEIGHTS`.
     """
     nodes: list[gs.Node] = []
     vectors: list[Vector] = []
@@ -164,6 +169,7 @@ def build_head(
         vectors.append(Vector(letter, pooled, feature_width(network, design.features)))
     if design.own is not None:
         return nodes + _inlined(design.own, vectors, design.classes, logits)
+    _check_size([vector.width for vector in vectors], design)
     joining, joined, width = _joined(vectors, design, rng)
     return nodes + joining + chained(_layers(width, design, rng), joined, logits)
 
@@ -252,6 +258,23 @@ def _joined(
     if design.kind == "attention" and len(vectors) > 1:
         return nodes + _attention(projected, width, joined), joined, width
     return [*nodes, gs.Node("Sum", "head/sum", {}, projected, [joined])], joined, width
+
+
+def _check_size(widths: Sequence[int], design: HeadDesign) -> None:
+    """Refuse a head of ours that is too large to be built, before anything is."""
+    if design.kind == "concat":
+        joined, weights = sum(widths), 0
+    else:
+        joined = design.hidden or min(widths)
+        weights = sum(widths) * joined
+    layers = [joined, design.hidden, design.classes] if design.hidden else [joined, design.classes]
+    weights += sum(inner * outer for inner, outer in itertools.pairwise(layers))
+    if weights > MOST_WEIGHTS:
+        raise ModelError(
+            f"cannot build the head: {design.hidden} hidden units and {design.classes} classes over features "
+            f"of {' + '.join(map(str, widths))} channels need {weights:,} weights, at most "
+            f"{MOST_WEIGHTS:,} are allowed. Choose fewer hidden units or classes."
+        )
 
 
 def _attention(projected: Sequence[gs.Variable], width: int, joined: gs.Variable) -> list[gs.Node]:

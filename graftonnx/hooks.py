@@ -24,7 +24,7 @@ Hook = Callable[[gs.Graph], gs.Graph | None]
 def run_hook(hook: Hook, skeleton: onnx.ModelProto, weights: Weights) -> tuple[onnx.ModelProto, Weights]:
     """Let a user's hook change a fused network.
 
-    The graph must keep its input and its output. What the hook itself raises is not caught.
+    The graph must keep its inputs and its output. What the hook itself raises is not caught.
 
     Args:
         hook: The user's function.
@@ -35,7 +35,7 @@ def run_hook(hook: Hook, skeleton: onnx.ModelProto, weights: Weights) -> tuple[o
         The skeleton that the hook made, every shape inferred, and its large tensors.
 
     Raises:
-        PlanError: If the hook gives something else than a graph of the same opset, input and output.
+        PlanError: If the hook gives something else than a graph of the same opset, inputs and output.
         ModelError: If its graph is not valid ONNX.
     """
     interface = _interface(skeleton.graph)
@@ -79,7 +79,8 @@ def _finished(
     found = _interface(model.graph)
     if found != interface:
         raise PlanError(f"its input and output are {_spelled(found)}; expected {_spelled(interface)}.")
-    find_head(GraphView(model.graph), model.graph.input[0].name)
+    view = GraphView(model.graph)
+    find_head(view, view.inputs)
     model.producer_name = before.producer_name
     model.metadata_props.extend(before.metadata_props)
     _restore_annotations(model.graph, before.graph)

@@ -33,7 +33,7 @@ EXTENSIONS = frozenset(
 """The file names that count as images, lower case."""
 
 UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError,
+    OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error, Image.DecompressionBombError,
 )  # fmt: skip
 """What Pillow raises for a damaged file, one decoder or another."""
 
@@ -43,7 +43,11 @@ CHUNK = 16
 CHUNK_BYTES = 1 << 20
 """Bytes of images in hand at which a task is full."""
 
+GREY = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the luma of ITU-R BT.601."""
+
 Pixels = npt.NDArray[np.uint8]
+Planes = npt.NDArray[np.float32]
 
 Content = Path | bytes | Pixels | Callable[[], bytes]
 """How an image is got: its file, the file's bytes, pixels [H, W] or [H, W, C], or what reads the bytes."""
@@ -155,11 +159,42 @@ def decode_many(
     return pixels
 
 
-def to_input(images: Pixels) -> npt.NDArray[np.float32]:
+def to_input(images: Pixels) -> Planes:
     """Turn pixels [N, H, W, 3] in 0..255 into a network's input [N, 3, H, W] in 0..1."""
     planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
     planes /= np.float32(255)
     return planes
+
+
+def as_input(images: Planes, shape: tuple[int, int, int]) -> Planes:
+    """Bring images to the shape of a network's input.
+
+    Args:
+        images: RGB in 0..1, [N, 3, H, W].
+        shape: C, H' and W' of the input; with C = 1 it gets the luma. Another size is reached by the
+            antialiased bilinear filter that :func:`decode` uses, which PyTorch's
+            `interpolate(mode="bilinear", antialias=True)` computes as well.
+
+    Returns:
+        [N, C, H', W'].
+    """
+    channels, *size = shape
+    if channels == 1:
+        images = np.tensordot(images, np.array(GREY, np.float32), axes=(1, 0))[:, None]
+    if images.shape[2:] == tuple(size):
+        return images
+    rows, columns = (_bilinear(n, m) for n, m in zip(images.shape[2:], size, strict=True))
+    return np.ascontiguousarray(rows @ images @ columns.T)
+
+
+def _bilinear(source: int, target: int) -> Planes:
+    """Return the matrix [target, source] of an antialiased bilinear filter: triangles that sum to 1."""
+    scale = source / target
+    centres = (np.arange(target)[:, None] + 0.5) * scale
+    distances = np.abs(np.arange(source) + 0.5 - centres) / max(scale, 1.0)
+    weights = np.maximum(1.0 - distances, 0.0)
+    matrix: Planes = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return matrix
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:

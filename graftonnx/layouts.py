@@ -76,20 +76,20 @@ class Layout:
         return f"[N, {inner}]"
 
 
-def find_layouts(model: onnx.ModelProto, view: GraphView, source: str) -> dict[str, Layout]:
+def find_layouts(model: onnx.ModelProto, view: GraphView, sources: Sequence[str]) -> dict[str, Layout]:
     """Return the layout of every value that holds features on a grid.
 
     Args:
         model: A skeleton whose shapes were inferred with an open batch.
         view: Of its graph.
-        source: The image input, [N, C, *extents].
+        sources: The inputs, [N, C, *extents].
     """
-    dimensions = len(view.shapes[source]) - 2
+    dimensions = len(view.shapes[sources[0]]) - 2
     found: dict[str, Layout] = {}
     grids: dict[int, tuple[int, ...]] = {}
     known: dict[tuple[Shape, int], Layout | None] = {}
     unsure: list[str] = []
-    for name, axis in _channel_axes(view, source).items():
+    for name, axis in _channel_axes(view, sources).items():
         shape = view.shapes.get(name) or ()
         key = (shape, axis)
         if key not in known or len(shape) == 3:  # what tokens stand for depends on what came before
@@ -102,7 +102,7 @@ def find_layouts(model: onnx.ModelProto, view: GraphView, source: str) -> dict[s
             unsure.append(name)
         if layout.kind != "tokens":
             grids[layout.positions] = layout.grid
-    for name in _other_batches(model, source, unsure) if unsure else ():
+    for name in _other_batches(model, sources, unsure) if unsure else ():
         del found[name]
     return found
 
@@ -131,34 +131,41 @@ def _arranged(tokens: int, grids: dict[int, tuple[int, ...]]) -> tuple[int, tupl
     return 0, (tokens,)
 
 
-def _channel_axes(view: GraphView, source: str) -> dict[str, int]:
+def _channel_axes(view: GraphView, sources: Sequence[str]) -> dict[str, int]:
     """Return the axis of the channels for every value where it is known, in topological order."""
-    axes = {source: 1}
-    for node, read, made in zip(view.nodes, view.read, view.made, strict=True):
-        if axes.keys().isdisjoint(read):
+    axes = dict.fromkeys(sources, 1)
+    for position, (kind, read, made) in enumerate(zip(view.kinds, view.read, view.made, strict=True)):
+        carriers = [name for name in read if name in axes]
+        if not carriers:
             continue
-        axis = 1 if node.op_type in _CHANNELS_SECOND else _channel_axis(view, node, read, axes)
+        axis = 1 if kind in _CHANNELS_SECOND else _channel_axis(view, position, carriers, axes)
         if axis is not None:
-            axes.update((name, axis) for name in made if name)
+            for name in made:
+                axes[name] = axis
+    axes.pop("", None)
     return axes
 
 
-def _channel_axis(view: GraphView, node: NodeProto, read: Sequence[str], axes: dict[str, int]) -> int | None:
-    carriers = [name for name in read if name in axes]
-    shape = view.shapes.get(node.output[0])
+def _channel_axis(
+    view: GraphView, position: int, carriers: Sequence[str], axes: dict[str, int]
+) -> int | None:
+    kind, shapes = view.kinds[position], view.shapes
+    shape = shapes.get(view.made[position][0])
     if shape is None:
         return None
-    carrier = max(carriers, key=lambda name: len(view.shapes.get(name) or ()))
-    axis, before = axes[carrier], view.shapes.get(carrier) or ()
-    if node.op_type in _CHANNELS_AT_THE_END:
+    carrier = carriers[0]
+    if len(carriers) > 1:
+        carrier = max(carriers, key=lambda name: len(shapes.get(name) or ()))
+    axis, before = axes[carrier], shapes.get(carrier) or ()
+    if kind in _CHANNELS_AT_THE_END:
         return len(shape) - 1
-    if node.op_type in ("Unsqueeze", "Squeeze"):
-        return _moved_axis(view, node, axis, len(shape))
-    if node.op_type == "Transpose":
-        return ints(node, "perm", reversed(range(len(before)))).index(axis)
-    if len(shape) == len(before) and (node.op_type != "Reshape" or shape[axis] == before[axis]):
+    if kind in ("Unsqueeze", "Squeeze"):
+        return _moved_axis(view, view.nodes[position], axis, len(shape))
+    if kind == "Transpose":
+        return ints(view.nodes[position], "perm", reversed(range(len(before)))).index(axis)
+    if len(shape) == len(before) and (kind != "Reshape" or shape[axis] == before[axis]):
         return axis
-    if node.op_type == "Reshape" and shape and before and shape[-1] == before[-1] and axis == len(before) - 1:
+    if kind == "Reshape" and shape and before and shape[-1] == before[-1] and axis == len(before) - 1:
         return len(shape) - 1
     if len(shape) > 1 and axis == 1 and len(before) > 1 and shape[1] == before[1]:
         return 1
@@ -179,13 +186,14 @@ def _moved_axis(view: GraphView, node: NodeProto, axis: int, rank: int) -> int |
     return kept.index(axis) if axis in kept else None
 
 
-def _other_batches(model: onnx.ModelProto, source: str, names: Sequence[str]) -> list[str]:
+def _other_batches(model: onnx.ModelProto, sources: Sequence[str], names: Sequence[str]) -> list[str]:
     """Return those values whose first extent is not the batch."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
-    value = next(item for item in probe.graph.input if item.name == source)
-    extents = [dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]]
-    set_extents(probe, source, (_PROBE, *extents))
+    for value in probe.graph.input:
+        if value.name in sources:
+            extents = [dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]]
+            set_extents(probe, value.name, (_PROBE, *extents))
     try:
         shapes = value_shapes(infer_shapes(probe).graph)
     except ModelError:

@@ -16,11 +16,13 @@ import numpy as np
 
 from graftonnx import collector
 from graftonnx.alignment import Budget, Scores, align_within
-from graftonnx.costs import macs
+from graftonnx.costs import price
 from graftonnx.errors import PlanError
+from graftonnx.metadata import InputKind
 from graftonnx.model import Network
 from graftonnx.plan import Plan, PlannedParent, Rejection, Skip
-from graftonnx.scoring import Pairs, Policy, score
+from graftonnx.projections import Policy
+from graftonnx.scoring import Pairs, score
 from graftonnx.taps import Tap, find_taps, trunk
 
 DEFAULT_SKIPS = 6
@@ -37,6 +39,7 @@ def match(
     max_macs: float | None = None,
     max_parameters: float | None = None,
     similarity: Mapping[tuple[str, str], Scores] | None = None,
+    inputs: InputKind = "shared",
 ) -> Plan:
     """Plan the exchanges between networks.
 
@@ -48,6 +51,7 @@ def match(
         max_parameters: How many weights they may have.
         similarity: For each two branches the similarity of their taps' activations, [I, J], 0..1, in the
             order of :func:`graftonnx.taps.find_taps`; it takes the place of closeness in depth.
+        inputs: Whether the branches shall share one input, or have one each; it does not change the rest.
 
     Returns:
         The best plan, with a rejection for every tap of the first parents that it does not use.
@@ -62,12 +66,13 @@ def match(
     for name, limit in limits.items():
         if limit is not None and not limit >= 0:
             raise ValueError(f"{name} (={limit}) must be 0 or more")
-    if policy not in get_args(Policy):
-        raise ValueError(f"policy (={policy!r}) is not one of {', '.join(map(repr, get_args(Policy)))}")
+    for name, value, choices in (("policy", policy, Policy), ("inputs", inputs, InputKind)):
+        if value not in get_args(choices):
+            raise ValueError(f"{name} (={value!r}) is not one of {', '.join(map(repr, get_args(choices)))}")
     branches = dict(zip(ascii_lowercase, parents, strict=False))
     size = fused_size(parents)
     taps = {branch: candidates(network) for branch, network in branches.items()}
-    work = sum(macs(network.view, trunk(network)) for network in parents)
+    work = sum(price(network.view, trunk(network)) for network in parents)
     pairs = {
         (x, y): score(taps[x], taps[y], work, policy, (similarity or {}).get((x, y)))
         for x, y in itertools.combinations(branches, 2)
@@ -76,6 +81,7 @@ def match(
     chosen = _progressive(list(branches), taps, pairs, max_skips, budget)
     return Plan(
         input_size=size,
+        inputs=inputs,
         parents={branch: planned(network) for branch, network in branches.items()},
         skips=tuple(
             skip
@@ -110,8 +116,11 @@ def fused_size(parents: Sequence[Network]) -> tuple[int, ...]:
     """Return the extents of the shared input: the largest of the parents' along each dimension.
 
     Raises:
-        PlanError: If some take images and others signals or videos, or signals of other channels.
+        PlanError: If some take images and others signals or videos, or signals of other channels, or one has
+            several inputs.
     """
+    for parent in parents:
+        check_input(parent)
     first, *others = parents
     for other in others:
         kinds = [(len(network.input_shape), network.input_shape[0]) for network in (first, other)]
@@ -119,11 +128,25 @@ def fused_size(parents: Sequence[Network]) -> tuple[int, ...]:
         if not is_image and kinds[0] != kinds[1]:
             raise PlanError(
                 f"'{first.name}' takes {list(first.input_shape)} and '{other.name}' "
-                f"{list(other.input_shape)} (channels, extents): they cannot share one input. Fuse networks "
-                "for the same kind of data."
+                f"{list(other.input_shape)} (channels, extents): that is not the same kind of data. Fuse "
+                "networks for one kind."
             )
     extents = zip(*(parent.input_shape[1:] for parent in parents), strict=True)
     return tuple(max(column) for column in extents)
+
+
+def check_input(parent: Network) -> None:
+    """Refuse a parent with several inputs, as a fused network may have them.
+
+    Raises:
+        PlanError: If it has.
+    """
+    if len(parent.input_shapes) > 1:
+        names = ", ".join(f"'{name}'" for name in parent.input_shapes)
+        raise PlanError(
+            f"'{parent.name}' has the inputs {names}; expected a parent with one. Fuse its own parents again "
+            "with shared inputs."
+        )
 
 
 Branches = tuple[str, str]
@@ -155,7 +178,8 @@ def _progressive(
                 with_y = pairs[x, y]
                 gains = with_y.scores[index]
                 scores[row] += gains
-                costs[:, row] += np.where(gains > 0, [with_y.macs[index], with_y.parameters[index]], 0)
+                if budget != Budget():
+                    costs[:, row] += np.where(gains > 0, [with_y.macs[index], with_y.parameters[index]], 0)
         found = align_within(scores, most, costs[0], costs[1], budget)
         for row, j in found:
             budget = budget.less(int(costs[0, row, j]), int(costs[1, row, j]))

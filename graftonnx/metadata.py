@@ -3,7 +3,7 @@
 | key | value (JSON) |
 |---|---|
 | `graftonnx.format` | version of this table, an integer |
-| `graftonnx.input` | :class:`InputConvention`: what the graph's image input expects |
+| `graftonnx.input` | :class:`InputConvention`: what the graph's image input, or each of them, expects |
 | `graftonnx.labels` | class names, in the order of the logits |
 | `graftonnx.parents` | list of :class:`Parent`, one per branch; fused files only |
 | `graftonnx.plan` | the plan that was spliced in; fused files only |
@@ -69,7 +69,8 @@ PRESETS: dict[str, Preprocess] = {
 class InputConvention(Record):
     """What the image input of a graph expects, apart from its shape `[N, C, H, W]`.
 
-    For a fused file this is the `unit` preset: RGB in 0..1.
+    For a fused file this is the `unit` preset: RGB in 0..1, or the luma of that where an input has one
+    channel. It holds for every input of a file that has several.
     """
 
     preprocess: Preprocess = Preprocess()
@@ -90,6 +91,8 @@ class Parent(Record):
         features: Its number of channels: the branch's share of the concatenated vector.
         preprocess: The branch's input convention.
         weight_type: In which the parent's file holds its weights, `float16` say; fused ones are float32.
+        input: The graph input that this branch alone reads, with its channels and of size `input_size`; None
+            where all branches share one.
     """
 
     branch: str
@@ -103,7 +106,11 @@ class Parent(Record):
     features: int
     preprocess: Preprocess
     weight_type: str = "float32"
+    input: str | None = None
 
+
+InputKind = Literal["shared", "separate"]
+"""Whether the branches of a fused network share one input, or have one each."""
 
 HeadKind = Literal["concat", "sum", "attention"]
 """How a head of ours joins the branches' features; see :mod:`graftonnx.heads`."""
@@ -150,6 +157,11 @@ class Metadata(Record):
     plan: str | None = None
     head: HeadRecord | None = None
     activation: Literal["softmax"] | None = None
+
+    @property
+    def branch_inputs(self) -> dict[str, str]:
+        """The branch of every graph input that one branch alone reads; empty where all share one."""
+        return {parent.input: parent.branch for parent in self.parents if parent.input is not None}
 
 
 def read_metadata(model: onnx.ModelProto) -> Metadata:

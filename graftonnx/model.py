@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import onnx
 
 from graftonnx import collector, files
 from graftonnx.errors import GraftError, ModelError
-from graftonnx.graph import GraphView, sort_nodes, value_shapes
+from graftonnx.graph import GraphView, value_shapes
 from graftonnx.layouts import Layout, find_layouts
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.normalise.batch import free_batch, may_fix_batch
-from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
+from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, may_fold, replace
 from graftonnx.normalise.dtypes import fold_narrow, widen
 from graftonnx.normalise.extents import free_extents
 from graftonnx.normalise.inference import infer_shapes, set_extents
@@ -57,15 +57,15 @@ LAYOUTS = {1: "[N, C, L]", 2: "[N, C, H, W]", 3: "[N, C, D, H, W]"}
 class Network:
     """A classifier of images, of sound or of video, in the internal form.
 
-    One opset, one channels-first float input (`[batch, C, L]`, `[batch, C, H, W]` or `[batch, C, D, H, W]`),
+    One opset, a channels-first float input (`[batch, C, L]`, `[batch, C, H, W]` or `[batch, C, D, H, W]`),
     constants as initializers, every shape known but for the batch. Never modified in place.
 
     Attributes:
         name: The file's name, without its folder.
         skeleton: The graph; large initializers are stubs.
         weights: The data of the stubs.
-        input: The input.
-        input_shape: C and the extents: C, L or C, H, W or C, D, H, W.
+        input: The input; of several, as fused networks may have them, the first.
+        input_shape: Its C and extents: C, L or C, H, W or C, D, H, W.
         head: Its own head: output, classes, and the feature tensor in front.
         preprocess: What the input expects, as far as we know.
         preprocess_reason: How we know.
@@ -97,10 +97,7 @@ class Network:
     complete: bool = True
     notes: tuple[str, ...] = ()
     path: Path | None = None
-    _views: list[tuple[onnx.ModelProto, GraphView]] = field(default_factory=list, repr=False, compare=False)
-    _layouts: list[tuple[GraphView, dict[str, Layout]]] = field(
-        default_factory=list, repr=False, compare=False
-    )
+    _indices: list[_Index] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -110,26 +107,48 @@ class Network:
     @property
     def view(self) -> GraphView:
         """An index over the skeleton's graph; made once for all networks that share the skeleton."""
-        for skeleton, view in self._views:
-            if skeleton is self.skeleton:
-                return view
-        view = GraphView(self.skeleton.graph)
-        self._views.append((self.skeleton, view))
-        return view
+        return self._index.view
 
-    @cached_property
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """C and the extents of every input, in the graph's order."""
+        shapes = self.view.shapes
+        return {name: tuple(extent or 0 for extent in shapes[name][1:]) for name in self.view.inputs}
+
+    @property
     def spine(self) -> Spine:
         """The values on every path from the input to the output, or to the feature where the head is cut."""
-        return find_spine(self.view, self.input, self.head.output if self.complete else self.head.feature)
+        target = self.head.output if self.complete else self.head.feature
+        spines = self._index.spines
+        if target not in spines:
+            spines[target] = find_spine(self.view, self.view.inputs, target)
+        return spines[target]
 
     @property
     def layouts(self) -> dict[str, Layout]:
         """Where channels and positions lie, in every value that holds features on a grid; made once, too."""
-        for view, layouts in self._layouts:
-            if view is self.view:
-                return layouts
-        self._layouts.append((self.view, find_layouts(self.skeleton, self.view, self.input)))
-        return self._layouts[-1][1]
+        index = self._index
+        if index.layouts is None:
+            index.layouts = find_layouts(self.skeleton, index.view, index.view.inputs)
+        return index.layouts
+
+    @property
+    def _index(self) -> _Index:
+        for index in self._indices:
+            if index.skeleton is self.skeleton:
+                return index
+        self._indices.append(_Index(self.skeleton, GraphView(self.skeleton.graph)))
+        return self._indices[-1]
+
+
+@dataclass
+class _Index:
+    """What was found out about a skeleton, for all networks that share it: an index, spines by their ends."""
+
+    skeleton: onnx.ModelProto
+    view: GraphView
+    spines: dict[str, Spine] = field(default_factory=dict)
+    layouts: dict[str, Layout] | None = None
 
 
 @collector.paused()
@@ -194,6 +213,11 @@ def resize(network: Network, size: tuple[int, ...]) -> Network:
     """
     if min(size) < 1:
         raise ValueError(f"size (={size}) must be at least 1 in every extent")
+    if len(network.input_shapes) > 1:
+        raise ModelError(
+            f"it has {len(network.input_shapes)} inputs, each of its own size; expected one. Fuse its "
+            "parents again at another size."
+        )
     if len(size) != len(network.input_shape) - 1:
         raise ModelError(
             f"its input has the shape {spelled((None, *network.input_shape))}; "
@@ -213,7 +237,7 @@ def resize(network: Network, size: tuple[int, ...]) -> Network:
         model = infer_shapes(model)
         while fold(model, weights):
             model = infer_shapes(model)
-        _check_batch(model, network.input, (1, *shape))
+        _check_batch(model, {network.input: shape}, 1)
     except ModelError as error:
         unit = " pixels" if len(size) == 2 else ""
         raise error.at(f"it cannot run at {_by(size)}{unit}") from error
@@ -251,33 +275,27 @@ def _normalised(
     opset, ir_version, producer = declared_opset(model), model.ir_version, model.producer_name
     metadata = read_metadata(model)
     notes: list[str] = []
-    model, weight_type = _cleaned(model, weights, opset, notes, dequantize=dequantize)
-    image = _image_input(model)
-    passed = _drop_passed_outputs(model)
-    was_last = to_channels_first(model, image)
-    channels, size = _input_extents(model, image)
-    if was_last:
-        notes.append(f"channels-last input brought to {LAYOUTS[len(size)]}")
-    if 0 in size:
-        what = "height and width" if len(size) == 2 else "extents"
-        size = DEFAULT_EXTENTS[len(size)]
-        notes.append(f"{what} are open: taken as {_by(size)}")
-    model = _infer(model, weights, image, (channels, *size), notes)
-    view = GraphView(model.graph)
-    head, _, auxiliary = find_head(view, image)
+    model, weight_type, view = _cleaned(model, weights, opset, notes, dequantize=dequantize)
+    inputs = _inputs(model, metadata)
+    passed = _drop_passed_outputs(view)
+    turned = [value for value in inputs if to_channels_first(model, value)]
+    shapes = {value: _input_shape(model, value, value in turned, notes) for value in inputs}
+    model, view = _infer(model, weights, shapes, notes, None if turned else view)
+    head, spine, auxiliary = find_head(view, inputs)
     dropped = (*passed, *auxiliary)
     if dropped:
         notes.append(f"other outputs dropped: {', '.join(dropped)}")
     model.graph.value_info.extend(o for o in model.graph.output if o.name in auxiliary)
     replace(model.graph.output, [o for o in model.graph.output if o.name == head.output])
     unchanged = not drop_dead(model, weights, view) and not dropped
-    known, reason = find_preprocess(preprocess, metadata, producer, view, (channels, *size))
+    shape = shapes[inputs[0]]
+    known, reason = find_preprocess(preprocess, metadata, producer, view, shape)
     return Network(
         name=name,
         skeleton=model,
         weights=weights,
-        input=image,
-        input_shape=(channels, *size),
+        input=inputs[0],
+        input_shape=shape,
         head=head,
         preprocess=known,
         preprocess_reason=reason,
@@ -288,20 +306,21 @@ def _normalised(
         ir_version=ir_version,
         weight_type=weight_type,
         notes=tuple(notes),
-        _views=[(model, view)] if unchanged else [],
+        _indices=[_Index(model, view, {head.output: spine})] if unchanged else [],
     )
 
 
 def _cleaned(
     model: onnx.ModelProto, weights: Weights, opset: int, notes: list[str], *, dequantize: bool
-) -> tuple[onnx.ModelProto, str]:
-    """Return the model with valid float32 operators of one opset, and the type in which its weights were."""
+) -> tuple[onnx.ModelProto, str, GraphView]:
+    """Return the model with valid float32 operators of one opset, the type its weights had, and an index."""
     use_default_domain(model)
     model = inline_functions(model)
-    ordered = sort_nodes(model.graph.node)
-    if any(node is not other for node, other in zip(ordered, model.graph.node, strict=True)):
-        replace(model.graph.node, ordered)
+    view = GraphView(model.graph)
+    if any(node is not other for node, other in zip(view.nodes, model.graph.node, strict=True)):
+        replace(model.graph.node, view.nodes)
         notes.append("nodes brought into topological order")
+        view = GraphView(model.graph)
     if dequantize:
         check_valid(model, weights)
         constants_to_initializers(model, weights)
@@ -310,13 +329,15 @@ def _cleaned(
     check_float(model)
     check_operators(model, opset)
     check_valid(model, weights)
-    constants_to_initializers(model, weights)
+    changed = constants_to_initializers(model, weights) or dequantize
     found = [kind for kind in (fold_narrow(model, weights), widen(model, weights)) if kind]
     notes += [f"{kind} weights are float32 inside" for kind in found]
-    model = convert_opset(model, opset)
-    constants_to_initializers(model, weights)
-    name_nodes(model.graph)
-    return model, found[-1] if found else "float32"
+    converted = convert_opset(model, opset)
+    if converted is not model:
+        constants_to_initializers(converted, weights)
+    changed = changed or bool(found) or converted is not model
+    name_nodes(converted.graph)
+    return converted, found[-1] if found else "float32", GraphView(converted.graph, None if changed else view)
 
 
 def check_valid(model: onnx.ModelProto, weights: Weights) -> None:
@@ -336,31 +357,45 @@ def _sentence(error: Exception) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def _image_input(model: onnx.ModelProto) -> str:
-    """Return the one input, which must be a batch of images, sounds or clips."""
+def _inputs(model: onnx.ModelProto, metadata: Metadata) -> list[str]:
+    """Return the one input, or those of a fused network's branches: batches of images, sounds or clips."""
     inputs = list(model.graph.input)
-    if len(inputs) != 1:
+    separate = inputs and {value.name for value in inputs} == metadata.branch_inputs.keys()
+    if len(inputs) != 1 and not separate:
         names = ", ".join(f"'{value.name}'" for value in inputs) or "none"
         raise ModelError(
             f"its inputs are {names}; expected one image, sound or clip. Only networks with one input can be "
             "fused."
         )
-    kind = inputs[0].type.tensor_type
-    dims = tuple(d.dim_value or None for d in kind.shape.dim)
-    if kind.elem_type != onnx.TensorProto.FLOAT or len(dims) - 2 not in LAYOUTS:
-        found = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
-        raise ModelError(
-            f"its input '{inputs[0].name}' is {found} {spelled(dims)}; expected a float image {LAYOUTS[2]}, "
-            f"or sound {LAYOUTS[1]}, or video {LAYOUTS[3]}. Only such classifiers can be fused."
-        )
-    return str(inputs[0].name)
+    for value in inputs:
+        kind = value.type.tensor_type
+        dims = tuple(d.dim_value or None for d in kind.shape.dim)
+        if kind.elem_type != onnx.TensorProto.FLOAT or len(dims) - 2 not in LAYOUTS:
+            found = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+            raise ModelError(
+                f"its input '{value.name}' is {found} {spelled(dims)}; expected a float image {LAYOUTS[2]}, "
+                f"or sound {LAYOUTS[1]}, or video {LAYOUTS[3]}. Only such classifiers can be fused."
+            )
+    return [str(value.name) for value in inputs]
 
 
-def _drop_passed_outputs(model: onnx.ModelProto) -> list[str]:
+def _input_shape(model: onnx.ModelProto, image: str, was_last: bool, notes: list[str]) -> tuple[int, ...]:
+    """Return an input's channels and extents, defaults where these are open."""
+    channels, size = _input_extents(model, image)
+    if was_last:
+        notes.append(f"channels-last input brought to {LAYOUTS[len(size)]}")
+    if 0 in size:
+        what = "height and width" if len(size) == 2 else "extents"
+        size = DEFAULT_EXTENTS[len(size)]
+        notes.append(f"{what} are open: taken as {_by(size)}")
+    return channels, *size
+
+
+def _drop_passed_outputs(view: GraphView) -> list[str]:
     """Drop the outputs that no node makes, inputs and weights; return their names."""
-    made = {name for node in model.graph.node for name in node.output}
-    passed = [value.name for value in model.graph.output if value.name not in made]
-    replace(model.graph.output, [value for value in model.graph.output if value.name in made])
+    outputs = view.graph.output
+    passed = [value.name for value in outputs if value.name not in view.position]
+    replace(outputs, [value for value in outputs if value.name in view.position])
     return passed
 
 
@@ -375,30 +410,54 @@ def _input_extents(model: onnx.ModelProto, image: str) -> tuple[int, tuple[int, 
 
 
 def _infer(
-    model: onnx.ModelProto, weights: Weights, image: str, extents: tuple[int, ...], notes: list[str]
-) -> onnx.ModelProto:
-    """Free the batch and infer every shape; constant parts are folded on the way."""
-    set_extents(model, image, (BATCH, *extents))
+    model: onnx.ModelProto,
+    weights: Weights,
+    shapes: Mapping[str, tuple[int, ...]],
+    notes: list[str],
+    before: GraphView | None,
+) -> tuple[onnx.ModelProto, GraphView]:
+    """Free the batch and infer every shape; constant parts are folded on the way.
+
+    Args:
+        model: A skeleton.
+        weights: Its large tensors.
+        shapes: Channels and extents of each input.
+        notes: What was done is added.
+        before: An index over the model, if there is one.
+
+    Returns:
+        The model with all shapes, and an index over it.
+    """
+    _set_inputs(model, shapes, BATCH)
     model = infer_shapes(model)
-    while fold(model, weights):
-        model = infer_shapes(model)
-    if drop_transposes(model, weights):
-        model = infer_shapes(model)
-    if not may_fix_batch(model.graph):
-        return model
-    set_extents(model, image, (1, *extents))
+    view = GraphView(model.graph, before)
+    if may_fold(view) or "Transpose" in view.kinds:
+        while fold(model, weights):
+            model = infer_shapes(model)
+        if drop_transposes(model, weights):
+            model = infer_shapes(model)
+        view = GraphView(model.graph)
+    if not may_fix_batch(view):
+        return model, view
+    _set_inputs(model, shapes, 1)
     model = infer_shapes(model)
-    if free_batch(model, weights, image):
+    if free_batch(model, weights, shapes):
         notes.append("batch made dynamic")
         try:
-            _check_batch(model, image, (2, *extents))
+            _check_batch(model, shapes, 2)
         except ModelError as error:
             raise error.at("its batch is fixed to 1 and could not be freed") from error
-    set_extents(model, image, (BATCH, *extents))
-    return infer_shapes(model)
+    _set_inputs(model, shapes, BATCH)
+    model = infer_shapes(model)
+    return model, GraphView(model.graph)
 
 
-def _check_batch(model: onnx.ModelProto, image: str, shape: tuple[int, ...]) -> None:
+def _set_inputs(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int | str) -> None:
+    for name, shape in shapes.items():
+        set_extents(model, name, (batch, *shape))
+
+
+def _check_batch(model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]], batch: int) -> None:
     """Check that every output has as many rows as the input, by inferring shapes with a given batch.
 
     Raises:
@@ -406,13 +465,13 @@ def _check_batch(model: onnx.ModelProto, image: str, shape: tuple[int, ...]) -> 
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    set_extents(copy, image, shape)
+    _set_inputs(copy, inputs, batch)
     shapes = value_shapes(infer_shapes(copy).graph)
     for output in model.graph.output:
         found = shapes.get(output.name)
-        if found and found[0] not in (None, shape[0]):
+        if found and found[0] not in (None, batch):
             raise ModelError(
-                f"a batch of {shape[0]} gives '{output.name}' {spelled(found)}: extents are baked into its "
+                f"a batch of {batch} gives '{output.name}' {spelled(found)}: extents are baked into its "
                 "constants that could not be freed. Export it with a dynamic batch, at the size it shall run."
             )
 

@@ -4,6 +4,7 @@ A plan file is YAML with this schema; unknown fields are refused:
 
     version: 1
     input_size: [100, 100]          # height and width of the fused network's image, in pixels
+    inputs: shared                  # or separate: an input for each branch, of its parent's size
     parents:
       a: {name: a.onnx, sha256: …, input_size: [100, 100], preprocess: {order: rgb, …}}
       b: …
@@ -25,7 +26,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from graftonnx import documents, files
 from graftonnx.errors import PlanError
-from graftonnx.metadata import Preprocess, Record
+from graftonnx.metadata import InputKind, Preprocess, Record
 
 VERSION = 1
 """The version of the schema that this code writes and reads."""
@@ -42,14 +43,15 @@ class Projection(Record):
     """How a source tap becomes what its target can add: `[N, C, *grid] -> [N, C', *grid']`.
 
     Attributes:
-        kind: `equal` (the shapes agree: nothing, or a 1x1 Conv), `conv` (one Conv with this window) or
-            `resize` (a 1x1 Conv, then a Resize to the target's size).
-        kernel: Of the Conv, along each dimension of the grid: (height, width) in an image network.
+        kind: `equal` (the shapes agree: nothing, or a 1x1 Conv), `conv` (one Conv with this window), `pool`
+            (the mean over this window, without what is padded, then a 1x1 Conv) or `resize` (a 1x1 Conv and a
+            linear Resize to the target's size, in the order that takes less time).
+        kernel: Of the window, along each dimension of the grid: (height, width) in an image network.
         stride: Likewise.
         pads: At the beginning of each dimension, then at the end of each: (top, left, bottom, right).
     """
 
-    kind: Literal["equal", "conv", "resize"]
+    kind: Literal["equal", "conv", "pool", "resize"]
     kernel: Window = (1, 1)
     stride: Window = (1, 1)
     pads: Annotated[tuple[Padding, ...], Field(min_length=2, max_length=6)] = (0, 0, 0, 0)
@@ -63,16 +65,22 @@ class Projection(Record):
                 f"its kernel has {dimensions} numbers, its stride {len(self.stride)} and its pads "
                 f"{len(self.pads)}; expected one, one and two for each dimension"
             )
+        if self.kind == "pool" and any(p >= k for p, k in zip(self.pads, self.kernel * 2, strict=True)):
+            raise ValueError(
+                f"it pools windows of {list(self.kernel)} with pads of {list(self.pads)}; expected pads that "
+                "are smaller than the window"
+            )
         return self
 
     def __str__(self) -> str:
-        """Return the projection for people: `equal`, `conv 3x3/2`."""
+        """Return the projection for people: `equal`, `conv 3x3/2`, `pool 2x2/2 + conv`."""
         if self.kind == "equal":
             return "equal"
         window = "x".join(map(str, self.kernel))
         if set(self.stride) != {1}:
             window += f"/{self.stride[0]}" if len(set(self.stride)) == 1 else f"/{self.stride}"
-        return f"conv {window}" + (" + resize" if self.kind == "resize" else "")
+        chains = {"conv": f"conv {window}", "pool": f"pool {window} + conv", "resize": "conv + resize"}
+        return chains[self.kind]
 
 
 class Skip(Record):
@@ -106,10 +114,20 @@ class PlannedParent(Record):
 
 
 class Plan(Record):
-    """What to splice; see the module's docstring for the file format."""
+    """What to splice; see the module's docstring for the file format.
+
+    Attributes:
+        version: Of the schema.
+        input_size: Extents of the shared input; of separate ones the largest along each dimension.
+        inputs: Whether the branches share one input.
+        parents: By branch letter.
+        skips: What is connected.
+        rejections: Why other pairs are not.
+    """
 
     version: Literal[1] = 1
     input_size: Size
+    inputs: InputKind = "shared"
     parents: dict[BranchName, PlannedParent]
     skips: tuple[Skip, ...] = ()
     rejections: tuple[Rejection, ...] = Field(default=())
@@ -213,9 +231,11 @@ _IDENTITY = (("source", "target"), ("a", "b"))
 
 HEADER = """\
 Exchanges between networks: a plan of graftonnx. Edit it and give it to `graftonnx fuse --plan`.
-input_size: height and width of the shared image. parents: each branch's file, size and input convention.
+input_size: height and width of the shared image. inputs: shared, or separate: one for each branch, of its
+size; input_size is then the largest of them. parents: each branch's file, size and input convention.
 skips: what `source` (branch/value) holds, projected, is added to `target`; two of them make an exchange.
-projection: equal | conv (kernel, stride, pads: top, left, bottom, right) | resize (1x1 conv and resize).
+projection: equal | conv | pool (mean, then 1x1 conv) | resize (1x1 conv and resize). conv and pool have a
+window: kernel, stride, pads (top, left, bottom, right).
 score: what the matching gave the pair. rejections: pairs that are not exchanged, and why; not read.
 """
 """The comment at the top of a plan file: every field in words."""

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from graftonnx.errors import ModelError, ParityError
 from graftonnx.model import Network
-from graftonnx.normalise.constants import replace
+from graftonnx.normalise.constants import drop_dead, replace
 from graftonnx.normalise.names import name_nodes
 from graftonnx.normalise.quantization import first_quantised
-from graftonnx.runtime import open_session, with_outputs
+from graftonnx.runtime import Session, blamed, open_session, with_outputs
+from graftonnx.shapes import Shape, spelled
 from graftonnx.weights import Weights, read, without_stubs
 
 BATCHES = (1, 3)
@@ -56,6 +57,8 @@ def check_structure(skeleton: onnx.ModelProto, weights: Weights) -> None:
 def check_runs(skeleton: onnx.ModelProto, weights: Weights, names: Mapping[str, str]) -> dict[str, Array]:
     """Run the fused model in ONNX Runtime, without optimisations, with batch 1 and batch 3.
 
+    Every input gets random images of its own.
+
     Args:
         skeleton: The fused model, without large tensors.
         weights: These.
@@ -74,10 +77,11 @@ def check_runs(skeleton: onnx.ModelProto, weights: Weights, names: Mapping[str, 
         threads=1,
         optimise=False,
     )
-    image = _images(session.input_shape)
+    rng = np.random.default_rng(0)
+    images = [_images(shape, rng) for shape in session.input_shapes]
     output = session.output_names[0]
-    three = session.run(image, outputs=[output, *names.values()])
-    one = session.run(image[:1], outputs=[output])
+    three = session.run(*images, outputs=[output, *names.values()])
+    one = session.run(*(image[:1] for image in images), outputs=[output])
     for batch, logits in zip(BATCHES, (one[0], three[0]), strict=True):
         if logits.shape[0] != batch:
             raise ParityError(f"with a batch of {batch} the output has shape {list(logits.shape)}.")
@@ -95,6 +99,82 @@ def check_runs(skeleton: onnx.ModelProto, weights: Weights, names: Mapping[str, 
     return dict(zip(names, three[1:], strict=True))
 
 
+def explained(error: ModelError, fused: onnx.ModelProto, parents: Mapping[str, Network]) -> ModelError:
+    """Return why ONNX Runtime does not run a fused network, with the branch, the node and its shapes.
+
+    A parent that does not run alone either is to blame; without one it is a fault of ours.
+
+    Args:
+        error: What ONNX Runtime said of the fused network.
+        fused: The network, or its skeleton.
+        parents: By branch letter.
+    """
+    for letter, parent in parents.items():
+        for batch in BATCHES:
+            image = _images((batch, *parent.input_shape), np.random.default_rng(0))[:batch]
+            try:
+                _alone(parent).run(image)
+            except ModelError as own:
+                size = "x".join(map(str, parent.input_shape[1:]))
+                with_batch = f" with a batch of {batch}" if batch > 1 else ""
+                return ModelError(
+                    f"cannot run branch '{letter}' ('{parent.name}') at {size}{with_batch}: "
+                    f"{_failure(own, parent, image)}. {_advice(parent, batch)}"
+                )
+    name, reason = blamed(error)
+    node = next((node for node in fused.graph.node if node.name == name), None)
+    where = "" if node is None else f" at node '{name}' ({node.op_type})"
+    return ModelError(
+        f"ONNX Runtime does not run the fused graph, although it runs every parent: it stops{where} because: "
+        f"{reason}. Please report this, unless a head file or a hook of yours put that there."
+    )
+
+
+def _failure(error: ModelError, parent: Network, image: Array) -> str:
+    """Return which node of a parent fails, on tensors of which shapes, and why."""
+    name, reason = blamed(error)
+    node = next((node for node in parent.view.nodes if node.name == name), None)
+    if node is None:
+        return f"ONNX Runtime says: {reason}"
+    found = _found_shapes(parent, [value for value in node.input if value], image)
+    return f"its node '{name}' ({node.op_type}) gets {' and '.join(found)}; ONNX Runtime says: {reason}"
+
+
+def _found_shapes(parent: Network, values: Sequence[str], image: Array) -> list[str]:
+    """Return the shapes of some values of a parent, found by running what leads to them, in words."""
+    view = parent.view
+    shapes: dict[str, Shape] = {**view.shapes, parent.input: image.shape}
+    made = [value for value in dict.fromkeys(values) if value in view.producer]
+    if made:
+        try:
+            arrays = _alone(parent, *made).run(image)
+        except ModelError:
+            arrays = []
+        shapes.update((value, array.shape) for value, array in zip(made, arrays, strict=False))
+    return [spelled(shapes.get(value)) for value in values]
+
+
+def _advice(parent: Network, batch: int) -> str:
+    if batch > 1:
+        return "A batch of 1 is baked into it: export it with a dynamic batch."
+    if parent.complete:
+        return "The file does not run on its own either: export it again."
+    return (
+        "It is not made for this size: another one is baked into it, or the image is too small. Leave out "
+        "--input-size, choose another, or export it for this one."
+    )
+
+
+def _alone(parent: Network, *values: str) -> Session:
+    """Return a parent ready to run without optimisations, up to some values, by default to its feature."""
+    model, weights = onnx.ModelProto(), dict(parent.weights)
+    model.CopyFrom(parent.skeleton)
+    outputs = [onnx.ValueInfoProto(name=value) for value in values or (parent.head.feature,)]
+    replace(model.graph.output, outputs)
+    drop_dead(model, weights, parent.view)
+    return open_session(model, weights=weights, provider="cpu", threads=1, optimise=False)
+
+
 def check_identity(parent: Network, branch: str, image: Array, feature: Array) -> None:
     """Compare a branch's feature with its parent's on the same preprocessed images.
 
@@ -107,17 +187,12 @@ def check_identity(parent: Network, branch: str, image: Array, feature: Array) -
     Raises:
         ParityError: If a single number differs.
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(parent.skeleton)
-    wanted = parent.head.feature
-    replace(model.graph.output, [onnx.helper.make_tensor_value_info(wanted, onnx.TensorProto.FLOAT, None)])
-    session = open_session(model, weights=parent.weights, provider="cpu", threads=1, optimise=False)
-    alone = session.run(image)[0]
+    alone = _alone(parent).run(image)[0]
     if not np.array_equal(alone, feature, equal_nan=True):
         worst = float(np.abs(alone - feature).max())
         raise ParityError(
             f"with zero projections, branch '{branch}' differs from its parent '{parent.name}' by up to "
-            f"{worst:.3g} in '{wanted}'. Please report this."
+            f"{worst:.3g} in '{parent.head.feature}'. Please report this."
         )
 
 
@@ -184,6 +259,6 @@ def _blamed(names: Mapping[str, str], values: list[Array]) -> str:
     return ""
 
 
-def _images(shape: tuple[int | str | None, ...]) -> Array:
+def _images(shape: tuple[int | str | None, ...], rng: np.random.Generator) -> Array:
     extents = [int(extent or 1) for extent in shape[1:]]
-    return np.random.default_rng(0).random((max(BATCHES), *extents), np.float32)
+    return rng.random((max(BATCHES), *extents), np.float32)

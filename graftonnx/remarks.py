@@ -44,6 +44,15 @@ def carry(source: GraphProto, target: GraphProto, prefix: str = "") -> None:
     _carry_quantization(source, target, prefix)
 
 
+def carry_outside(source: GraphProto, target: GraphProto, prefix: str) -> None:
+    """Do what :func:`carry` does, where `target` has nodes, initializers and inner values as they were."""
+    outside = GraphProto(input=source.input, output=source.output)
+    outside.quantization_annotation.extend(source.quantization_annotation)
+    if source.quantization_annotation:
+        outside.initializer.extend(source.initializer)
+    carry(outside, target, prefix)
+
+
 def carry_model(source: ModelProto, target: ModelProto, prefix: str) -> None:
     """Enter what `source` says about itself as a whole into `target`, see the module's docstring."""
     whole = {"doc_string": source.doc_string, "graph.doc_string": source.graph.doc_string}

@@ -60,6 +60,15 @@ _NUMPY_TYPES = {
 }
 """ONNX Runtime's names of element types, with NumPy's."""
 
+_BLAMING = (
+    re.compile(r"Name:'(?P<node>.*?)' Status Message: (?P<reason>.*)"),
+    re.compile(r"Node \((?P<node>.*?)\) Op \(\w+\) (?:\[\w+\] )?(?P<reason>.*)"),
+    re.compile(r'In Node, \("(?P<node>.*?)", .*, Error (?P<reason>.*)'),
+    re.compile(r"(?P<reason>Type '.*?' of input .* in node \((?P<node>.*?)\) is invalid)"),
+    re.compile(r"(?P<reason>.*) node with name '(?P<node>.*?)'"),
+)
+"""How ONNX Runtime names the node that it cannot load or run."""
+
 
 class Session:
     """A model that is ready to run. Thread-safe: several threads may call :meth:`run` at once.
@@ -98,6 +107,11 @@ class Session:
     def input_shape(self) -> tuple[int | str | None, ...]:
         """The first input's shape: numbers where fixed, names (or None) where dynamic."""
         return tuple(self._inputs[0].shape)
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int | str | None, ...], ...]:
+        """The shapes of all inputs, likewise, in the order of `input_names`."""
+        return tuple(tuple(value.shape) for value in self._inputs)
 
     @property
     def input_type(self) -> np.dtype[Any]:
@@ -276,9 +290,27 @@ def _element(value: Any) -> str:
     return str(value.type).removeprefix("tensor(").removesuffix(")")
 
 
-def _sentence(error: Exception) -> str:
+def blamed(error: ModelError) -> tuple[str, str]:
+    """Return what ONNX Runtime says of a model that it could not load or run.
+
+    Args:
+        error: What :func:`open_session` or :meth:`Session.run` raised.
+
+    Returns:
+        The node that it blames, "" where it names none, and the reason.
+    """
+    text = _sentence(error.__cause__ or error)
+    for pattern in _BLAMING:
+        found = pattern.search(text)
+        if found is not None:
+            return found["node"], found["reason"].strip().rstrip(".")
+    return "", text.rstrip(".")
+
+
+def _sentence(error: BaseException) -> str:
     """Return ONNX Runtime's message in one line, without its code."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    text = re.sub(r"/\S*onnxruntime\S*\.(?:cc|h):\d+ [^\n]*? was false\. ", "", text)
     text = re.sub(r"/\S*onnxruntime\S*\.(?:cc|h):\d+ .*?\) (?=[A-Z])", "", text)
     return " ".join(text.split())
 

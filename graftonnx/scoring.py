@@ -1,22 +1,23 @@
 """How well two taps suit an exchange, and what it would take.
 
-score(i, j) = likeness(shapes) * closeness(i, j) * ends(blocks) - cost(projections)
+gain(i, j) = likeness(shapes) * closeness(i, j) * ends(blocks)
+score(i, j) = gain - cost(projections); gain^2 / (4 cost), which stays above 0, where cost > gain / 2
 
 | factor | value |
 |---|---|
 | likeness | 1 for equal shapes, 0.9 for equal grids, 0.8 to 0.6 for grids up to twice as large, then less |
 | closeness | 1 - |difference of relative depths|; with a calibration batch, the similarity of activations |
 | ends | 1 when both taps end whole blocks, 0.9 for one of them, 0.8 when both lie inside parallel branches |
-| cost | MACs of the two projections, relative to those of both networks |
+| cost | time of the two projections, relative to that of both networks, both in MACs |
+
+A pair whose MACs alone, relative to the time of the networks, exceed its gain is not worth it.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +25,16 @@ from numpy.typing import NDArray
 from graftonnx.alignment import Scores
 from graftonnx.layouts import Layout
 from graftonnx.plan import Projection
-from graftonnx.shapes import downscaling
+from graftonnx.projections import (
+    NEAR,
+    Policy,
+    project,
+    projection_macs,
+    projection_parameters,
+    projection_price,
+    ratio,
+)
 from graftonnx.taps import Tap
-
-NEAR = 2.0
-"""Grids that differ by more than this factor are not near: little of the map would survive."""
-
-Policy = Literal["exact", "near", "all"]
-"""Which pairs may be exchanged: equal shapes, grids within a factor of `NEAR`, or any."""
 
 
 @dataclass(frozen=True)
@@ -58,51 +61,6 @@ class Pairs:
     projections: Sequence[tuple[Projection, Projection] | str]
 
 
-def project(source: Layout, target: Layout, policy: Policy = "near") -> Projection | str:
-    """Find the projection that turns a map into one that can be added to another.
-
-    Returns:
-        The projection, or the reason in words why there is none.
-    """
-    if len(source.grid) != len(target.grid):
-        return f"grids of different dimensions: {_spelled(source)} against {_spelled(target)}"
-    ones, zeros = (1,) * len(source.grid), (0,) * 2 * len(source.grid)
-    if source.shape == target.shape:
-        return Projection(kind="equal", kernel=ones, stride=ones, pads=zeros)
-    if policy == "exact":
-        return f"shapes differ: {list(source.shape)} against {list(target.shape)}"
-    if source.grid == target.grid:
-        return Projection(kind="conv", kernel=ones, stride=ones, pads=zeros)
-    if policy == "near" and _ratio(source, target) > NEAR:
-        return f"sizes too far apart: {_spelled(source)} against {_spelled(target)}, more than {NEAR:g}x"
-    windows = [downscaling(s, t) for s, t in zip(source.grid, target.grid, strict=True)]
-    if None in windows:
-        return Projection(kind="resize", kernel=ones, stride=ones, pads=zeros)
-    kernel, stride, begin, end = zip(*(window for window in windows if window), strict=True)
-    return Projection(kind="conv", kernel=kernel, stride=stride, pads=begin + end)
-
-
-def _spelled(layout: Layout) -> str:
-    return "x".join(map(str, layout.grid))
-
-
-def _ratio(a: Layout, b: Layout) -> float:
-    return max(max(s, t) / min(s, t) for s, t in zip(a.grid, b.grid, strict=True))
-
-
-def projection_macs(projection: Projection, source: Layout, target: Layout) -> int:
-    """Return the MACs of a projection with a Conv for one image."""
-    positions = target.positions
-    if projection.kind == "resize":
-        positions = min(positions, source.positions)
-    return projection_parameters(projection, source, target) * positions
-
-
-def projection_parameters(projection: Projection, source: Layout, target: Layout) -> int:
-    """Return the number of weights of a projection with a Conv."""
-    return source.channels * target.channels * math.prod(projection.kernel)
-
-
 def score(
     first: Sequence[Tap],
     second: Sequence[Tap],
@@ -117,14 +75,14 @@ def score(
     Args:
         first: The taps of one network.
         second: Of the other.
-        work: MACs of all parents.
+        work: Time that all parents take; see :func:`graftonnx.costs.price`.
         policy: Which pairs may be exchanged.
         similarity: [I, J], 0..1, in the place of closeness in depth.
     """
     kinds_a, index_a = _kinds(first)
     kinds_b, index_b = _kinds(second)
     likeness = np.zeros((len(kinds_a), len(kinds_b)))
-    costs = np.zeros((2, *likeness.shape), np.int64)
+    macs, parameters, prices = np.zeros((3, *likeness.shape), np.int64)
     projections: list[tuple[Projection, Projection] | str] = []
     for (i, a), (j, b) in itertools.product(enumerate(kinds_a), enumerate(kinds_b)):
         into_a, into_b = project(b, a, policy), project(a, b, policy)
@@ -133,19 +91,23 @@ def score(
             continue
         projections.append((into_a, into_b))
         likeness[i, j] = _likeness(a, b)
-        costs[0, i, j] = projection_macs(into_a, b, a) + projection_macs(into_b, a, b)
-        costs[1, i, j] = projection_parameters(into_a, b, a) + projection_parameters(into_b, a, b)
+        both = ((into_a, b, a), (into_b, a, b))
+        macs[i, j] = sum(projection_macs(*ends) for ends in both)
+        parameters[i, j] = sum(projection_parameters(*ends) for ends in both)
+        prices[i, j] = sum(projection_price(*ends) for ends in both)
     place = np.ix_(index_a, index_b)
     if similarity is None:
         depths = [np.array([tap.depth for tap in taps]) for taps in (first, second)]
         similarity = 1 - np.abs(depths[0][:, None] - depths[1][None, :])
     spine = [0.1 * np.array([tap.spine for tap in taps], float) for taps in (first, second)]
     ends = 0.8 + spine[0][:, None] + spine[1][None, :]
-    macs_of_pairs = costs[0][place]
-    gains = likeness[place] * similarity * ends - macs_of_pairs / max(work, 1)
+    macs, parameters, prices = (amounts[place] for amounts in (macs, parameters, prices))
+    gains = likeness[place] * similarity * ends
+    cost, least = prices / max(work, 1), macs / max(work, 1)
     kinds = (index_a * max(len(kinds_b), 1))[:, None] + index_b[None, :]
-    scores = np.where(likeness[place] > 0, np.maximum(gains, 0.0), 0.0)
-    return Pairs(first, second, scores, macs_of_pairs, costs[1][place], kinds, projections)
+    discounted = np.where(2 * cost <= gains, gains - cost, gains**2 / np.maximum(4 * cost, 1e-30))
+    scores = np.where(gains > least, discounted, 0.0)
+    return Pairs(first, second, scores, macs, parameters, kinds, projections)
 
 
 def _kinds(taps: Sequence[Tap]) -> tuple[list[Layout], NDArray[np.intp]]:
@@ -160,5 +122,5 @@ def _likeness(a: Layout, b: Layout) -> float:
         return 1.0
     if a.grid == b.grid:
         return 0.9
-    ratio = _ratio(a, b)
-    return 0.8 - 0.2 * (ratio - 1) / (NEAR - 1) if ratio <= NEAR else 0.6 * NEAR / ratio
+    times = ratio(a, b)
+    return 0.8 - 0.2 * (times - 1) / (NEAR - 1) if times <= NEAR else 0.6 * NEAR / times

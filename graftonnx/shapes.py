@@ -23,9 +23,9 @@ def convolved_extent(extent: int, kernel: int, stride: int = 1, pads: int = 0, d
 
 
 def downscaling(source: int, target: int) -> tuple[int, int, int, int] | None:
-    """Find the smallest convolution window that turns `source` pixels into exactly `target` pixels.
+    """Find the smallest window of a convolution or pooling that turns `source` pixels into `target` pixels.
 
-    The window covers every pixel (kernel >= stride) and is at most 2 * stride + 1 wide; padding is less
+    The window covers every pixel (kernel >= stride) and is at most 2 * stride + 2 wide; padding is less
     than the kernel and the larger half comes last.
 
     Returns:
@@ -35,11 +35,22 @@ def downscaling(source: int, target: int) -> tuple[int, int, int, int] | None:
     if target > source or target < 1:
         return None
     for stride in sorted({max(1, source // target), math.ceil(source / target)}):
-        for kernel in range(stride, 2 * stride + 2):
+        for kernel in range(stride, 2 * stride + 3):
             pads = (target - 1) * stride + kernel - source
             if 0 <= pads < kernel:
                 return kernel, stride, pads // 2, pads - pads // 2
     return None
+
+
+def edging(source: int, target: int) -> tuple[int, int] | None:
+    """Find the padding that turns `source` pixels into a few more, which change the edge alone.
+
+    Returns:
+        Padding at the beginning, and at the end, where the larger half is; None if `target` is smaller, or
+        larger by more than three pixels or a quarter.
+    """
+    pads = target - source
+    return (pads // 2, pads - pads // 2) if 0 <= pads <= min(3, source // 4) else None
 
 
 def spelled(shape: Shape | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnx import NodeProto
@@ -40,7 +41,7 @@ class Spine:
     """The dominators of the output, in order.
 
     Attributes:
-        values: The image input first, the output last.
+        values: The (first) input first, the output last.
         segments: `segments[k]` holds the nodes after `values[k - 1]` up to the maker of `values[k]`.
         data: Every value that depends on the image.
     """
@@ -65,40 +66,48 @@ class Head:
     feature: str
 
 
-def find_spine(view: GraphView, source: str, target: str) -> Spine:
-    """Find the values through which every path from `source` to `target` leads.
+def find_spine(view: GraphView, sources: Sequence[str], target: str) -> Spine:
+    """Find the values through which every path from an input to `target` leads.
 
-    A node is on every path if, in a topological order, no edge leaps over it; only nodes between `source` and
+    A node is on every path if, in a topological order, no edge leaps over it; only nodes between an input and
     `target` count, and only paths of data.
 
+    Args:
+        view: Of the graph.
+        sources: Its inputs.
+        target: Where the paths end.
+
     Raises:
-        ModelError: If `target` does not depend on `source`.
+        ModelError: If `target` does not depend on them.
     """
-    data = {source}
+    read, made = view.read, view.made
+    data = set(sources)
     positions: list[int] = []
     for position in view.ancestry(target):
-        if not data.isdisjoint(view.read[position]) and view.nodes[position].op_type not in NOT_DATA:
-            data.update(name for name in view.made[position] if name)
+        if view.kinds[position] not in NOT_DATA and not data.isdisjoint(read[position]):
+            data.update(made[position])
             positions.append(position)
+    data.discard("")
     if target not in data:
-        raise ModelError(f"its output '{target}' does not depend on its input '{source}'.")
-    last_read = {name: position for position in positions for name in view.read[position]}
-    values = [source]
+        raise ModelError(f"its output '{target}' does not depend on its input {_quoted(sources)}.")
+    last_read = {name: position for position in positions for name in read[position]}
+    values = [sources[0]]
     segments: list[tuple[NodeProto, ...]] = [()]
     segment: list[NodeProto] = []
-    open_until = last_read.get(source, 0)
+    open_until = max(last_read.get(source, 0) for source in sources)
     for position in positions:
         segment.append(view.nodes[position])
-        outputs = [name for name in view.made[position] if name in last_read or name == target]
+        outputs = [name for name in made[position] if name in last_read or name == target]
         if open_until <= position and len(outputs) == 1:
             values.append(outputs[0])
             segments.append(tuple(segment))
             segment = []
-        open_until = max([open_until, *(last_read.get(name, 0) for name in outputs)])
+        for name in outputs:
+            open_until = max(open_until, last_read.get(name, 0))
     return Spine(tuple(values), tuple(segments), frozenset(data))
 
 
-def find_head(view: GraphView, source: str) -> tuple[Head, Spine, tuple[str, ...]]:
+def find_head(view: GraphView, sources: Sequence[str]) -> tuple[Head, Spine, tuple[str, ...]]:
     """Find the output that holds the classes, and the feature tensor in front of its head.
 
     Returns:
@@ -118,20 +127,24 @@ def find_head(view: GraphView, source: str) -> tuple[Head, Spine, tuple[str, ...
     output = max(fitting, key=lambda name: len(view.ancestry(name)) if len(fitting) > 1 else 0)
     others = tuple(name for name in view.outputs if name != output)
     classes = _classes(view.shapes[output]) or 0
-    spine = find_spine(view, source, output)
+    spine = find_spine(view, sources, output)
     position = _feature_position(view, spine, classes)
     if position == 0:
         raise ModelError(
-            f"nothing but a head stands between its input '{source}' and its output '{output}'. "
+            f"nothing but a head stands between its input {_quoted(sources)} and its output '{output}'. "
             "Only networks with convolutions or attention in front of the classifier can be fused."
         )
     feature = spine.values[position]
     if view.shapes.get(feature) is None:
         raise ModelError(
             f"the shape of '{feature}', the feature in front of its classifier, does not follow from that of "
-            f"its input '{source}'{_blamed(view, feature)}. Export it without that."
+            f"its input {_quoted(sources)}{_blamed(view, feature)}. Export it without that."
         )
     return Head(output, classes, feature), spine, others
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def _blamed(view: GraphView, value: str) -> str:

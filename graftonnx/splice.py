@@ -1,9 +1,10 @@
 """Put a plan into a graph: the surgery itself, on skeletons, with onnx-graphsurgeon.
 
-    image ─┬─ preprocess ─ a/… ─ tap ─ (+) ─ … ─ a/feature ─ pool ─┐
+    input ─┬─ preprocess ─ a/… ─ tap ─ (+) ─ … ─ a/feature ─ pool ─┐
            │                      ╳                                 ├ concat ─ dense ─ logits
            └─ preprocess ─ b/… ─ tap ─ (+) ─ … ─ b/feature ─ pool ─┘
 
+With separate inputs, `input_a`, `input_b`, … take the place of `input`, each of its parent's shape.
 Both sums of an exchange read the original taps, so one exchange makes no loop; whether several together do is
 checked before anything is built. The parents are never modified.
 """
@@ -11,27 +12,24 @@ checked before anything is built. The parents are never modified.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import GraphProto
 
 from graftonnx import blocks, collector
 from graftonnx.blocks import SkipInit
 from graftonnx.errors import PlanError
-from graftonnx.graph import GraphView, subgraphs
 from graftonnx.heads import HeadDesign, build_head
 from graftonnx.layouts import Layout
 from graftonnx.model import BATCH, Network
-from graftonnx.normalise.constants import drop_dead, replace
-from graftonnx.plan import Plan, Projection, Skip
-from graftonnx.remarks import carry, carry_model
-from graftonnx.shapes import convolved_extent, spelled
-from graftonnx.surgery import Window
+from graftonnx.plan import Plan, Skip
+from graftonnx.projections import projected_shape
+from graftonnx.remarks import carry_model, carry_outside
+from graftonnx.shapes import spelled
+from graftonnx.surgery import Part, Window
 from graftonnx.weights import Weights
 
 INPUT, OUTPUT = "input", "logits"
@@ -43,14 +41,8 @@ class Branch:
 
     letter: str
     network: Network
-    skeleton: onnx.ModelProto
+    part: Part
     weights: Weights
-
-    @cached_property
-    def view(self) -> GraphView:
-        """An index over the skeleton's graph."""
-        known = {f"{self.letter}/{name}": shape for name, shape in self.network.view.shapes.items()}
-        return GraphView(self.skeleton.graph, known)
 
     @property
     def input(self) -> str:
@@ -91,51 +83,63 @@ def splice(
     branches = {letter: cut(letter, network) for letter, network in parents.items()}
     layouts = check_plan(branches, plan)
     rng = np.random.default_rng(seed)
-    image = gs.Variable(INPUT, np.float32, (BATCH, *shared_shape(parents.values(), plan.input_size)))
+    images = {
+        name: gs.Variable(name, np.float32, (BATCH, *shape))
+        for name, shape in input_shapes(parents, plan).items()
+    }
     logits = gs.Variable(OUTPUT, np.float32, (BATCH, head.classes))
     touched = [tap for skip in plan.skips for tap in (skip.source, skip.target)]
     touched += [value for branch in branches.values() for value in (branch.input, branch.feature)]
-    window = Window([branch.view for branch in branches.values()], dict.fromkeys(touched))
+    window = Window([branch.part for branch in branches.values()], dict.fromkeys(touched))
     values = window.values
     nodes: list[gs.Node] = []
     for letter, branch in branches.items():
         channels, *size = branch.network.input_shape
+        image = images[input_name(letter, plan)]
         nodes += blocks.preprocessing(
             image,
             values[branch.input],
             letter,
             branch.network.preprocess,
             channels,
-            (plan.input_size, tuple(size)),
+            (image.shape[2:], tuple(size)),
         )
     features = {letter: (branch.network, values[branch.feature]) for letter, branch in branches.items()}
     nodes += build_head(features, head, rng, logits)
     nodes += _skips(plan, values, layouts, skip_init, rng)
-    model, made = window.close(nodes, [image], [logits])
+    model, made = window.close(nodes, list(images.values()), [logits])
     for letter, branch in branches.items():
-        carry(branch.network.skeleton.graph, model.graph, f"{letter}/")
+        carry_outside(branch.network.skeleton.graph, model.graph, f"{letter}/")
         carry_model(branch.network.skeleton, model, f"{letter}/")
     weights: Weights = {name: t for branch in branches.values() for name, t in branch.weights.items()}
     return model, weights | made
 
 
-def shared_shape(parents: Iterable[Network], size: tuple[int, ...]) -> tuple[int, ...]:
-    """Return channels and extents of the fused network's input: images have RGB, others what parents take."""
-    channels = 3 if len(size) == 2 else max(parent.input_shape[0] for parent in parents)
-    return channels, *size
+def input_name(letter: str, plan: Plan) -> str:
+    """Return the name of the graph input that a branch reads."""
+    return INPUT if plan.inputs == "shared" else f"{INPUT}_{letter}"
+
+
+def input_shapes(parents: Mapping[str, Network], plan: Plan) -> dict[str, tuple[int, ...]]:
+    """Return channels and extents of every input of the fused network, in the order of the branches.
+
+    A shared image has RGB, a shared sound or video the channels that the parents take; a separate input has
+    its parent's shape.
+    """
+    if plan.inputs == "separate":
+        return {input_name(letter, plan): parent.input_shape for letter, parent in parents.items()}
+    is_image = len(plan.input_size) == 2
+    channels = 3 if is_image else max(parent.input_shape[0] for parent in parents.values())
+    return {INPUT: (channels, *plan.input_size)}
 
 
 def cut(letter: str, network: Network) -> Branch:
     """Return the trunk of a parent, up to its feature tensor, with `<letter>/` before every name."""
-    skeleton = onnx.ModelProto()
-    skeleton.CopyFrom(network.skeleton)
-    feature = onnx.helper.make_tensor_value_info(network.head.feature, onnx.TensorProto.FLOAT, None)
-    replace(skeleton.graph.output, [feature])
-    weights = dict(network.weights)
-    drop_dead(skeleton, weights, network.view)
-    prefix = f"{letter}/"
-    _prefix_names(skeleton.graph, prefix)
-    return Branch(letter, network, skeleton, {prefix + name: tensor for name, tensor in weights.items()})
+    part = Part(network.view, f"{letter}/", network.head.feature)
+    weights = {
+        part.prefix + name: tensor for name, tensor in network.weights.items() if name in part.initializers
+    }
+    return Branch(letter, network, part, weights)
 
 
 def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Layout]:
@@ -147,7 +151,6 @@ def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Layout]:
     Raises:
         PlanError: Naming the offending skip.
     """
-    views = {letter: branch.view for letter, branch in branches.items()}
     layouts: dict[str, Layout] = {}
     seen: set[tuple[str, str]] = set()
     for skip in plan.skips:
@@ -160,18 +163,18 @@ def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Layout]:
         if skip.source.split("/")[0] == skip.target.split("/")[0]:
             raise PlanError(f"{where} stays inside one branch; it must lead from one to another.")
         _check_projection(skip, layouts[skip.source], layouts[skip.target], where)
-    _check_acyclic(views, plan)
+    _check_acyclic(branches, plan)
     return layouts
 
 
 def _check_projection(skip: Skip, source: Layout, target: Layout, where: str) -> None:
     projection = skip.projection
-    if projection.kind != "conv" and (
+    if projection.kind in ("equal", "resize") and (
         {*projection.kernel, *projection.stride} != {1} or any(projection.pads)
     ):
         raise PlanError(
             f"{where}: a projection of kind '{projection.kind}' has a kernel and a stride of ones, and pads "
-            "of zeros. Correct them, or make its kind 'conv'."
+            "of zeros. Correct them, or make its kind 'conv' or 'pool'."
         )
     dimensions = {len(source.grid), len(target.grid), len(projection.kernel)}
     if len(dimensions) > 1:
@@ -188,46 +191,27 @@ def _check_projection(skip: Skip, source: Layout, target: Layout, where: str) ->
         )
 
 
-def projected_shape(projection: Projection, source: Layout, target: Layout) -> tuple[int, ...]:
-    """Return the shape (C, *grid) that a projection to `target` gives; Convs always give its channels."""
-    if projection.kind == "equal":
-        return source.shape
-    if projection.kind == "resize":
-        return target.shape
-    count = len(source.grid)
-    extents = (
-        convolved_extent(
-            source.grid[axis],
-            projection.kernel[axis],
-            projection.stride[axis],
-            projection.pads[axis] + projection.pads[axis + count],
-        )
-        for axis in range(count)
-    )
-    return target.channels, *extents
-
-
 def _tap_layout(branches: Mapping[str, Branch], tap: str, where: str) -> Layout:
     letter, _, name = tap.partition("/")
     if letter not in branches:
         raise PlanError(f"{where}: there is no branch '{letter}'; the branches are {', '.join(branches)}.")
     branch = branches[letter]
-    if tap not in branch.view.producer:
+    if not branch.part.makes(name):
         raise PlanError(
             f"{where}: branch '{letter}' has no value '{name}' before its feature. "
             "`graftonnx inspect` lists the taps."
         )
     if name not in branch.network.layouts:
         raise PlanError(
-            f"{where}: '{tap}' {spelled(branch.view.shapes.get(tap))} is neither an image map [N, C, H, W] "
-            "nor a sequence of tokens [N, T, C]. `graftonnx inspect` lists the taps."
+            f"{where}: '{tap}' {spelled(branch.network.view.shapes.get(name))} is neither an image map "
+            "[N, C, H, W] nor a sequence of tokens [N, T, C]. `graftonnx inspect` lists the taps."
         )
     return branch.network.layouts[name]
 
 
-def _check_acyclic(views: Mapping[str, GraphView], plan: Plan) -> None:
+def _check_acyclic(branches: Mapping[str, Branch], plan: Plan) -> None:
     """Refuse the first skip whose target can already reach its source."""
-    reached = {letter: _reached(view, plan) for letter, view in views.items()}
+    reached = {letter: _reached(branch.part, plan) for letter, branch in branches.items()}
     onward: dict[int, list[int]] = {}
     for index, skip in enumerate(plan.skips):
         for other in range(index + 1):
@@ -249,20 +233,21 @@ def _check_acyclic(views: Mapping[str, GraphView], plan: Plan) -> None:
             )
 
 
-def _reached(view: GraphView, plan: Plan) -> dict[str, int]:
+def _reached(part: Part, plan: Plan) -> dict[str, int]:
     """Return for each value of a branch the set of skips, as bits, whose sums flow into it."""
     added: dict[str, int] = defaultdict(int)
     for index, skip in enumerate(plan.skips):
-        added[skip.target] |= 1 << index
+        if skip.target.startswith(part.prefix):
+            added[skip.target.removeprefix(part.prefix)] |= 1 << index
     reached: dict[str, int] = {}
     onward: dict[str, int] = {}
-    for read, made in zip(view.read, view.made, strict=True):
+    for position in part.positions:
         into = 0
-        for name in read:
+        for name in part.view.read[position]:
             into |= onward.get(name, 0)
-        for name in made:
+        for name in part.view.made[position]:
             if into:
-                reached[name] = into
+                reached[part.prefix + name] = into
             if into or name in added:
                 onward[name] = into | added.get(name, 0)
     return reached
@@ -304,16 +289,3 @@ def named_skips(plan: Plan) -> list[tuple[Skip, str]]:
         for index, exchange in enumerate(plan.exchanges)
         for skip in exchange
     ]
-
-
-def _prefix_names(graph: GraphProto, prefix: str) -> None:
-    for tensor in graph.initializer:
-        tensor.name = prefix + tensor.name
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        value.name = prefix + value.name
-    for node in graph.node:
-        node.name = prefix + (node.name or node.output[0])
-        replace(node.input, [name and prefix + name for name in node.input])
-        replace(node.output, [name and prefix + name for name in node.output])
-        for inner in subgraphs(node):
-            _prefix_names(inner, prefix)

@@ -7,7 +7,10 @@ name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -15,11 +18,11 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from graftonnx.graph import GraphView, reads, sort_nodes, topological_order
+from graftonnx.graph import WITH_BODIES, GraphView, reads, sort_nodes, subgraphs, topological_order
 from graftonnx.normalise.constants import replace
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.normalise.opset import IR_VERSION, OPSET
-from graftonnx.remarks import copy_remarks
+from graftonnx.remarks import copy_remarks, quantization_tensors
 from graftonnx.tensors import Made
 from graftonnx.weights import Weights
 from graftonnx.wire import INLINE_BYTES
@@ -27,11 +30,76 @@ from graftonnx.wire import INLINE_BYTES
 G_LOGGER.severity = G_LOGGER.CRITICAL  # it prints to stdout, which belongs to our results
 
 
+class Part:
+    """Nodes of a graph that take part in surgery under other names, with all that they read.
+
+    Args:
+        view: The graph; it is not modified.
+        prefix: In front of every name.
+        output: The value whose ancestors take part; all nodes do when omitted.
+
+    Attributes:
+        view: The graph.
+        prefix: See above.
+        positions: The nodes that take part, by their positions in the view.
+    """
+
+    def __init__(self, view: GraphView, prefix: str = "", output: str | None = None) -> None:
+        self.view, self.prefix = view, prefix
+        self.positions = range(len(view.nodes)) if output is None else view.ancestry(output)
+        self._output = output
+        self._inside = bytearray(len(view.nodes))
+        for position in self.positions:
+            self._inside[position] = True
+
+    def makes(self, value: str) -> bool:
+        """Return whether a node that takes part makes a value of the graph."""
+        return value in self.view.position and bool(self._inside[self.view.position[value]])
+
+    def around(self, value: str) -> list[NodeProto]:
+        """Return copies of the nodes that make and read a value, all under the names of this part."""
+        name = value.removeprefix(self.prefix)
+        if not value.startswith(self.prefix):
+            return []
+        makers = [self.view.producer[name]] if name in self.view.producer else []
+        nodes = (*makers, *self.view.consumers.get(name, ()))
+        return [self._renamed(node) for node in nodes if self.makes(_key(node.output))]
+
+    def _renamed(self, node: NodeProto) -> NodeProto:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        _rename(copy, self.prefix, _prefixed(node.input, self.prefix), _prefixed(node.output, self.prefix))
+        return copy
+
+    @cached_property
+    def initializers(self) -> dict[str, TensorProto]:
+        """Name in the graph -> initializer, of those that the nodes read."""
+        graph, held = self.view.graph, self.view.initializers
+        if self._output is None:
+            return held
+        used = {self._output}.union(*(self.view.read[position] for position in self.positions))
+        if graph.quantization_annotation:
+            used |= quantization_tensors(graph, used | set(self._made()))
+        return {name: tensor for name, tensor in held.items() if name in used}
+
+    @cached_property
+    def infos(self) -> dict[str, ValueInfoProto]:
+        """Name in the graph -> what it says of the value, of those that the nodes make."""
+        infos = {value.name: value for value in self.view.graph.value_info}
+        if len(self.positions) == len(self.view.nodes):
+            return infos
+        made = set(self._made())
+        return {name: value for name, value in infos.items() if name in made}
+
+    def _made(self) -> Iterator[str]:
+        return chain.from_iterable(self.view.made[position] for position in self.positions)
+
+
 class Window:
     """The surroundings of some values in one or several graphs that share no names.
 
     Args:
-        views: The graphs; they are not modified.
+        parts: The graphs; they are not modified.
         touched: The values whose makers and readers may be rewired.
 
     Attributes:
@@ -39,15 +107,11 @@ class Window:
         nodes: The imported nodes.
     """
 
-    def __init__(self, views: Sequence[GraphView], touched: Iterable[str]) -> None:
-        self._views = views
-        near: dict[str, NodeProto] = {}
-        for name in touched:
-            for view in views:
-                makers = [view.producer[name]] if name in view.producer else []
-                for node in (*makers, *view.consumers.get(name, ())):
-                    near[_key(node.output)] = node
-        self._near = near
+    def __init__(self, parts: Sequence[Part], touched: Iterable[str]) -> None:
+        self._parts = parts
+        self._near = {
+            _key(node.output): node for name in touched for part in parts for node in part.around(name)
+        }
         graph = gs.import_onnx(self._cut_out())
         self.nodes: list[gs.Node] = list(graph.nodes)
         self.values: dict[str, gs.Variable] = {
@@ -94,43 +158,64 @@ class Window:
         made = {name for node in nodes for name in node.output}
         read = dict.fromkeys(name for node in nodes for name in reads(node))
         graph = GraphProto(name="window", node=nodes)
-        for view in self._views:
-            graph.initializer.extend(view.initializers[name] for name in read if name in view.initializers)
-            for value in (*view.graph.input, *view.graph.value_info):
-                if value.name in made:
-                    graph.value_info.append(value)
-                elif value.name in read and value.name not in view.initializers:
-                    graph.input.append(value)
+        for part in self._parts:
+            for name, tensor in part.initializers.items():
+                if part.prefix + name in read:
+                    graph.initializer.add().CopyFrom(tensor)
+                    graph.initializer[-1].name = part.prefix + name
+            inputs = ((value.name, value) for value in part.view.graph.input)
+            for name, value in (*inputs, *part.infos.items()):
+                name = part.prefix + name
+                if name in made or (name in read and name.removeprefix(part.prefix) not in part.initializers):
+                    values = graph.value_info if name in made else graph.input
+                    values.add().CopyFrom(value)
+                    values[-1].name = name
         return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
 
     def _joined(self, piece: GraphProto, inputs: Sequence[gs.Variable]) -> ModelProto:
         """Return all graphs with `piece` in the place of the window."""
-        edited = {_key(node.output) for node in piece.node}
-        nodes = list(piece.node)
-        read, made = [tuple(reads(node)) for node in nodes], [tuple(node.output) for node in nodes]
         model = onnx.helper.make_model(
             GraphProto(name="graftonnx", output=piece.output),
             opset_imports=[onnx.helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="graftonnx",
         )
+        graph = model.graph
+        self._join_nodes(piece, graph)
+        known = {value.name for value in piece.output}
+        for part in self._parts:
+            known |= _entered(part.initializers, graph.initializer, part.prefix)
+            known |= _entered(part.infos, graph.value_info, part.prefix)
         wanted = {variable.name for variable in inputs}
-        model.graph.input.extend(value for value in piece.input if value.name in wanted)
-        known: set[str] = {value.name for value in piece.output}
-        for view in self._views:
-            for position, node in enumerate(view.nodes):
-                if _key(view.made[position]) not in edited:
-                    nodes.append(node)
-                    read.append(view.read[position])
-                    made.append(view.made[position])
-            model.graph.initializer.extend(view.graph.initializer)
-            model.graph.value_info.extend(view.graph.value_info)
-            known.update(view.initializers)
-            known.update(value.name for value in view.graph.value_info)
-        model.graph.node.extend(nodes[index] for index in topological_order(nodes, read, made))
-        model.graph.initializer.extend(tensor for tensor in piece.initializer if tensor.name not in known)
-        model.graph.value_info.extend(self._new(piece, known | wanted))
+        graph.input.extend(value for value in piece.input if value.name in wanted)
+        graph.initializer.extend(tensor for tensor in piece.initializer if tensor.name not in known)
+        graph.value_info.extend(self._new(piece, known | wanted))
         return model
+
+    def _join_nodes(self, piece: GraphProto, graph: GraphProto) -> None:
+        """Enter the nodes of all graphs and of `piece`, in topological order."""
+        edited = {_key(node.output) for node in piece.node}
+        nodes = list(piece.node)
+        added = len(nodes)
+        read, made = [reads(node) for node in nodes], [node.output[:] for node in nodes]
+        names: list[tuple[str, list[str], list[str]]] = []
+        for part in self._parts:
+            prefix, view = part.prefix, part.view
+            for position in part.positions:
+                outputs = _prefixed(view.made[position], prefix)
+                if _key(outputs) in edited:
+                    continue
+                inputs = _prefixed(view.given[position], prefix)
+                same = view.read[position] is view.given[position]
+                nodes.append(view.nodes[position])
+                made.append(outputs)
+                read.append(inputs if same else _prefixed(view.read[position], prefix))
+                names.append((prefix, inputs, outputs))
+        order = topological_order(nodes, read, made)
+        graph.node.extend([nodes[index] for index in order])
+        for node, index in zip(graph.node, order, strict=True):
+            if index >= added:
+                _rename(node, *names[index - added])
 
     @staticmethod
     def _new(piece: GraphProto, known: set[str]) -> list[ValueInfoProto]:
@@ -147,6 +232,35 @@ def _taken_out(nodes: Iterable[gs.Node]) -> Weights:
             stub = TensorProto(name=tensor.name, data_type=made.data_type, dims=made.dims)
             tensor.values = LazyValues(stub)
     return weights
+
+
+def _entered(items: Mapping[str, Any], field: Any, prefix: str) -> set[str]:
+    """Enter named items into a repeated field, with a prefix before their names; return these."""
+    names = [prefix + name for name in items]
+    field.extend(items.values())
+    for item, name in zip(field[-len(names) :] if names else (), names, strict=True):
+        item.name = name
+    return set(names)
+
+
+def _prefixed(names: Iterable[str], prefix: str) -> list[str]:
+    return [prefix + name if name else "" for name in names]
+
+
+def _rename(node: NodeProto, prefix: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give a node names with a prefix; inside its graphs, too."""
+    node.name = prefix + node.name
+    node.input[:], node.output[:] = inputs, outputs
+    if node.op_type in WITH_BODIES:
+        for inner in subgraphs(node):
+            _rename_graph(inner, prefix)
+
+
+def _rename_graph(graph: GraphProto, prefix: str) -> None:
+    for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        item.name = prefix + item.name
+    for node in graph.node:
+        _rename(node, prefix, _prefixed(node.input, prefix), _prefixed(node.output, prefix))
 
 
 def _key(outputs: Iterable[str]) -> str:

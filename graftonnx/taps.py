@@ -15,10 +15,13 @@ Values smaller than the feature (the squeezed vectors of squeeze-and-excitation)
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnx import NodeProto
 
+from graftonnx.costs import WEIGHTED
 from graftonnx.graph import GraphView, integer
 from graftonnx.layouts import Layout
 from graftonnx.model import Network
@@ -28,13 +31,17 @@ ACTIVATIONS = frozenset(
     | {"Swish", "Tanh", "ThresholdedRelu", "Softsign"}
 )
 GATES = frozenset({"Sigmoid", "HardSigmoid", "Clip", "Tanh", "Softplus", "Erf"})
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 LINEAR = frozenset(
     {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "GroupNormalization"}
 )
+ENDING = ACTIVATIONS | LINEAR | {"Add", "Sum", "Concat", "Mul"}
+"""Every operator that may end a block."""
+
 FOLLOWING = frozenset(
     {"BatchNormalization", "InstanceNormalization", "GroupNormalization", "Dropout", "Identity"}
 )
+
+_BRANCH = re.compile(r"(?:skips/\d+/)?([a-z])/")
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,9 @@ class Tap:
         return self.layout.shape
 
 
-def trunk(network: Network) -> list[NodeProto]:
-    """Return the nodes up to the feature tensor, in topological order."""
-    return network.view.ancestors(network.head.feature)
+def trunk(network: Network) -> Sequence[int]:
+    """Return the positions in the network's view of the nodes up to the feature tensor, ascending."""
+    return network.view.ancestry(network.head.feature)
 
 
 def find_taps(network: Network, most: int | None = None) -> list[Tap]:
@@ -81,34 +88,33 @@ def find_taps(network: Network, most: int | None = None) -> list[Tap]:
         most: How many at most; of more, those on the spine come first, evenly spread.
     """
     view, data, layouts = network.view, network.spine.data, network.layouts
-    positions = view.ancestry(network.head.feature)
-    depths, levels = _longest(view, positions, WEIGHTED), _longest(view, positions, None)
-    deepest = max(depths.get(network.head.feature, 0), 1)
+    positions = trunk(network)
+    depths, levels = _longest(view, positions)
+    deepest = max(depths[positions[-1]] if positions else 0, 1)
     spine = frozenset(network.spine.values)
     inside = {id(view.nodes[position]) for position in positions}
     feature = layouts.get(network.head.feature)
-    too_small = {
-        layout: feature is not None and _is_smaller(layout, feature) for layout in {*layouts.values()}
-    }
     found: list[tuple[int, str, int]] = []
     for position in positions:
         name = view.made[position][0]
         layout = layouts.get(name)
-        if layout is None or too_small[layout] or not depths[name] or name not in data:
+        if view.kinds[position] not in ENDING or layout is None or not depths[position] or name not in data:
+            continue
+        if feature is not None and _is_smaller(layout, feature):
             continue
         readers = [reader for reader in view.consumers[name] if id(reader) in inside]
         if readers and _is_output(view, view.nodes[position], readers, layout):
-            found.append((levels[name], name, position))
+            found.append((levels[position], name, position))
     found.sort()
     if most is not None and len(found) > most:
         found = _selected(found, spine, most)
     return [
         Tap(
             name=name,
-            op=view.nodes[position].op_type,
+            op=view.kinds[position],
             layout=layouts[name],
-            stride=_stride(network.input_shape[1:], layouts[name].grid),
-            depth=depths[name] / deepest,
+            stride=_stride(_extents(network, name), layouts[name].grid),
+            depth=depths[position] / deepest,
             spine=name in spine,
             level=level,
         )
@@ -137,6 +143,15 @@ def _is_smaller(layout: Layout, feature: Layout) -> bool:
     return any(extent < least for extent, least in zip(layout.grid, feature.grid, strict=True))
 
 
+def _extents(network: Network, value: str) -> tuple[int, ...]:
+    """Return the extents of the input that a value's branch reads."""
+    found = _BRANCH.match(value)
+    for name, branch in network.metadata.branch_inputs.items():
+        if found is not None and found[1] == branch:
+            return network.input_shapes[name][1:]
+    return network.input_shape[1:]
+
+
 def _stride(extents: tuple[int, ...], grid: tuple[int, ...]) -> tuple[float, ...]:
     if len(extents) != len(grid):
         return (math.prod(extents) / math.prod(grid),)
@@ -151,19 +166,18 @@ def _is_output(view: GraphView, node: NodeProto, readers: list[NodeProto], layou
     return node.op_type in ("Add", "Sum") and len(addends) >= 2
 
 
-def _longest(view: GraphView, positions: list[int], counted: frozenset[str] | None) -> dict[str, int]:
-    """Return, for every value, how many nodes of the `counted` kinds (of all, if None) lead to it at most."""
-    longest: dict[str, int] = {}
+def _longest(view: GraphView, positions: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return, for every position, how many weight layers, and how many nodes, lead to its outputs at most."""
+    weighted, all_nodes = [0] * len(view.nodes), [0] * len(view.nodes)
     for position in positions:
-        length = max([longest.get(name, 0) for name in view.read[position]], default=0)
-        length += counted is None or view.nodes[position].op_type in counted
-        for name in view.made[position]:
-            longest[name] = length
-    return longest
+        sources = view.sources[position]
+        deepest = max([weighted[source] for source in sources], default=0)
+        weighted[position] = deepest + (view.kinds[position] in WEIGHTED)
+        all_nodes[position] = max([all_nodes[source] for source in sources], default=0) + 1
+    return weighted, all_nodes
 
 
 def _ends_block(view: GraphView, node: NodeProto, readers: list[NodeProto]) -> bool:
-    kinds = {reader.op_type for reader in readers}
     if node.op_type in ACTIVATIONS and not _is_gate(node, readers, view):
         return True
     follower = readers[0] if len(readers) == 1 else None
@@ -178,7 +192,7 @@ def _ends_block(view: GraphView, node: NodeProto, readers: list[NodeProto]) -> b
         return integer(node, "axis", 1) in (1, -3) and len(view.dynamic_inputs(node)) >= 2
     if node.op_type == "Mul":
         return _is_gated_activation(view, node)
-    return node.op_type in LINEAR and bool(kinds & {"Conv", "ConvTranspose"})
+    return node.op_type in LINEAR and any(reader.op_type in ("Conv", "ConvTranspose") for reader in readers)
 
 
 def _is_gate(node: NodeProto, readers: list[NodeProto], view: GraphView) -> bool:

@@ -7,6 +7,7 @@ import io
 import math
 import os
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -225,10 +226,14 @@ def data_field(tensor: TensorProto) -> str:
 
 def encoded_size(tensor: TensorProto | Tensor) -> int | None:
     """Return how many bytes a tensor's elements take; None for texts."""
+    bits = _bits(tensor.data_type)
+    return None if bits is None else (math.prod(tensor.dims) * bits + 7) // 8
+
+
+@cache
+def _bits(data_type: int) -> int | None:
     try:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(data_type)
     except KeyError:
         return None
-    if dtype.hasobject:
-        return None
-    return (math.prod(tensor.dims) * SHARED_BYTES.get(dtype.name, 8 * dtype.itemsize) + 7) // 8
+    return None if dtype.hasobject else SHARED_BYTES.get(dtype.name, 8 * dtype.itemsize)

@@ -36,7 +36,7 @@ from graftonnx.proofs import check_structure
 from graftonnx.remarks import carry
 from graftonnx.spine import Head
 from graftonnx.splice import named_skips
-from graftonnx.surgery import Window
+from graftonnx.surgery import Part, Window
 from graftonnx.weights import Weights, read
 
 
@@ -52,6 +52,10 @@ def read_fused(path: Path) -> Network:
         metadata = read_metadata(model)
         _check_metadata(metadata)
         view = GraphView(model.graph)
+        if len(view.inputs) != 1:
+            raise ModelError(
+                f"its branches have inputs of their own ({', '.join(view.inputs)}). Fuse networks of one."
+            )
         image, output = view.inputs[0], view.outputs[0]
         _, channels, *extents = view.shapes[image]
         network = Network(
@@ -218,7 +222,7 @@ def _headed(
     design = HeadDesign(
         trimmed.head.classes, record.kind, record.features, record.hidden or 0, record.dropout or 0.0
     )
-    window = Window([trimmed.view], handed.values())
+    window = Window([Part(trimmed.view)], handed.values())
     image = gs.Variable(trimmed.input, np.float32, (BATCH, *trimmed.input_shape))
     logits = gs.Variable(trimmed.head.output, np.float32, (BATCH, design.classes))
     sources = {

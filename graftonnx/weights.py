@@ -7,9 +7,8 @@ to file.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -245,7 +244,13 @@ def write(model: ModelProto, weights: Weights, path: Path) -> None:
     head, tail = _around(model, "graph")
     graph_head, graph_tail = _around(model.graph, "initializer")
     parts = [_encoded(tensor, weights.get(tensor.name)) for tensor in model.graph.initializer]
-    length = len(graph_head) + len(graph_tail) + sum(part.length for part in parts)
+    length = (
+        len(graph_head)
+        + len(graph_tail)
+        + sum(
+            [len(before) + (stored.nbytes if stored else 0) + len(after) for before, stored, after in parts]
+        )
+    )
     with path.open("wb", buffering=0) as target:
         pending = bytearray(head + wire.length_tag(wire.GRAPH, length) + graph_head)
         for part in parts:
@@ -303,29 +308,23 @@ _PAGE = 4096
 """Elements in external data begin at a page, so that they can be mapped into memory."""
 
 
-@dataclass(frozen=True)
-class _Encoded:
+class _Encoded(NamedTuple):
     """An initializer as a field of its graph: bytes, elements fetched when they are written, and bytes."""
 
     before: bytes
-    stored: Stored | Made | None
-    after: bytes
-
-    @property
-    def length(self) -> int:
-        """Of the whole, in bytes."""
-        return len(self.before) + (self.stored.nbytes if self.stored else 0) + len(self.after)
+    stored: Stored | Made | None = None
+    after: bytes = b""
 
 
 def _encoded(stub: TensorProto, elements: Tensor | None) -> _Encoded:
-    if not isinstance(elements, (Stored, Made)):
+    if elements is None or not isinstance(elements, (Stored, Made)):
         tensor = stub
         if elements is not None:
             tensor = TensorProto()
             tensor.CopyFrom(stub)
             elements.fill(tensor)
         content = tensor.SerializeToString(deterministic=True)
-        return _Encoded(wire.length_tag(wire.INITIALIZER, len(content)) + content, None, b"")
+        return _Encoded(wire.length_tag(wire.INITIALIZER, len(content)) + content)
     before, after = _around(stub, elements.field)
     before += wire.length_tag(wire.TENSOR[elements.field], elements.nbytes)
     tag = wire.length_tag(wire.INITIALIZER, len(before) + elements.nbytes + len(after))
@@ -334,10 +333,10 @@ def _encoded(stub: TensorProto, elements: Tensor | None) -> _Encoded:
 
 def _around(message: Any, field: str) -> tuple[bytes, bytes]:
     """Return what protobuf writes in front of a field, and behind it."""
-    present = message.ListFields()
-    if not present or present[-1][0].number < message.DESCRIPTOR.fields_by_name[field].number:
-        return message.SerializeToString(deterministic=True), b""
     fields = message.DESCRIPTOR.fields_by_name
+    present = message.ListFields()
+    if not present or present[-1][0].number < fields[field].number:
+        return message.SerializeToString(deterministic=True), b""
     before, after = type(message)(), type(message)()
     _copy_fields(message, before, *(n for n, f in fields.items() if f.number >= fields[field].number))
     _copy_fields(message, after, *(n for n, f in fields.items() if f.number <= fields[field].number))

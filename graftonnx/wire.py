@@ -12,6 +12,7 @@ import io
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -141,13 +142,16 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
     while position < end:
         tag = position
         key = data[position]
-        if key < 0x80:
-            position += 1
-        else:
-            key, position = _varint(data, position, end)
+        position += 1
+        if key >= 0x80:
+            key, position = _varint(data, tag, end)
         kind = key & 7
         if kind == _LENGTH:
-            length, position = _varint(data, position, end)
+            if position < end and data[position] < 0x80:
+                length = data[position]
+                position += 1
+            else:
+                length, position = _varint(data, position, end)
         elif kind == _VARINT:
             length = _varint(data, position, end)[1] - position
         elif kind in (_FIXED64, _FIXED32):
@@ -173,6 +177,7 @@ def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
     raise DecodeError(f"byte {position}: a number does not end")
 
 
+@lru_cache(1 << 12)
 def length_tag(field: int, length: int) -> bytes:
     """Return the tag of a field that holds `length` bytes, and that length."""
     return _encoded(field << 3 | _LENGTH) + _encoded(length)

@@ -15,6 +15,7 @@ from graftonnx.cli.inference_options import PRESETS as OFFERED_PRESETS
 from graftonnx.cli.inference_options import PROVIDERS as OFFERED_PROVIDERS
 from graftonnx.errors import ModelError
 from graftonnx.exporting import export
+from graftonnx.images import as_input
 from graftonnx.metadata import PRESETS, InputConvention, Metadata, Preprocess
 from graftonnx.providers import PROVIDERS
 
@@ -89,7 +90,7 @@ def test_preprocessing_is_order_scale_mean_std_in_this_order() -> None:
 def test_one_channel_gets_the_luma() -> None:
     x = np.zeros((1, 3, 2, 2), np.float32)
     x[:, 1] = 1
-    grey = preprocessed(x, Preprocess(order="grey", scale=2.0), 1)
+    grey = preprocessed(as_input(x, (1, 2, 2)), Preprocess(order="grey", scale=2.0))
     assert grey.shape == (1, 1, 2, 2)
     np.testing.assert_allclose(grey, 2 * 0.587, rtol=1e-6)  # one rounding
 
@@ -147,7 +148,7 @@ class TestRefusals:
             UNIT,
         )
         with pytest.raises(
-            ModelError, match=r"cannot use 'm.onnx': its input is \['batch', 3, 'H', 'W'\] and"
+            ModelError, match=r"its input is \['batch', 3, 'H', 'W'\]; expected a fixed height and width"
         ):
             open_classifier(save(proto, tmp_path / "m.onnx"), provider="cpu")
 

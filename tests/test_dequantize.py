@@ -25,6 +25,7 @@ from graftonnx.fusion import fuse
 from graftonnx.model import load
 from graftonnx.runtime import open_session
 
+NARROW = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT32)
 IMAGES = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype(np.float32)
 
 
@@ -104,9 +105,16 @@ def test_a_quantised_network_becomes_floats_within_its_rounding(kind: str, tmp_p
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_dequantised_network_can_be_fused(tmp_path: Path) -> None:
-    network = load(quantised(tmp_path, "QDQ of uint8"), dequantize=True)
-    assert fuse(network, network, classes=3).head.classes == 3
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dequantised_network_can_be_fused(kind: str, tmp_path: Path) -> None:
+    network = load(quantised(tmp_path, kind), dequantize=True)
+    fused = fuse(network, load(saved(residual(), tmp_path / "other.onnx")), classes=3)
+    assert "branch a equals int8.onnx as it was loaded, bit for bit" in fused.notes
+    assert "branch b equals other.onnx bit for bit" in fused.notes
+    assert [name for name in fused.view.producer if name.startswith("skips/") and name.endswith("/a/sum")]
+    kinds = {node.op_type for node in fused.view.nodes}
+    assert not [name for name in kinds if "Linear" in name or name.startswith("Q")]
+    assert not [t.name for t in fused.skeleton.graph.initializer if t.data_type in NARROW]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

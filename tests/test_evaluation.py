@@ -10,11 +10,13 @@ import onnx
 import pytest
 from lookalikes import COLOURS, RGB, colour_folder, colour_network, model, write_image
 
-from graftonnx import images
 from graftonnx.classifier import Classifier, open_classifier
+from graftonnx.data.catalogue import Data, Sample
+from graftonnx.data.folders import FolderTree
+from graftonnx.data.opening import open_data
+from graftonnx.data.splits import split as split_data
 from graftonnx.errors import DataError
 from graftonnx.evaluation import Confusion, Evaluation, Selection, evaluate, match_labels, select
-from graftonnx.images import Sample
 from graftonnx.metadata import InputConvention, Metadata
 
 
@@ -102,7 +104,8 @@ def test_top5_is_a_rank_among_the_probabilities(tmp_path: Path) -> None:
     path = write_image(tmp_path / "data" / "x.png", RGB["red"])
     samples = tuple(Sample(path.name, label) for label in (0, 4, 5))
     ready = open_classifier(tmp_path / "m.onnx", provider="cpu")
-    result = evaluate(ready, Selection(path.parent, "all", labels, samples))
+    data = Data(str(path.parent), labels, samples, (), (), FolderTree(path.parent))
+    result = evaluate(ready, Selection(data, "all", labels, samples))
     assert (result.top5_hits, result.top1) == (2, 1 / 3)
 
 
@@ -125,7 +128,7 @@ class TestSelect:
         self, data: Path, tmp_path: Path
     ) -> None:
         network(tmp_path / "run" / "model.onnx")
-        split = images.split(images.scan(data), 0.4, seed=7)
+        split = split_data(open_data(data), 0.4, seed=7)
         (tmp_path / "run" / "split.json").write_text(split.to_json())
         found = select(data, None, source=tmp_path / "run")
         assert (found.part, found.samples) == ("val", split.val)
@@ -135,16 +138,16 @@ class TestSelect:
         self, data: Path, tmp_path: Path
     ) -> None:
         network(tmp_path / "run" / "model.onnx")
-        split = images.split(images.scan(data), 0.4, seed=7).reordered(COLOURS)
+        split = split_data(open_data(data), 0.4, seed=7).reordered(COLOURS)
         (tmp_path / "run" / "split.json").write_text(split.to_json())
         selection = select(data, "val", source=tmp_path / "run")
         assert selection.classes == COLOURS
-        assert [Path(s.path).parent.name for s in selection.samples] == [
+        assert [Path(s.name).parent.name for s in selection.samples] == [
             COLOURS[s.label] for s in selection.samples
         ]
 
     def test_a_split_file_can_be_given(self, data: Path, tmp_path: Path) -> None:
-        split = images.split(images.scan(data), 0.4, seed=7)
+        split = split_data(open_data(data), 0.4, seed=7)
         (tmp_path / "other.json").write_text(split.to_json())
         source = network(tmp_path / "m.onnx")
         found = select(data, None, source=source, split_file=tmp_path / "other.json")
@@ -163,17 +166,17 @@ class TestSelect:
     def test_a_part_that_nobody_knows_is_refused(self, data: Path, tmp_path: Path, part: str) -> None:
         with pytest.raises(
             DataError,
-            match=rf"cannot tell the {part} images of '.*data': it has no folder '{part}/', and no split.js"
-            r"on of a training run names them\. Give the run folder, or --split-file, or choose --split all",
+            match=rf"cannot tell the {part} images of '.*data': it has no part '{part}', and no split.json "
+            r"of a training run names them\. Give the run folder, or --split-file, or choose --split all",
         ):
             select(data, part, source=network(tmp_path / "m.onnx"))  # type: ignore[arg-type]
 
     def test_a_split_of_other_data_is_refused(self, data: Path, tmp_path: Path) -> None:
         network(tmp_path / "run" / "model.onnx")
-        split = images.split(images.scan(data), 0.4, seed=7)
+        split = split_data(open_data(data), 0.4, seed=7)
         (tmp_path / "run" / "split.json").write_text(split.to_json())
         other = colour_folder(tmp_path / "other", {"red": 1, "green": 1})
-        with pytest.raises(DataError, match=r"which is not under '.*other'\. .* Or choose --split all\."):
+        with pytest.raises(DataError, match=r"which is not in '.*other'\. .* Or choose --split all\."):
             select(other, None, source=tmp_path / "run")
 
 
@@ -227,8 +230,32 @@ def test_a_mismatch_names_the_network_and_the_data(data: Path, tmp_path: Path) -
         evaluate(classifier(tmp_path / "n.onnx", ("red", "green", "yellow")), selection)
 
 
-def test_an_image_that_cannot_be_read_stops_the_evaluation(data: Path, tmp_path: Path) -> None:
-    (data / "green" / "1.png").write_bytes(b"no image")
-    selection = select(data, "all", source=network(tmp_path / "m.onnx"))
-    with pytest.raises(DataError, match=r"cannot decode '.*1.png': it is not an image that Pillow can read"):
-        evaluate(classifier(tmp_path / "m.onnx"), selection)
+class TestBadImages:
+    @pytest.fixture
+    def selection(self, data: Path, tmp_path: Path) -> Selection:
+        for name in ("green/1.png", "blue/0.png"):
+            (data / name).write_bytes(b"no image")
+        return select(data, "all", source=network(tmp_path / "m.onnx"))
+
+    def test_are_all_found_before_the_evaluation_is_refused(
+        self, selection: Selection, tmp_path: Path
+    ) -> None:
+        with pytest.raises(
+            DataError,
+            match=r"cannot decode 2 of 12 images of '.*data': 'blue/0.png' \(it is not an image that Pillow "
+            r"can read\), 'green/1.png' \(.*\)\. Remove or mend what is damaged, or pass --on-bad-image skip",
+        ):
+            evaluate(classifier(tmp_path / "m.onnx"), selection)
+
+    def test_do_not_count_if_they_may_be_left_out(self, selection: Selection, tmp_path: Path) -> None:
+        result = evaluate(classifier(tmp_path / "m.onnx"), selection, skip_bad=True, batch_size=3)
+        assert result.images == 10
+        assert [image.name for image in result.bad] == ["blue/0.png", "green/1.png"]
+        assert result.confusion.sum(axis=1).tolist() == [5, 3, 2]
+
+    def test_are_refused_where_there_is_nothing_else(self, data: Path, tmp_path: Path) -> None:
+        for path in data.rglob("*.png"):
+            path.write_bytes(b"no image")
+        selection = select(data, "all", source=network(tmp_path / "m.onnx"))
+        with pytest.raises(DataError, match=r"cannot decode 12 of 12 images .* and 9 more\."):
+            evaluate(classifier(tmp_path / "m.onnx"), selection, skip_bad=True)

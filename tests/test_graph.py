@@ -3,12 +3,14 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import onnx
 import pytest
-from builders import residual_cnn
+from builders import plain_cnn, residual_cnn
 from onnx import TensorProto, helper, numpy_helper
 
 from graftonnx.errors import ModelError
 from graftonnx.graph import GraphView, is_stub, sort_nodes
+from graftonnx.normalise.dtypes import TYPED
 from graftonnx.weights import split, whole
 
 
@@ -60,3 +62,26 @@ def test_split_weights_leave_stubs_and_come_back_unchanged() -> None:
 def test_an_empty_tensor_is_not_a_stub() -> None:
     assert not is_stub(numpy_helper.from_array(np.zeros((0,), np.float32)))
     assert is_stub(TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3]))
+
+
+def test_a_view_like_another_is_wired_alike() -> None:
+    model = plain_cnn([4] * 3)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    first, fresh = GraphView(model.graph), GraphView(copy.graph)
+    second = GraphView(copy.graph, first)
+    assert [node.name for node in second.nodes] == [node.name for node in fresh.nodes]
+    assert second.consumers.keys() == fresh.consumers.keys()
+    assert second.ancestry("r2") == fresh.ancestry("r2")
+    assert all(node is other for node, other in zip(second.nodes, copy.graph.node, strict=True))
+
+
+def test_operators_that_state_a_type_are_those_of_the_standard() -> None:
+    holds = (onnx.defs.OpSchema.AttrType.TENSOR, onnx.defs.OpSchema.AttrType.TENSORS)
+    found = {
+        schema.name
+        for schema in onnx.defs.get_all_schemas_with_history()
+        for name, item in schema.attributes.items()
+        if not schema.domain and (name in ("to", "dtype") or item.type in holds)
+    }
+    assert found == TYPED

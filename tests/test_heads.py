@@ -14,6 +14,7 @@ import torch
 from builders import Builder, grid_cnn, plain_cnn, residual_cnn, token_net, windowed_net
 from onnx import TensorProto, helper, numpy_helper
 
+from graftonnx import heads
 from graftonnx.conversion import onnx_name, to_torch, write_back
 from graftonnx.errors import ModelError, UnsupportedOpError
 from graftonnx.fusion import fuse
@@ -71,6 +72,38 @@ def joined(kind: HeadKind, vectors: dict[str, np.ndarray], weights: dict[str, np
         return sum(projected[1:], start=projected[0])
     scores = np.exp([np.tanh(u) @ weights["head/attention/weight"] for u in projected])
     return np.sum(np.stack(projected) * scores / scores.sum(axis=0), axis=0)
+
+
+class TestSize:
+    @pytest.mark.parametrize(
+        "sizes", [{"hidden": 10**15}, {"classes": 10**24}, {"hidden": 0, "classes": 10**15}]
+    )
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_head_that_no_memory_holds_is_refused_before_it_is_built(
+        self, a: Network, b: Network, kind: HeadKind, sizes: dict[str, Any]
+    ) -> None:
+        hidden, classes = sizes.get("hidden", 256), sizes.get("classes", 4)
+        said = (
+            rf"cannot build the head: {hidden} hidden units and {classes} classes over features of 8 \+ 32 "
+        )
+        with pytest.raises(ModelError, match=said + r"channels need [\d,]+ weights, at most 268,435,456 are"):
+            fuse(a, b, heads=kind, hidden=hidden, classes=classes)
+
+    @pytest.mark.parametrize("hidden", [0, 12])
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_the_limit_is_of_what_would_be_built(
+        self, a: Network, b: Network, kind: HeadKind, hidden: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        weights = arrays(fuse(a, b, heads=kind, hidden=hidden, classes=3).proto)
+        large = {
+            name: array for name, array in weights.items() if name.startswith("head/") and array.ndim == 2
+        }
+        count = sum(array.size for name, array in large.items() if name != "head/attention/weight")
+        monkeypatch.setattr(heads, "MOST_WEIGHTS", count)
+        assert fuse(a, b, heads=kind, hidden=hidden, classes=3, prove=False).head.classes == 3
+        monkeypatch.setattr(heads, "MOST_WEIGHTS", count - 1)
+        with pytest.raises(ModelError, match=f"need {count:,} weights"):
+            fuse(a, b, heads=kind, hidden=hidden, classes=3)
 
 
 class TestKinds:

@@ -1,12 +1,17 @@
-"""Data folders, splits and decoding."""
+"""Decoding: whatever the file, 8-bit RGB of the wanted size, or a sentence."""
 
 from __future__ import annotations
 
-from collections import Counter
+import io
+import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from graftonnx import images
@@ -19,171 +24,7 @@ def save(path: Path, colour: object = (255, 0, 0), mode: str = "RGB", size: tupl
     return path
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Three classes of 10, 5 and 2 images."""
-    for name, count in (("cat", 10), ("dog", 5), ("eel", 2)):
-        for i in range(count):
-            save(tmp_path / "data" / name / f"img{i}.png")
-    return tmp_path / "data"
-
-
-def test_scan_lists_class_folders_in_natural_order(data: Path) -> None:
-    save(data / "cat" / "img10.png")
-    folder = images.scan(data)
-    assert folder.classes == ("cat", "dog", "eel")
-    assert [s.path for s in folder.samples[:11]] == [f"cat/img{i}.png" for i in range(11)]
-    assert Counter(s.label for s in folder.samples) == {0: 11, 1: 5, 2: 2}
-
-
-def test_scan_puts_class_2_before_class_10(tmp_path: Path) -> None:
-    for name in ("class10", "class2", "class1"):
-        save(tmp_path / name / "a.png")
-    assert images.scan(tmp_path).classes == ("class1", "class2", "class10")
-
-
-def test_scan_ignores_hidden_files_other_files_and_hidden_folders(data: Path) -> None:
-    before = images.scan(data)
-    save(data / "cat" / ".hidden.png")
-    save(data / ".cache" / "a.png")
-    (data / "cat" / "notes.txt").write_text("no image")
-    (data / "index.csv").write_text("no image")
-    assert images.scan(data) == before
-
-
-def test_scan_finds_images_below_a_class_folder_and_upper_case_extensions(data: Path) -> None:
-    save(data / "dog" / "more" / "Z.JPG")
-    assert "dog/more/Z.JPG" in [s.path for s in images.scan(data).samples]
-
-
-@pytest.mark.parametrize("val", ["val", "valid", "Validation"])
-def test_scan_reads_a_predefined_split(tmp_path: Path, val: str) -> None:
-    for part in ("train", val, "test"):
-        for name in ("cat", "dog"):
-            save(tmp_path / part / name / f"{part}.png")
-    folder = images.scan(tmp_path)
-    split = images.split(folder, 0.2, seed=0)
-    assert [s.path for s in split.train] == ["train/cat/train.png", "train/dog/train.png"]
-    assert [s.path for s in split.val] == [f"{val}/cat/{val}.png", f"{val}/dog/{val}.png"]
-    assert [s.path for s in split.test] == ["test/cat/test.png", "test/dog/test.png"]
-
-
-def test_without_a_val_folder_the_training_part_is_split_and_the_test_part_kept(tmp_path: Path) -> None:
-    for part in ("train", "test"):
-        for name in ("cat", "dog"):
-            for i in range(4):
-                save(tmp_path / part / name / f"{i}.png")
-    split = images.split(images.scan(tmp_path), 0.25, seed=0)
-    assert (len(split.train), len(split.val), len(split.test)) == (6, 2, 8)
-    assert all(s.path.startswith("train/") for s in split.val)
-
-
-def test_the_split_is_stratified_and_complete(data: Path) -> None:
-    folder = images.scan(data)
-    split = images.split(folder, 0.2, seed=0)
-    assert Counter(s.label for s in split.val) == {0: 2, 1: 1, 2: 1}
-    assert sorted(s.path for s in split.train + split.val) == sorted(s.path for s in folder.samples)
-
-
-def test_the_split_depends_on_the_seed_alone(data: Path) -> None:
-    folder = images.scan(data)
-    assert images.split(folder, 0.3, seed=1) == images.split(folder, 0.3, seed=1)
-    assert images.split(folder, 0.3, seed=1) != images.split(folder, 0.3, seed=2)
-
-
-def test_new_images_of_one_class_leave_the_others_validation_images_alone(data: Path) -> None:
-    before = images.split(images.scan(data), 0.3, seed=0)
-    save(data / "dog" / "new.png")
-    after = images.split(images.scan(data), 0.3, seed=0)
-    assert [s for s in after.val if s.label != 1] == [s for s in before.val if s.label != 1]
-
-
-def test_a_split_survives_its_file(data: Path, tmp_path: Path) -> None:
-    split = images.split(images.scan(data), 0.3, seed=0)
-    (tmp_path / "split.json").write_text(split.to_json())
-    assert images.read_split(tmp_path / "split.json", data) == split
-
-
-def test_a_reordered_split_keeps_every_image_in_its_class(data: Path) -> None:
-    split = images.split(images.scan(data), 0.3, seed=0)
-    turned = split.reordered(["eel", "cat", "dog"])
-    assert {s.path: turned.classes[s.label] for s in turned.val} == {
-        s.path: split.classes[s.label] for s in split.val
-    }
-    with pytest.raises(ValueError, match="not a permutation"):
-        split.reordered(["eel", "cat"])
-
-
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1])
-def test_a_validation_share_outside_0_to_1_is_misuse(data: Path, fraction: float) -> None:
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        images.split(images.scan(data), fraction, seed=0)
-
-
 class TestRefusals:
-    def test_a_missing_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"cannot read images from '.*absent': there is no such folder\."):
-            images.scan(tmp_path / "absent")
-
-    def test_a_folder_without_images(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"no image file is in it \(looked for \.avif, "):
-            images.scan(tmp_path)
-
-    def test_images_outside_of_class_folders(self, tmp_path: Path) -> None:
-        save(tmp_path / "a.png")
-        with pytest.raises(DataError, match=r"its images are not in class folders\. Put the images"):
-            images.scan(tmp_path)
-
-    def test_one_class(self, tmp_path: Path) -> None:
-        save(tmp_path / "cat" / "a.png")
-        with pytest.raises(DataError, match=r"it has only one class, 'cat', at least 2 are needed\. Put"):
-            images.scan(tmp_path)
-
-    def test_a_folder_too_high_is_told_the_folder_meant(self, data: Path) -> None:
-        with pytest.raises(DataError, match=r"only one class, 'data', .* Did you mean '.*data'\?"):
-            images.scan(data.parent)
-
-    def test_an_empty_class(self, data: Path) -> None:
-        (data / "fox").mkdir()
-        with pytest.raises(DataError, match=r"cannot use '.*fox': no image file is in it\. Add images"):
-            images.scan(data)
-
-    def test_a_validation_class_without_training_images(self, tmp_path: Path) -> None:
-        for name in ("train/cat", "train/dog", "val/cat", "val/fox"):
-            save(tmp_path / name / "a.png")
-        with pytest.raises(
-            DataError, match=r"'fox' has no training images\. Training classes are 'cat', 'dog'"
-        ):
-            images.scan(tmp_path)
-
-    def test_an_empty_validation_folder(self, tmp_path: Path) -> None:
-        for name in ("train/cat", "train/dog"):
-            save(tmp_path / name / "a.png")
-        (tmp_path / "val").mkdir()
-        with pytest.raises(DataError, match=r"cannot use '.*val': no image file is in it"):
-            images.scan(tmp_path)
-
-    def test_a_class_too_small_to_split(self, data: Path) -> None:
-        (data / "eel" / "img0.png").unlink()
-        with pytest.raises(DataError, match=r"class 'eel' has 1 image, at least 2 are needed \(one to train"):
-            images.split(images.scan(data), 0.2, seed=0)
-
-    def test_a_split_of_other_data(self, data: Path, tmp_path: Path) -> None:
-        (tmp_path / "split.json").write_text(images.split(images.scan(data), 0.3, seed=0).to_json())
-        (data / "cat" / "img3.png").unlink()
-        with pytest.raises(DataError, match=r"it names 'cat/img3.png', which is not under '.*data'"):
-            images.read_split(tmp_path / "split.json", data)
-
-    @pytest.mark.parametrize("content", ["{", "[]", '{"classes": ["a"]}', '{"classes": 3}'])
-    def test_a_file_that_is_no_split(self, data: Path, tmp_path: Path, content: str) -> None:
-        (tmp_path / "split.json").write_text(content)
-        with pytest.raises(DataError, match="it is not a split that graftonnx wrote"):
-            images.read_split(tmp_path / "split.json", data)
-
-    def test_a_missing_split(self, data: Path) -> None:
-        with pytest.raises(DataError, match=r"cannot read the split 'absent.json': No such file"):
-            images.read_split(Path("absent.json"), data)
-
     def test_a_file_that_is_no_image(self, tmp_path: Path) -> None:
         (tmp_path / "a.jpg").write_text("no image")
         with pytest.raises(
@@ -215,10 +56,11 @@ class TestRefusals:
         with pytest.raises(DataError, match="its values do not fit 16 bits"):
             images.decode(tmp_path / "a.tiff", (4, 4))
 
-    def test_decoding_many_names_the_bad_one(self, data: Path) -> None:
-        (data / "cat" / "img3.png").write_bytes(b"")
+    def test_decoding_many_names_the_bad_one(self, tmp_path: Path) -> None:
+        paths = [save(tmp_path / f"img{i}.png") for i in range(10)]
+        paths[3].write_bytes(b"")
         with pytest.raises(DataError, match=r"cannot decode '.*img3.png'"):
-            images.decode_many([data / "cat" / f"img{i}.png" for i in range(10)], (4, 4))
+            images.decode_many(paths, (4, 4))
 
 
 @pytest.mark.parametrize(
@@ -245,10 +87,71 @@ def test_every_mode_becomes_rgb(
     assert (pixels == np.array(expected)).all()
 
 
-def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert (images.decode(tmp_path / "a.gif", (4, 4)) == [255, 0, 0]).all()
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.tiff", "a.png"])
+def test_of_several_frames_the_first_one_is_taken(tmp_path: Path, name: str) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue", "green")]
+    options = {"lossless": True} if name == "a.webp" else {}
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **options)
+    with Image.open(tmp_path / name) as file:
+        assert file.n_frames == 3  # type: ignore[attr-defined]
+    assert (images.decode(tmp_path / name, (4, 4)) == [255, 0, 0]).all()
+
+
+def test_a_transparent_colour_of_a_palette_lies_on_white(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
+    image.paste(2, (0, 0, 4, 2))
+    for name in ("a.png", "a.gif"):
+        image.save(tmp_path / name, transparency=1)
+        pixels = images.decode(tmp_path / name, (4, 4))
+        assert (pixels[:2] == [0, 0, 255]).all()
+        assert (pixels[2:] == 255).all()
+
+
+def test_half_transparent_pixels_are_mixed_with_white(tmp_path: Path) -> None:
+    pixels = images.decode(save(tmp_path / "a.png", (0, 0, 0, 128), "RGBA"), (2, 2))
+    assert (pixels == 127).all()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Write grey [H, W] or RGB [H, W, 3] of 16 bits as PNG; Pillow writes no such RGB."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">2I5B", pixels.shape[1], pixels.shape[0], 16, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "rgb"])
+def test_sixteen_bits_become_eight_by_their_range(tmp_path: Path, channels: tuple[int, ...]) -> None:
+    values = np.linspace(0, 65535, 48).astype(np.uint16).reshape(4, 12)[:, : 12 // (channels or (1,))[0]]
+    pixels = np.broadcast_to(values.reshape(*values.shape, *(1 for _ in channels)), values.shape + channels)
+    (tmp_path / "a.png").write_bytes(png(pixels))
+    found = images.decode(tmp_path / "a.png", values.shape)  # type: ignore[arg-type]
+    assert np.abs(found - (values / 257)[..., None]).max() <= 1  # of RGB Pillow keeps the high byte
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bits_in_either_byte_order(tmp_path: Path, order: str) -> None:
+    values = np.full((4, 4), 0x8081, np.uint16)
+    Image.frombytes(f"I;16{'B' * (order == '>')}", (4, 4), values.astype(f"{order}u2").tobytes()).save(
+        tmp_path / "a.tiff"
+    )
+    assert (images.decode(tmp_path / "a.tiff", (4, 4)) == 128).all()
+
+
+def test_cmyk_jpeg_has_its_colours(tmp_path: Path) -> None:
+    pixels = images.decode(save(tmp_path / "a.jpg", (0, 255, 255, 0), "CMYK", (16, 16)), (4, 4)).astype(int)
+    assert np.abs(pixels - [255, 0, 0]).max() <= 4  # JPEG
+
+
+def test_grey_jpeg(tmp_path: Path) -> None:
+    pixels = images.decode(save(tmp_path / "a.jpg", 90, "L", (16, 16)), (4, 4)).astype(int)
+    assert np.abs(pixels - 90).max() <= 2  # JPEG
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
@@ -260,6 +163,26 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     pixels = images.decode(tmp_path / "a.png", (8, 4))
     assert pixels[:3].min() == 255
     assert pixels[5:].max() == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_shows_the_image_upright(tmp_path: Path, orientation: int) -> None:
+    upright = np.arange(8 * 6, dtype=np.uint8).reshape(8, 6)
+    inverse = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: np.transpose,
+        6: np.rot90,
+        7: lambda a: np.rot90(a, 2).T,
+        8: lambda a: np.rot90(a, -1),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.ascontiguousarray(inverse[orientation](upright))
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(images.decode(tmp_path / "a.png", (8, 6))[..., 0], upright)
 
 
 def test_decoding_stretches_with_antialiasing(tmp_path: Path) -> None:
@@ -297,3 +220,110 @@ def test_to_input_scales_and_transposes() -> None:
     assert planes.shape == (2, 3, 4, 5)
     assert planes[1, 2, 3, 4] == np.float32(pixels[1, 3, 4, 2]) / np.float32(255)
     assert planes.flags.c_contiguous
+
+
+def samples() -> dict[str, bytes]:
+    """Return a small noisy image in each format."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8))
+    files = {}
+    for name in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF"):
+        content = io.BytesIO()
+        noise.save(content, name, **({"compression": "tiff_lzw"} if name == "TIFF" else {}))
+        files[name] = content.getvalue()
+    return files
+
+
+SAMPLES = samples()
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, about the damage
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("share", [0, 0.02, 0.3, 0.7])
+def test_a_file_that_was_cut_off_is_refused(name: str, share: float, tmp_path: Path) -> None:
+    content = SAMPLES[name]
+    (tmp_path / "a").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DataError, match=r"cannot decode '.*a': .+\. Remove it, or save it anew\."):
+        images.decode(tmp_path / "a", (8, 8))
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, about the damage
+@settings(max_examples=150)
+@given(
+    name=st.sampled_from(sorted(SAMPLES)),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),
+    end=st.integers(0, 400),
+)
+def test_damage_gives_pixels_or_a_reason(name: str, changes: list[tuple[int, int]], end: int) -> None:
+    content = bytearray(SAMPLES[name])
+    for place, value in changes:
+        content[place % len(content)] = value
+    cut = bytes(content[: len(content) - end] if end < len(content) else content)
+    (image,) = images.decode_stream([(0, cut)], (8, 8), workers=1)
+    assert (image.pixels is None) == bool(image.reason)
+    assert image.pixels is None or image.pixels.shape == (8, 8, 3)
+
+
+class TestStream:
+    def test_gives_every_image_with_its_position_in_the_order_given(self, tmp_path: Path) -> None:
+        colours = [np.full((2, 2, 3), value, np.uint8) for value in range(50)]
+        order = np.random.default_rng(0).permutation(50).tolist()
+        decoded = list(images.decode_stream(((k, colours[k]) for k in order), (2, 2), workers=3))
+        assert [image.position for image in decoded] == order
+        assert all((image.pixels == image.position).all() for image in decoded)
+
+    def test_takes_files_bytes_pixels_and_what_reads_bytes(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.png", (1, 2, 3))
+        contents = [path, path.read_bytes(), np.full((6, 8, 3), [1, 2, 3], np.uint8), path.read_bytes]
+        decoded = list(images.decode_stream(enumerate(contents), (6, 8)))
+        assert all((image.pixels == [1, 2, 3]).all() for image in decoded)
+        assert decoded[0].digest == decoded[1].digest == decoded[3].digest != decoded[2].digest
+
+    def test_goes_on_after_a_bad_image(self, tmp_path: Path) -> None:
+        def refuse() -> bytes:
+            raise ValueError("its entry is damaged.")
+
+        decoded = list(images.decode_stream(enumerate([refuse, tmp_path / "absent", b"", b"x"]), (2, 2)))
+        assert [image.reason for image in decoded] == [
+            "its entry is damaged",
+            "No such file or directory",
+            "it is not an image that Pillow can read",
+            "it is not an image that Pillow can read",
+        ]
+
+    def test_reads_only_a_bounded_number_ahead(self) -> None:
+        read = 0
+
+        def contents() -> Iterator[tuple[int, np.ndarray]]:
+            nonlocal read
+            for position in range(10_000):
+                read += 1
+                yield position, np.zeros((2, 2, 3), np.uint8)
+
+        stream = images.decode_stream(contents(), (2, 2), workers=2)
+        next(iter(stream))
+        assert read <= images.CHUNK * 5
+        stream.close()  # type: ignore[attr-defined]
+
+    def test_holds_few_images_where_they_are_large(self) -> None:
+        read = 0
+
+        def contents() -> Iterator[tuple[int, np.ndarray]]:
+            nonlocal read
+            for position in range(100):
+                read += 1
+                yield position, np.zeros((600, 600, 3), np.uint8)
+
+        stream = images.decode_stream(contents(), (2, 2), workers=2)
+        next(iter(stream))
+        assert read <= 6
+        stream.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("size", [(3, 4), (20, 5), (7, 30), (1, 1), (7, 9)])
+def test_planes_are_stretched_with_the_filter_that_decodes(size: tuple[int, int]) -> None:
+    planes = np.random.default_rng(0).random((2, 3, 7, 9), np.float32)
+    found = images.as_input(planes, (3, *size))
+    for plane, result in zip(planes.reshape(-1, 7, 9), found.reshape(-1, *size), strict=True):
+        expected = Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(result, np.asarray(expected), rtol=0, atol=1e-6)  # sums in another order
+    assert images.as_input(planes, (1, *size)).shape == (2, 1, *size)

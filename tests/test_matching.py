@@ -13,7 +13,7 @@ from graftonnx.layouts import Layout
 from graftonnx.matching import match
 from graftonnx.model import Network, from_proto
 from graftonnx.plan import Plan, Projection
-from graftonnx.scoring import project, projection_macs, projection_parameters
+from graftonnx.projections import project, projection_macs, projection_parameters
 from graftonnx.taps import find_taps
 
 
@@ -26,7 +26,10 @@ def maps(channels: int, *grid: int) -> Layout:
     [
         ((8, 14, 14), (8, 14, 14), Projection(kind="equal")),
         ((8, 14, 14), (16, 14, 14), Projection(kind="conv")),
-        ((8, 28, 28), (16, 14, 14), Projection(kind="conv", kernel=(2, 2), stride=(2, 2))),
+        ((8, 28, 28), (16, 14, 14), Projection(kind="pool", kernel=(2, 2), stride=(2, 2))),
+        ((8, 56, 28), (8, 55, 14), Projection(kind="pool", kernel=(2, 2), stride=(1, 2))),
+        ((8, 55, 14), (8, 56, 14), Projection(kind="conv", pads=(0, 0, 1, 0))),
+        ((8, 55, 14), (8, 56, 13), Projection(kind="resize")),
         ((8, 14, 14), (16, 28, 28), Projection(kind="resize")),
         ((8, 35, 35), (8, 28, 28), Projection(kind="resize")),
         ((8, 8, 4), (8, 4, 8), Projection(kind="resize")),
@@ -113,7 +116,7 @@ def test_the_policy_says_which_shapes_may_differ() -> None:
     small, large = maps(8, 7, 7), maps(8, 28, 28)
     assert isinstance(project(small, large, "near"), str)
     assert project(small, large, "all") == Projection(kind="resize")
-    assert project(large, small, "all") == Projection(kind="conv", kernel=(4, 4), stride=(4, 4))
+    assert project(large, small, "all") == Projection(kind="pool", kernel=(4, 4), stride=(4, 4))
     assert project(small, maps(9, 7, 7), "exact") == "shapes differ: [8, 7, 7] against [9, 7, 7]"
     assert project(small, small, "exact") == Projection(kind="equal")
 

@@ -510,6 +510,10 @@ def bad(name: str) -> onnx.ModelProto:
         )
     elif name == "two inputs":
         model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1]))
+    elif name == "no input":
+        tensor = numpy_helper.from_array(np.zeros((1, 3, 16, 16), np.float32), "image")
+        model.graph.initializer.append(tensor)
+        del model.graph.input[:]
     elif name == "integer image":
         model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
         model.graph.node.insert(0, helper.make_node("Cast", ["image"], ["float_image"], to=1))
@@ -551,6 +555,7 @@ def bad(name: str) -> onnx.ModelProto:
             ModelError,
             "it is not a classifier: its outputs are 'r1' [N, 16, 8, 8]; expected one of shape [N, classes]",
         ),
+        ("no input", ModelError, "its inputs are none; expected one image"),
         ("two inputs", ModelError, "its inputs are 'image', 'mask'; expected one image"),
         ("integer image", ModelError, "its input 'image' is uint8 [N, 3, 16, 16]; expected a float image"),
         ("five channels", ModelError, "has 5 channels; expected 1 (grey) or 3 (RGB)"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from builders import residual_cnn
+from pydantic import ValidationError
 
 from graftonnx.errors import GraftError, PlanError
 from graftonnx.matching import match
@@ -19,6 +20,26 @@ def plan() -> Plan:
 def test_a_plan_survives_yaml(plan: Plan) -> None:
     assert plan.skips
     assert from_yaml(plan.to_yaml()) == plan
+
+
+@pytest.mark.parametrize(
+    ("projection", "words"),
+    [
+        (Projection(kind="equal"), "equal"),
+        (Projection(kind="conv", kernel=(3, 3), stride=(2, 2)), "conv 3x3/2"),
+        (Projection(kind="pool", kernel=(2, 3), stride=(1, 2)), "pool 2x3/(1, 2) + conv"),
+        (Projection(kind="resize"), "conv + resize"),
+    ],
+)
+def test_a_projection_says_what_it_is(projection: Projection, words: str) -> None:
+    assert str(projection) == words
+
+
+def test_a_pool_of_padding_alone_is_refused() -> None:
+    with pytest.raises(
+        ValidationError, match=r"windows of \[2, 2\] with pads of \[0, 0, 2, 0\]; expected pads"
+    ):
+        Projection(kind="pool", kernel=(2, 2), pads=(0, 0, 2, 0))
 
 
 def test_a_plan_file_is_read_back(plan: Plan, tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_networks import networks
 
-from graftonnx.costs import macs
+from graftonnx.costs import price
 from graftonnx.fusion import fuse
 from graftonnx.matching import candidates, match
 from graftonnx.model import Network, from_proto, load
-from graftonnx.scoring import Policy, score
+from graftonnx.projections import Policy
+from graftonnx.scoring import score
 from graftonnx.taps import trunk
 
 EXAMPLES = int(os.environ.get("GRAFTONNX_EXAMPLES", "2000"))
@@ -52,7 +53,7 @@ def test_the_plan_of_random_networks_is_the_best_one(
     first: onnx.ModelProto, second: onnx.ModelProto, most: int
 ) -> None:
     a, b = from_proto(first, "a"), from_proto(second, "b")
-    pairs = score(candidates(a), candidates(b), sum(macs(n.view, trunk(n)) for n in (a, b)))
+    pairs = score(candidates(a), candidates(b), sum(price(n.view, trunk(n)) for n in (a, b)))
     found = sum(exchange[0].score or 0 for exchange in match(a, b, max_skips=most).exchanges)
     assert found == pytest.approx(best(pairs.scores, most), abs=1e-3)
 

@@ -19,7 +19,7 @@ from graftonnx import providers
 from graftonnx.errors import ModelError, RuntimeProviderError
 from graftonnx.metadata import Metadata, write_metadata
 from graftonnx.providers import Provider
-from graftonnx.runtime import open_session, with_outputs
+from graftonnx.runtime import blamed, open_session, with_outputs
 
 IMAGES = np.arange(2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4) - 40
 
@@ -194,6 +194,48 @@ class TestRefusals:
             session.run(np.zeros(2, np.float32), np.zeros(3, np.float32))
         assert "\n" not in caught.value.message
         assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize(
+        ("graph", "reason"),
+        [
+            (
+                "(float[n, 3] x) => (float[m, 2] y) <int64[2] s = {4, 4}> { [bad] y = Reshape (x, s) }",
+                "The input tensor cannot be reshaped to the requested shape. Input shape:{2,3}, requested "
+                "shape:{4,4}",
+            ),
+            (
+                "(float[n] x, float[m] z) => (float[k] y) { [bad] y = Add (x, z) }",
+                "Attempting to broadcast an axis by a dimension other than 1. 2 by 3",
+            ),
+            (
+                "(float[2, 3] x) => (float[2, 3] y) <float[2] w = {1, 2}> { [bad] y = Add (x, w) }",
+                "Incompatible dimensions",
+            ),
+            (
+                "(float[n] x) => (float[n] y) { [bad] y = Nope (x) }",
+                "No Op registered for Nope with domain_version of 20",
+            ),
+            (
+                "(int16[n] x) => (int16[n] y) { [bad] y = Elu (x) }",
+                "Type 'tensor(int16)' of input parameter (x) of operator (Elu) in node (bad) is invalid",
+            ),
+            (
+                "(bfloat16[n] x) => (bfloat16[n] y) { [bad] y = Erf (x) }",
+                "Could not find an implementation for Erf(13)",
+            ),
+        ],
+    )
+    def test_the_node_that_is_blamed_and_the_reason(self, graph: str, reason: str) -> None:
+        model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> g {graph}')
+        arrays = (np.zeros(2, np.float32), np.zeros(3, np.float32))
+        if len(model.graph.input) == 1:
+            arrays = (np.zeros((2, 3), np.float32),)
+        with pytest.raises(ModelError) as caught:
+            open_session(model, provider="cpu", optimise=False).run(*arrays)
+        assert blamed(caught.value) == ("bad", reason)
+
+    def test_an_error_that_names_no_node_is_its_own_reason(self) -> None:
+        assert blamed(ModelError("it is no model.")) == ("", "it is no model")
 
     def test_a_provider_that_does_not_exist(self, model: onnx.ModelProto) -> None:
         with pytest.raises(ValueError, match="expected one of auto, cpu, cuda"):

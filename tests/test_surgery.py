@@ -14,14 +14,14 @@ from graftonnx import surgery
 from graftonnx.graph import GraphView
 from graftonnx.model import from_proto
 from graftonnx.proofs import check_structure
-from graftonnx.surgery import Window
+from graftonnx.surgery import Part, Window
 from graftonnx.tensors import Made
 from graftonnx.weights import write
 
 
 def test_a_window_holds_makers_and_readers_only():
     view = from_proto(plain_cnn([4] * 30), "net").view
-    window = Window([view], ["r7"])
+    window = Window([Part(view)], ["r7"])
     assert {node.outputs[0].name for node in window.nodes} == {"r7", "r8.conv"}
     assert [node.outputs[0].name for node in window.values["r7"].outputs] == ["r8.conv"]
 
@@ -31,7 +31,7 @@ def test_closing_a_window_rewires_its_readers_and_keeps_all_else():
     for node in network.skeleton.graph.node:
         node.metadata_props.add(key="kept", value=node.name)
     view = GraphView(network.skeleton.graph)
-    window = Window([view], ["r2", "image"])
+    window = Window([Part(view)], ["r2", "image"])
     doubled = gs.Variable("doubled", np.float32)
     tap = window.values["r2"]
     (reader,) = tap.outputs
@@ -46,6 +46,20 @@ def test_closing_a_window_rewires_its_readers_and_keeps_all_else():
     assert list(nodes["node_r3.conv"].input) == ["doubled", "r3.conv.weight"]
     kept = {name: node.metadata_props[0].value for name, node in nodes.items() if node.metadata_props}
     assert kept == {node.name: node.name for node in view.nodes}
+
+
+def test_a_part_takes_what_its_output_depends_on_under_other_names():
+    network = from_proto(plain_cnn([4] * 6), "net")
+    whole, part = Part(network.view), Part(network.view, "a/", "r3")
+    assert whole.makes("r4")
+    assert part.makes("r3")
+    assert not part.makes("r4")
+    assert set(part.infos) == {n for i in part.positions for n in network.view.made[i]}
+    assert "r4.conv.weight" in whole.initializers
+    assert "r4.conv.weight" not in part.initializers
+    (maker,) = part.around("a/r3")
+    assert (list(maker.input), list(maker.output)) == (["a/r3.conv"], ["a/r3"])
+    assert part.around("r3") == []
 
 
 def test_onnx_graphsurgeon_sees_as_much_of_a_deep_network_as_of_a_flat_one(monkeypatch):

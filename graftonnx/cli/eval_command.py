@@ -10,7 +10,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import note_fallback, preprocess_option, run_options
-from graftonnx.cli.parameters import json_option, quiet_option
+from graftonnx.cli.parameters import DATA_HELP, json_option, quiet_option
 from graftonnx.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ PARTS = {"train": "training images", "val": "validation images", "test": "test i
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="RUN|FILE.onnx")
-@click.option(
-    "--data", metavar="DATA", required=True, help="Labelled images: see README, 'What --data takes'."
-)
+@click.option("--data", metavar="DATA", required=True, help=DATA_HELP)
 @click.option(
     "--split",
     "part",
@@ -88,7 +86,8 @@ def command(
             on_image=advance,
         )
     if result.bad:
-        console.warn(f"{len(result.bad)} images cannot be decoded, left out: {described(result.bad)}")
+        count = f"{len(result.bad)} image{'s' * (len(result.bad) > 1)}"
+        console.warn(f"{count} cannot be decoded, left out: {described(result.bad)}")
     if as_json:
         console.print_json(_record(model, selection, result))
     else:

@@ -16,6 +16,7 @@ from graftonnx.cli.parameters import (
     dequantize_option,
     force_option,
     input_size_option,
+    inputs_option,
     json_option,
     load_parents,
     preprocess_option,
@@ -25,7 +26,7 @@ from graftonnx.cli.parameters import (
 from graftonnx.errors import DataError
 
 if TYPE_CHECKING:
-    from graftonnx.metadata import FeatureKind, HeadKind, Preprocess
+    from graftonnx.metadata import FeatureKind, HeadKind, InputKind, Preprocess
     from graftonnx.model import Network
     from graftonnx.plan import Plan
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--classes", type=click.IntRange(min=2), help="Number of classes.  [default: as A]")
 @click.option("--labels", type=click.Path(path_type=Path), help="Text file of class names, one each line.")
 @input_size_option
+@inputs_option
 @click.option(
     "--plan", "plan_file", type=click.Path(path_type=Path), help="Use this plan of `graftonnx match`."
 )
@@ -102,6 +104,7 @@ def command(
     classes: int | None,
     labels: Path | None,
     input_size: tuple[int, int] | None,
+    inputs: InputKind | None,
     plan_file: Path | None,
     calibrate: Path | None,
     skip_init: Literal["zero", "paper", "lsq"],
@@ -150,9 +153,12 @@ def command(
         raise click.UsageError(f"--classes {classes}, but '{labels}' names {len(names)} classes.")
     networks, plan = _loaded(paths, conventions, plan_file, input_size, dequantize=dequantize)
     calibration = calibration_of(networks, calibrate)
+    if plan is None and len(networks) == 1:
+        plan = lone_plan(networks[0])
     if plan is None:
-        is_alone = len(networks) == 1
-        plan = lone_plan(networks[0]) if is_alone else make_plan(networks, calibration, **limits)
+        plan = make_plan(networks, calibration, inputs=inputs or "shared", **limits)
+    if inputs is not None:
+        plan = plan.model_copy(update={"inputs": inputs})
     if dry_run:
         if as_json:
             console.print_json(plan.model_dump(mode="json"))
@@ -232,7 +238,6 @@ def _check_excluded(option: str, reason: str, names: tuple[str, ...]) -> None:
 def _report(fused: Network, networks: list[Network], plan: Plan, output: Path, as_json: bool) -> None:
     from graftonnx.costs import macs, parameters
     from graftonnx.heads import handing_over
-    from graftonnx.shapes import spelled
     from graftonnx.taps import trunk
 
     view = fused.view
@@ -243,9 +248,10 @@ def _report(fused: Network, networks: list[Network], plan: Plan, output: Path, a
         "output": str(output),
         "bytes": output.stat().st_size,
         "input": ["batch", *fused.input_shape],
+        "inputs": {name: ["batch", *shape] for name, shape in fused.input_shapes.items()},
         "classes": fused.head.classes,
-        "parameters": parameters(view, view.nodes),
-        "macs": macs(view, view.nodes),
+        "parameters": parameters(view),
+        "macs": macs(view),
         "parents_macs": alone,
         "exchanges": len(plan.exchanges),
         "head": fused.metadata.head.model_dump(mode="json", exclude_none=True),
@@ -261,7 +267,17 @@ def _report(fused: Network, networks: list[Network], plan: Plan, output: Path, a
             console.note(f"note: preprocessing of {letter} {network.preprocess_reason}; --preprocess sets it")
     console.say(f"proved: {'; '.join(fused.notes)}")
     console.say(
-        f"wrote {output}: {spelled((None, *fused.input_shape))} -> {facts['classes']} classes, "
+        f"wrote {output}: {_spelled_inputs(fused)} -> {facts['classes']} classes, "
         f"{facts['parameters']:,} parameters, {facts['macs'] / 1e6:,.0f} M MACs "
         f"({facts['macs'] / max(alone, 1) - 1:+.1%} over the parents), {facts['bytes'] / 1e6:.1f} MB"
     )
+
+
+def _spelled_inputs(fused: Network) -> str:
+    """Return `[N, 3, 32, 32]`, or where there are several `input_a [N, 3, 32, 32], input_b ...`."""
+    from graftonnx.shapes import spelled
+
+    shapes = {name: spelled((None, *shape)) for name, shape in fused.input_shapes.items()}
+    if len(shapes) == 1:
+        return shapes[fused.input]
+    return ", ".join(f"{name} {shape}" for name, shape in shapes.items())

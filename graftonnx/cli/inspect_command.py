@@ -55,12 +55,13 @@ def describe(network: Network) -> dict[str, Any]:
             "preprocess": network.preprocess.model_dump(mode="json"),
             "preprocess_reason": network.preprocess_reason,
         },
+        "inputs": {name: ["batch", *shape] for name, shape in network.input_shapes.items()},
         "output": {"name": network.head.output, "classes": network.head.classes}
         if network.complete
         else None,
         "nodes": len(view.nodes),
-        "parameters": parameters(view, view.nodes),
-        "macs": macs(view, view.nodes),
+        "parameters": parameters(view),
+        "macs": macs(view),
         "feature": {"name": network.head.feature, "shape": ["batch", *feature[1:]]},
         "taps": [
             {
@@ -89,7 +90,8 @@ def _print(network: Network, facts: dict[str, Any]) -> None:
     about = Table(show_header=False, box=None, pad_edge=False)
     about.add_row("file", f"{facts['name']} ({facts['producer'] or 'unknown producer'})")
     about.add_row("format", f"opset {facts['opset']}, IR {facts['ir_version']}, {facts['nodes']} nodes")
-    about.add_row("input", f"{facts['input']['name']} {spelled(facts['input']['shape'])}")
+    for name, shape in facts["inputs"].items():
+        about.add_row("input", f"{name} {spelled(shape)}")
     about.add_row("expects", f"{convention(network)} ({network.preprocess_reason})")
     if network.complete:
         about.add_row("output", f"{facts['output']['name']} [N, {facts['output']['classes']}]")
@@ -97,7 +99,8 @@ def _print(network: Network, facts: dict[str, Any]) -> None:
     about.add_row("parameters", f"{facts['parameters']:,}")
     about.add_row("MACs", f"{facts['macs'] / 1e6:,.1f} M")
     for parent in network.metadata.parents:
-        about.add_row(f"branch {parent.branch}", f"{parent.name}, {parent.parameters:,} parameters")
+        reads = "" if parent.input is None else f", reads {parent.input}"
+        about.add_row(f"branch {parent.branch}", f"{parent.name}, {parent.parameters:,} parameters{reads}")
     if network.metadata.head is not None:
         about.add_row("head", str(network.metadata.head))
     for note in network.notes:

@@ -13,6 +13,7 @@ from graftonnx.cli.parameters import (
     dequantize_option,
     force_option,
     input_size_option,
+    inputs_option,
     json_option,
     load_parents,
     preprocess_option,
@@ -21,6 +22,7 @@ from graftonnx.cli.parameters import (
 )
 
 if TYPE_CHECKING:
+    from graftonnx.metadata import InputKind
     from graftonnx.plan import Plan
 
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 @click.argument("parents", nargs=-1, required=True, metavar="A B [C ...]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan as YAML here.")
 @input_size_option
+@inputs_option
 @matching_options
 @preprocess_option
 @dequantize_option
@@ -38,6 +41,7 @@ def command(
     parents: tuple[str, ...],
     output: Path | None,
     input_size: tuple[int, int] | None,
+    inputs: InputKind | None,
     preprocess: tuple[str, ...],
     calibrate: Path | None,
     dequantize: bool,
@@ -60,7 +64,7 @@ def command(
     if output is not None:
         files.check_writable(output, force=force)
     networks = load_parents(paths, [input_size] * len(paths), conventions, dequantize=dequantize)
-    plan = make_plan(networks, calibration_of(networks, calibrate), **limits)
+    plan = make_plan(networks, calibration_of(networks, calibrate), inputs=inputs or "shared", **limits)
     if output is not None:
         write_plan(plan, output, force=force)
     if as_json:
@@ -76,7 +80,8 @@ def print_plan(plan: Plan, *, rejections: bool) -> None:
     from rich.table import Table
 
     for letter, parent in plan.parents.items():
-        console.say(f"{letter}: {parent.name} at {'x'.join(map(str, parent.input_size))}")
+        own = ", an input of its own" if plan.inputs == "separate" else ""
+        console.say(f"{letter}: {parent.name} at {'x'.join(map(str, parent.input_size))}{own}")
     if len(plan.parents) == 1:
         return
     exchanges = Table(title=f"{len(plan.exchanges)} exchanges", title_justify="left")

@@ -14,6 +14,7 @@ from graftonnx.cli import console
 
 if TYPE_CHECKING:
     from graftonnx.calibration import Calibration
+    from graftonnx.metadata import InputKind
     from graftonnx.model import Network
     from graftonnx.plan import Plan
 
@@ -102,6 +103,7 @@ def make_plan(
     networks: Sequence[Network],
     calibration: Calibration | None,
     *,
+    inputs: InputKind,
     max_skips: int,
     policy: Any,
     max_flops: Amount | None,
@@ -122,4 +124,5 @@ def make_plan(
         max_macs=None if max_flops is None else max_flops.of(flops) / 2,
         max_parameters=None if max_params is None else max_params.of(weights),
         similarity=None if calibration is None else calibration.similarity(),
+        inputs=inputs,
     )

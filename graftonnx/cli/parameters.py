@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+DATA_HELP = (
+    "Labelled images: a folder of class folders, a zip or tar file of them, a .csv table, .npz, Parquet "
+    "files, tar shards, or hf:NAME; all of them are in the README."
+)
+"""The help of `--data`."""
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LARGEST = 1 << 15
 """Height and width of an image in pixels."""
@@ -131,6 +137,12 @@ def _is_preprocess(text: str) -> bool:
 
 input_size_option = click.option(
     "--input-size", type=ImageSize(), help="Run every parent at this size.  [default: each at its own]"
+)
+inputs_option = click.option(
+    "--inputs",
+    type=click.Choice(["shared", "separate"]),
+    help="shared: one image, which every branch resizes for itself; separate: one input for each parent, of "
+    "its own size and channels, in 0..1.  [default: shared, or as --plan says]",
 )
 preprocess_option = click.option(
     "--preprocess",

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from graftonnx.cli import console
 from graftonnx.cli.help import grouped
-from graftonnx.cli.parameters import quiet_option
+from graftonnx.cli.parameters import DATA_HELP, quiet_option
 from graftonnx.cli.training_options import config_of, panels, training_options
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ RUN_PANEL = [
 
 @grouped({"Run": RUN_PANEL, **panels()})
 @click.argument("source", required=False, type=click.Path(path_type=Path), metavar="FUSED.onnx")
-@click.option("--data", metavar="DATA", help="Labelled images: see README, 'What --data takes'.")
+@click.option("--data", metavar="DATA", help=DATA_HELP)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to make.")
 @click.option(
     "--resume",
@@ -67,8 +67,9 @@ def command(
 ) -> None:
     """Fine-tune a fused network on labelled images.
 
-    The run folder gets model.onnx (the best epoch, confirmed by ONNX Runtime), metrics.csv, curves.png,
-    config.yaml, split.json, data.json (images of each class, bad images, leaks) and checkpoints/.
+    The run folder gets model.onnx (the best epoch, confirmed by ONNX Runtime), report.html with everything
+    to look at, its tables and pictures, config.yaml, split.json, data.json (images of each class, bad images,
+    leaks), tensorboard/ and checkpoints/.
     """
     if resume_from is not None:
         _check_alone(ctx)

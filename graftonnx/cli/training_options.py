@@ -88,6 +88,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("layout", _auto(config.Layout), "Memory order; auto measures."),
         ("compile", click.Choice(["auto", "yes", "no"]), "torch.compile; auto: on a GPU."),
         ("workers", click.IntRange(min=0), "Threads that decode; 0: one per core."),
+        ("logger", _choice(config.Logger), "A tracker that gets each epoch's figures."),
     ),
 }
 """Panel -> field, type and help of each option."""

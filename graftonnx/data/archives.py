@@ -7,8 +7,10 @@ that a small file made to unpack to a large one is refused before it fills the m
 from __future__ import annotations
 
 import bisect
+import bz2
 import contextlib
 import functools
+import gzip
 import itertools
 import lzma
 import stat
@@ -17,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from graftonnx.data.catalogue import Data, Store, catalogue
 from graftonnx.data.folders import class_folders, is_image
@@ -39,8 +41,12 @@ MOST_GROWTH = 200
 ALLOWED_GROWTH = 1 << 30
 """Bytes that may come out of any archive, however small it is."""
 
-COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
-"""How gzip, bzip2 and xz files begin."""
+COMPRESSED: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+"""How compressed files begin, and what opens them."""
 
 ENCRYPTED = 1
 """The flag of an encrypted entry of a zip file."""
@@ -133,6 +139,8 @@ class TarStore:
         with tarfile.open(path, "r:") as archive:
             for name, member in _members(path, archive):
                 self._extents[name] = member.offset_data, member.size
+            if archive.offset >= path.stat().st_size:
+                raise tarfile.ReadError("it was cut off between two entries")
 
     @property
     def names(self) -> Iterable[str]:
@@ -156,7 +164,7 @@ class CompressedTarStore:
         self._path = path
         total = 0
         self._names: dict[str, None] = {}
-        with tarfile.open(path, "r|*") as archive:
+        with _unpacked(path) as archive:
             for name, member in _members(path, archive):
                 self._names[name] = None
                 total += member.size
@@ -170,7 +178,7 @@ class CompressedTarStore:
     def contents(self, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
         """Give each image, in the order of the file."""
         places = {name: place for place, name in enumerate(names)}
-        with _described(self._path), tarfile.open(self._path, "r|*") as archive:
+        with _described(self._path), _unpacked(self._path) as archive:
             for name, member in _members(self._path, archive):
                 place = places.pop(name, None)
                 if place is not None:
@@ -203,7 +211,17 @@ def _store(path: Path) -> ArchiveStore:
         return ZipStore(path)
     with path.open("rb") as file:
         start = file.read(6)
-    return CompressedTarStore(path) if start.startswith(COMPRESSED) else TarStore(path)
+    return CompressedTarStore(path) if start.startswith(tuple(COMPRESSED)) else TarStore(path)
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path) -> Iterator[tarfile.TarFile]:
+    """Open a compressed tar file as a stream that ends with an error where the file was cut off."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    unpack = next(unpack for magic, unpack in COMPRESSED.items() if start.startswith(magic))
+    with unpack(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        yield archive
 
 
 def _members(path: Path, archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from graftonnx.data.catalogue import Data, Sample
 from graftonnx.data.splits import Split
 from graftonnx.errors import DataError
-from graftonnx.images import Pixels, decode_stream
+from graftonnx.images import Decoded, Pixels, decode_stream
 
 GIB = 2**30
 
@@ -104,6 +104,29 @@ def load(
     return Loaded(kept, train.images, val.images, bad, _twins(train, val))
 
 
+def decode_samples(
+    data: Data, samples: Sequence[Sample], size: tuple[int, int], workers: int
+) -> Iterator[Decoded]:
+    """Decode each sample once, in the order that is cheapest to read.
+
+    Args:
+        data: Where they are.
+        samples: What to decode; the position of an image is its place among them.
+        size: Height and width, in pixels.
+        workers: Threads that decode; 0 means one per core.
+
+    Yields:
+        Each image, or the reason why it cannot be decoded.
+    """
+    missing = np.ones(len(samples), bool)
+    contents = data.store.contents([sample.name for sample in samples])
+    for image in decode_stream(contents, size, workers=workers):
+        missing[image.position] = False
+        yield image
+    for place in np.flatnonzero(missing).tolist():
+        yield Decoded(place, None, b"", "it is gone since the images were listed")
+
+
 def bad_images(where: str, bad: Sequence[BadImage], count: int) -> DataError:
     """Return the error for images that cannot be decoded, out of `count`."""
     what = "an image" if len(bad) == 1 else f"{len(bad)} of {count} images"
@@ -139,8 +162,7 @@ def _decode(
     digests = [b""] * len(samples)
     reasons: dict[int, str] = {}
     height, width = out.shape[1:3]
-    contents = data.store.contents([sample.name for sample in samples])
-    for image in decode_stream(contents, (height, width), workers=workers):
+    for image in decode_samples(data, samples, (height, width), workers):
         if image.pixels is None:
             reasons[image.position] = image.reason
         else:

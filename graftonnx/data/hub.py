@@ -7,11 +7,12 @@ with them. Names on the hub are downloaded once into the library's own cache, wh
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import itertools
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -118,6 +119,7 @@ def open_parquet(paths: Sequence[Path], where: str) -> Data:
         DataError: As :func:`open_hub`.
     """
     _library(where)
+    import pyarrow.dataset
     import pyarrow.parquet
 
     with _described(where):
@@ -129,7 +131,10 @@ def open_parquet(paths: Sequence[Path], where: str) -> Data:
             )
         cells = (column.to_pylist() for column in table.columns)
         return open_rows(paths[0], table.column_names, enumerate(zip(*cells, strict=True), 1))
-    return _open_files("parquet", paths, where)
+    # Without read-ahead: it would keep hundreds of MiB of the file in memory.
+    scan = pyarrow.dataset.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
+    load = functools.partial(_stream, "parquet", paths, where, fragment_scan_options=scan)
+    return _open_tables(where, load(), lambda column: load(columns=[column]))
 
 
 def open_shards(paths: Sequence[Path], where: str) -> Data:
@@ -138,7 +143,7 @@ def open_shards(paths: Sequence[Path], where: str) -> Data:
     Raises:
         DataError: As :func:`open_hub`.
     """
-    return _open_files("webdataset", paths, where)
+    return _open_tables(where, _stream("webdataset", paths, where))
 
 
 def is_saved(folder: Path) -> bool:
@@ -173,24 +178,33 @@ def _library(where: str) -> ModuleType:
         ) from error
 
 
-def _open_files(kind: str, paths: Sequence[Path], where: str) -> Data:
-    """Stream local files; the part of each is in its name, as in `val-00001.parquet`."""
+def _stream(kind: str, paths: Sequence[Path], where: str, **options: object) -> Mapping[str, Table]:
+    """Open local files; the part of each is in its name, as in `val-00001.parquet`."""
     library = _library(where)
     files: dict[str, list[str]] = {}
     for path in paths:
         part = PART.search(path.stem.lower()) if len(paths) > 1 else None
         files.setdefault(PARTS[part[1]] if part else "train", []).append(str(path.resolve()))
     with _described(where):
-        tables = library.load_dataset(kind, data_files=files, streaming=True)
-    return _open_tables(where, tables)
+        tables: Mapping[str, Table] = library.load_dataset(kind, data_files=files, streaming=True, **options)
+    return tables
 
 
-def _open_tables(where: str, tables: Mapping[str, Table]) -> Data:
-    """List the rows of tables: those called train, val and test, or a single one whatever it is called."""
+def _open_tables(
+    where: str,
+    tables: Mapping[str, Table],
+    labels: Callable[[str], Mapping[str, Table]] | None = None,
+) -> Data:
+    """List the rows of tables: those called train, val and test, or a single one whatever it is called.
+
+    Args:
+        where: What the user calls the data.
+        tables: By name.
+        labels: Opens the same tables with one column only, where that saves reading the others.
+    """
     import datasets
 
-    named = {PARTS[name.lower()]: table for name, table in tables.items() if name.lower() in PARTS}
-    parts: dict[Part, Table] = {"train": next(iter(tables.values()))} if len(tables) == 1 else named
+    parts = _parts(tables)
     if "train" not in parts:
         raise DataError(
             f"cannot use '{where}': its splits are {_listed(tables)}; expected 'train' among them."
@@ -199,10 +213,17 @@ def _open_tables(where: str, tables: Mapping[str, Table]) -> Data:
     if features is None:
         raise DataError(f"cannot use '{where}': it does not say what its columns are.")
     image, label = _image_column(where, features), _label_column(where, features)
-    rows = {part: list(_rows(where, part, table, label)) for part, table in parts.items()}
+    labelled = parts if labels is None else _parts(labels(label))
+    rows = {part: list(_rows(where, part, table, label)) for part, table in labelled.items()}
     undecoded = datasets.Image(decode=False)
     store = TableStore(where, {p: table.cast_column(image, undecoded) for p, table in parts.items()}, image)
     return catalogue(where, {part: listed for part, listed in rows.items() if listed}, store)
+
+
+def _parts(tables: Mapping[str, Table]) -> dict[Part, Table]:
+    if len(tables) == 1:
+        return {"train": next(iter(tables.values()))}
+    return {PARTS[name.lower()]: table for name, table in tables.items() if name.lower() in PARTS}
 
 
 def _rows(where: str, part: Part, table: Table, column: str) -> Iterator[tuple[str, str]]:
@@ -269,6 +290,6 @@ def _described(where: str) -> Iterator[None]:
 
     try:
         yield
-    except (DatasetsError, OSError, ValueError, TypeError, KeyError, tarfile.TarError) as error:
+    except (DatasetsError, OSError, ValueError, TypeError, LookupError, tarfile.TarError) as error:
         first = str(error).strip().partition("\n")[0].rstrip(".")
         raise DataError(f"cannot read '{where}': {first or type(error).__name__}.") from error

@@ -35,6 +35,8 @@ class Split:
     def reordered(self, classes: Sequence[str]) -> Split:
         """Return the same split with labels that index `classes`, a permutation of its own.
 
+        The samples come class by class, in the order in which :func:`read_split` would give them.
+
         Raises:
             ValueError: If `classes` is not a permutation.
         """
@@ -42,7 +44,7 @@ class Split:
             raise ValueError(f"{list(classes)} is not a permutation of {list(self.classes)}")
         position = [list(classes).index(name) for name in self.classes]
         parts = (
-            tuple(Sample(s.name, position[s.label]) for s in part)
+            tuple(sorted((Sample(s.name, position[s.label]) for s in part), key=lambda s: s.label))
             for part in (self.train, self.val, self.test)
         )
         return Split(tuple(classes), *parts)

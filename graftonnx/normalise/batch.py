@@ -18,6 +18,7 @@ checked by shape inference with batch 2, and proven later, by running it with ba
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import onnx
@@ -32,28 +33,29 @@ RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 NO_END = np.iinfo(np.int64).max
 
 
-def may_fix_batch(graph: onnx.GraphProto) -> bool:
+def may_fix_batch(view: GraphView) -> bool:
     """Return whether there is anything for :func:`free_batch`: a constant target or a constant operand."""
-    constant = {tensor.name for tensor in graph.initializer}
+    constant = view.initializers.keys()
     return any(
-        node.op_type in ("Reshape", "Concat") and not constant.isdisjoint(node.input) for node in graph.node
+        kind in ("Reshape", "Concat") and not constant.isdisjoint(names)
+        for kind, names in zip(view.kinds, view.given, strict=True)
     )
 
 
-def free_batch(model: onnx.ModelProto, weights: Weights, name: str) -> int:
+def free_batch(model: onnx.ModelProto, weights: Weights, names: Iterable[str]) -> int:
     """Make constants independent of the batch, in place.
 
     Args:
         model: A skeleton whose shapes were inferred with batch 1.
         weights: The large tensors of the model.
-        name: The image input.
+        names: The inputs.
 
     Returns:
         The number of constants that were rewritten.
     """
     freeing = _Freeing(model, weights)
     first = len(model.graph.node)
-    axis: dict[str, int] = {name: 0}
+    axis = dict.fromkeys(names, 0)
     rewritten = 0
     for node in freeing.view.nodes:
         carrier = next((item for item in node.input if item in axis), None)

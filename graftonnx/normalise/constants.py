@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from graftonnx.graph import GraphView, attribute, integer, sort_nodes, subgraphs, value_shapes
+from graftonnx.graph import GraphView, attribute, integer, subgraphs, value_shapes
 from graftonnx.remarks import copy_remarks, quantization_tensors
 from graftonnx.shapes import Shape
 from graftonnx.weights import Weights, add_initializer, array_of
@@ -30,8 +30,12 @@ MAX_ELEMENTS = 1 << 29
 Array = NDArray[np.generic]
 
 
-def constants_to_initializers(model: onnx.ModelProto, weights: Weights) -> None:
-    """Replace `Constant` nodes by initializers, drop initializers from the inputs, and dead parts."""
+def constants_to_initializers(model: onnx.ModelProto, weights: Weights) -> bool:
+    """Replace `Constant` nodes by initializers, and drop initializers from the inputs.
+
+    Returns:
+        Whether there were such nodes.
+    """
     graph = model.graph
     nodes = list(graph.node)
     constants = [node for node in nodes if node.op_type == "Constant"]
@@ -45,6 +49,7 @@ def constants_to_initializers(model: onnx.ModelProto, weights: Weights) -> None:
     for sparse in graph.sparse_initializer:
         add_initializer(model, weights, sparse.values.name, _dense(sparse))
     del graph.sparse_initializer[:]
+    return bool(constants)
 
 
 def fold(model: onnx.ModelProto, weights: Weights, kinds: frozenset[str] | None = None) -> int:
@@ -59,13 +64,14 @@ def fold(model: onnx.ModelProto, weights: Weights, kinds: frozenset[str] | None 
         The number of nodes that went away.
     """
     graph = model.graph
-    if not _any_constant(graph):
+    view = GraphView(graph)
+    if not may_fold(view):
         return 0
     before = len(graph.node)
     folding = _Folding(model, weights)
     kept = [
         node
-        for node in sort_nodes(graph.node)
+        for node in view.nodes
         if (kinds is not None and node.op_type not in kinds) or not folding.take(node)
     ]
     if len(kept) == before:
@@ -75,10 +81,10 @@ def fold(model: onnx.ModelProto, weights: Weights, kinds: frozenset[str] | None 
     return before - len(graph.node)
 
 
-def _any_constant(graph: onnx.GraphProto) -> bool:
-    """Return whether a node reads nothing but constants, or an extent."""
-    known = {"", *(tensor.name for tensor in graph.initializer)}
-    return any(node.op_type == "Shape" or known.issuperset(node.input) for node in graph.node)
+def may_fold(view: GraphView) -> bool:
+    """Return whether there may be work for :func:`fold`: a node that reads only constants, or an extent."""
+    known = {"", *view.initializers}
+    return "Shape" in view.kinds or any(map(known.issuperset, view.given))
 
 
 def drop_dead(model: onnx.ModelProto, weights: Weights, view: GraphView | None = None) -> bool:

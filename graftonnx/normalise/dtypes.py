@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from graftonnx.graph import subgraphs
+from graftonnx.graph import bodies
 from graftonnx.normalise.constants import fold
 from graftonnx.remarks import copy_remarks
 from graftonnx.tensors import Held
@@ -14,6 +14,12 @@ from graftonnx.weights import Weights, array_of
 
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
+
+TYPED = frozenset(
+    {"Bernoulli", "BitCast", "Cast", "Constant", "ConstantOfShape", "EyeLike", "Multinomial", "RandomNormal"}
+    | {"RandomNormalLike", "RandomUniform", "RandomUniformLike", "SequenceEmpty"}
+)
+"""The standard's operators with an attribute that names a type (`to`, `dtype`) or holds a tensor."""
 
 NARROW = frozenset(
     number
@@ -65,7 +71,7 @@ def _widen(graph: onnx.GraphProto, weights: Weights) -> set[int]:
                 copy_remarks(tensor, wide)
                 tensor.CopyFrom(wide)
     for node in graph.node:
-        for item in node.attribute:
+        for item in node.attribute if node.op_type in TYPED or node.domain else ():
             if item.name in ("to", "dtype") and item.i in HALF:
                 found.add(item.i)
                 item.i = TensorProto.FLOAT
@@ -73,6 +79,4 @@ def _widen(graph: onnx.GraphProto, weights: Weights) -> set[int]:
                 found.add(item.t.data_type)
                 array = numpy_helper.to_array(item.t).astype(np.float32)
                 item.t.CopyFrom(numpy_helper.from_array(array, item.t.name))
-        for body in subgraphs(node):
-            found |= _widen(body, {})
-    return found
+    return found.union(*(_widen(body, {}) for body in bodies(graph)))

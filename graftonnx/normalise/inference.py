@@ -8,7 +8,7 @@ import onnx
 from onnx import shape_inference
 
 from graftonnx.errors import ModelError
-from graftonnx.graph import subgraphs
+from graftonnx.graph import bodies
 from graftonnx.normalise.loops import loop_states
 from graftonnx.remarks import carry
 
@@ -23,9 +23,10 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         value_info=[value for value in model.graph.value_info if value.doc_string or value.metadata_props]
     )
     _forget_shapes(model.graph)
+    loops = any(node.op_type == "Loop" for node in model.graph.node)
     try:
         inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-        while states := _untold(model, loop_states(inferred)):
+        while loops and (states := _untold(model, loop_states(inferred))):
             model.graph.value_info.extend(states)
             inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
@@ -45,9 +46,8 @@ def _forget_shapes(graph: onnx.GraphProto, *, inner: bool = False) -> None:
     for value in (*graph.output, *(graph.input if inner else ())):
         if value.type.tensor_type.shape.dim:
             value.type.tensor_type.ClearField("shape")
-    for node in graph.node:
-        for body in subgraphs(node):
-            _forget_shapes(body, inner=True)
+    for body in bodies(graph):
+        _forget_shapes(body, inner=True)
 
 
 def _first_reason(text: str) -> str:

@@ -22,8 +22,6 @@ def loop_states(model: onnx.ModelProto) -> list[ValueInfoProto]:
     """
     graph = model.graph
     loops = [node for node in graph.node if node.op_type == "Loop"]
-    if not loops:
-        return []
     known = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
     known |= {
         tensor.name: onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)

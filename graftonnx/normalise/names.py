@@ -6,18 +6,19 @@ from collections import Counter
 
 from onnx import GraphProto
 
-from graftonnx.graph import subgraphs
+from graftonnx.graph import bodies
 
 
 def name_nodes(graph: GraphProto) -> None:
     """Give every node a name that no other node of its graph has, in place; names that are unique stay."""
     taken = Counter(node.name for node in graph.node)
-    for node in graph.node:
-        if not node.name or taken[node.name] > 1:
-            taken[node.name] -= 1
-            node.name = fresh(node.name or next(filter(None, node.output), node.op_type), taken)
-        for body in subgraphs(node):
-            name_nodes(body)
+    if "" in taken or len(taken) < len(graph.node):
+        for node in graph.node:
+            if not node.name or taken[node.name] > 1:
+                taken[node.name] -= 1
+                node.name = fresh(node.name or next(filter(None, node.output), node.op_type), taken)
+    for body in bodies(graph):
+        name_nodes(body)
 
 
 def fresh(name: str, taken: Counter[str]) -> str:

@@ -8,7 +8,7 @@ import onnx
 from onnx import defs, inliner, shape_inference, version_converter
 
 from graftonnx.errors import ModelError, UnsupportedOpError
-from graftonnx.graph import WITH_BODIES, subgraphs
+from graftonnx.graph import bodies
 from graftonnx.remarks import carry
 
 OPSET = 18
@@ -70,10 +70,10 @@ def use_default_domain(model: onnx.ModelProto) -> None:
 
 def _use_default_domain(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
     for node in graph.node:
-        if node.domain in DEFAULT_DOMAINS:
+        if node.HasField("domain") and node.domain in DEFAULT_DOMAINS:
             node.ClearField("domain")
-        for body in subgraphs(node):
-            _use_default_domain(body)
+    for body in bodies(graph):
+        _use_default_domain(body)
 
 
 def check_operators(model: onnx.ModelProto, opset: int) -> None:
@@ -114,17 +114,18 @@ def convert_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     del model.opset_import[1:]
     model.opset_import[0].CopyFrom(onnx.helper.make_opsetid("", opset))
     model.ir_version = IR_VERSION
-    before = model.graph
+    before = model
     try:
         if opset > OPSET:
             model = _expand_newer(model, opset)
             _drop_unit_dilations(model)
         if _same_operators(model, opset):
             model.opset_import[0].version = OPSET
-            carry(before, model.graph)
+            if model is not before:
+                carry(before.graph, model.graph)
             return model
         converted = version_converter.convert_version(model, OPSET)
-        carry(before, converted.graph)
+        carry(before.graph, converted.graph)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].split("failed: ")[-1]
         raise ModelError(
@@ -147,10 +148,7 @@ def _same_operators(model: onnx.ModelProto, opset: int) -> bool:
 def _kinds(graph: onnx.GraphProto) -> set[str]:
     """Return the operators of a graph and of the graphs inside it."""
     kinds = {node.op_type for node in graph.node}
-    if not kinds.isdisjoint(WITH_BODIES):
-        for node in graph.node:
-            kinds.update(*(_kinds(inner) for inner in subgraphs(node)))
-    return kinds
+    return kinds.union(*(_kinds(body) for body in bodies(graph)))
 
 
 def _expand_newer(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
-from graftonnx.graph import GraphView, integer, ints, sort_nodes, subgraphs
+from graftonnx.graph import GraphView, bodies, integer, ints, sort_nodes
 from graftonnx.normalise.constants import replace
 from graftonnx.normalise.layout import to_first, to_last
 from graftonnx.normalise.names import fresh, value_names
@@ -46,7 +46,7 @@ def drop_transposes(model: onnx.ModelProto, weights: Weights) -> int:
         The number of Transposes that went away, less those that were added.
     """
     kinds = {node.op_type for node in model.graph.node}
-    if "Transpose" not in kinds or any(subgraphs(node) for node in model.graph.node):
+    if "Transpose" not in kinds or bodies(model.graph):
         return 0
     dropped = 0
     while region := _worthwhile(GraphView(model.graph)):

@@ -15,6 +15,7 @@ OnBadImage = Literal["error", "skip"]
 Device = Literal["cpu", "cuda"]
 Freeze = Literal["none", "norms", "branches"]
 Layout = Literal["contiguous", "channels_last"]
+Logger = Literal["none", "wandb", "mlflow"]
 Optimizer = Literal["adamw", "nadam", "sgd"]
 Precision = Literal["fp32", "bf16"]
 Recipe = Literal["quick", "balanced", "best"]
@@ -58,13 +59,13 @@ class TrainConfig(Record):
         layer_decay: Factor of a branch's learning rate from each twelfth of its depth to the one in front;
             1 is the same rate everywhere.
         weight_decay: Decay of weight matrices and kernels; biases and norms never decay.
-        schedule: What the rates do after the warm-up: fall along a cosine, stay, or `onecycle`, where momentum
-            moves against the rate ([arXiv 1708.07120](https://arxiv.org/abs/1708.07120)).
+        schedule: What the rates do after the warm-up: fall along a cosine, stay, or `onecycle`, whose
+            momentum moves against the rate ([arXiv 1708.07120](https://arxiv.org/abs/1708.07120)).
         warmup: Share of all steps over which the learning rates rise.
         freeze: `branches` keeps the parents' weights and statistics as they are, `norms` those of their batch
             norms.
-        restore_norm: Whether batch norms are put back where the parents' exporters folded them into a Conv, so
-            that the network computes the same at the start.
+        restore_norm: Whether batch norms are put back where the parents' exporters folded them into a Conv;
+            at the start the network computes the same.
         unfreeze: Epochs over which frozen branches are released, from the head backwards; 0: none is frozen.
         label_smoothing: Share of the target that is spread over all classes.
         class_weights: `balanced` weighs each class by the inverse of its share of the training images.
@@ -84,6 +85,7 @@ class TrainConfig(Record):
         compile: Whether the network is compiled (`torch.compile`); `auto` does where a GPU trains.
         device: `auto` takes CUDA where there is a GPU.
         workers: Threads that decode images; 0 means one per core.
+        logger: A tracker that gets the figures of each epoch; TensorBoard's files are always written.
         seed: Of the split, the order of the images, augmentation and dropout.
     """
 
@@ -121,6 +123,7 @@ class TrainConfig(Record):
     compile: Literal["auto", "yes", "no"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = Field(default=0, ge=0)
+    logger: Logger = "none"
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")

@@ -7,6 +7,9 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from graftonnx.errors import GraftError
 from graftonnx.files import atomic, write_text
 from graftonnx.metadata import Record
 
@@ -61,6 +64,21 @@ def write_metrics(path: Path, epochs: Sequence[Epoch]) -> None:
         fields = row.model_dump()
         writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in fields.items()})
     write_text(path, text.getvalue())
+
+
+def read_metrics(path: Path) -> list[Epoch]:
+    """Read `metrics.csv`; empty where there is none yet.
+
+    Raises:
+        GraftError: If it is not what :func:`write_metrics` wrote.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [Epoch.model_validate(row) for row in csv.DictReader(file)]
+    except (ValidationError, UnicodeDecodeError, csv.Error) as error:
+        raise GraftError(f"cannot read '{path}': it is not a record of epochs. Train again.") from error
 
 
 def write_curves(path: Path, epochs: Sequence[Epoch]) -> None:

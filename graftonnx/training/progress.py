@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import lightning.pytorch as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from graftonnx.training.finetuner import Finetuner
+from graftonnx.training.finetuner import Finetuner, Sums
 
 LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
@@ -75,6 +76,17 @@ class EpochBar(pl.Callback):
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("", total=None, visible=False, figures="")
+        self._start, self._images = time.monotonic(), 0
+        self._accuracy: float | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start to count images per second; an epoch that is resumed in its middle starts no more."""
+        self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start to count images per second."""
+        assert isinstance(pl_module, Finetuner)
+        self._start, self._images = time.monotonic(), pl_module.train_sums.images
 
     def on_train_batch_end(
         self,
@@ -89,7 +101,7 @@ class EpochBar(pl.Callback):
         if self._progress.disable:
             return
         if batch_idx % 10 == 0:
-            self._progress.update(self._task, figures=f"loss {pl_module.train_sums.loss:.3f}")
+            self._progress.update(self._task, figures=self._figures(pl_module.train_sums))
         self._progress.update(
             self._task,
             description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
@@ -110,6 +122,17 @@ class EpochBar(pl.Callback):
         """Move on by a validation batch."""
         total = trainer.num_val_batches[0]
         self._progress.update(self._task, description="validation", completed=batch_idx + 1, total=total)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember the accuracy, to show it during the next epoch."""
+        assert isinstance(pl_module, Finetuner)
+        self._accuracy = max(self._accuracy or 0.0, pl_module.val_sums.accuracy)
+
+    def _figures(self, sums: Sums) -> str:
+        """Return loss and speed of the epoch so far, and the best validation accuracy of this session."""
+        rate = (sums.images - self._images) / max(time.monotonic() - self._start, 1e-9)
+        best = "" if self._accuracy is None else f", validation {self._accuracy:.1%}"
+        return f"loss {sums.loss:.3f}, {rate:.0f} images/s{best}"
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the bar away."""

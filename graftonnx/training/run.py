@@ -66,23 +66,32 @@ class RunFolder:
         self.metrics = path / "metrics.csv"
         self.curves = path / "curves.png"
         self.model = path / MODEL_FILE
+        self.report = path / "report.html"
+        self.findings = path / "validation.json"
+        self.confusion = path / "confusion.csv"
+        self.classes = path / "classes.csv"
+        self.skips = path / "skips.csv"
+        self.mistakes = path / "mistakes.png"
+        self.events = path / "tensorboard"
         self.last = path / "checkpoints" / "last.ckpt"
         self.best = path / "checkpoints" / "best.safetensors"
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that a run writes."""
-        return (
-            self.config,
-            self.split,
-            self.data,
-            self.start,
-            self.metrics,
-            self.curves,
-            self.model,
-            self.last,
-            self.best,
-        )
+        tables = (self.confusion, self.classes, self.skips)
+        pictures = (self.curves, self.mistakes, self.picture(self.confusion), self.picture(self.skips))
+        others = (self.config, self.split, self.data, self.start, self.metrics, self.model, self.report)
+        return (*others, self.findings, *tables, *pictures, *self.event_files, self.last, self.best)
+
+    @property
+    def event_files(self) -> tuple[Path, ...]:
+        """TensorBoard's files."""
+        return tuple(self.events.glob("events.*"))
+
+    def picture(self, table: Path) -> Path:
+        """Return the path of the picture of a table: `skips.png` of `skips.csv`."""
+        return table.with_suffix(".png")
 
     def check(self, *, force: bool) -> None:
         """Refuse a folder that cannot or should not be written, before any work is done.
@@ -148,15 +157,18 @@ class RunFolder:
         dumped = record.model_dump(mode="json")
         write_text(self.config, HEADER + documents.dump(dumped))
 
-    def read(self) -> RunRecord:
+    def read(self, doing: str = "resume") -> RunRecord:
         """Read `config.yaml`.
+
+        Args:
+            doing: What for, for the message: `cannot <doing> 'run': ...`.
 
         Raises:
             GraftError: If the folder holds no run, or its record is damaged.
         """
         if not self.config.is_file():
             raise GraftError(
-                f"cannot resume '{self.path}': there is no '{self.config.name}' in it. "
+                f"cannot {doing} '{self.path}': there is no '{self.config.name}' in it. "
                 "Give the folder that an earlier `graftonnx train -o` wrote."
             )
         try:
@@ -167,7 +179,7 @@ class RunFolder:
                 first = error.errors()[0]
                 what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise GraftError(
-                f"cannot resume '{self.path}': its config.yaml is damaged ({' '.join(what.split())}). "
+                f"cannot {doing} '{self.path}': its config.yaml is damaged ({' '.join(what.split())}). "
                 "Start a new run."
             ) from error
 

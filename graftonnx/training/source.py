@@ -24,8 +24,10 @@ class Source:
     Attributes:
         path: Its file.
         sha256: Of the file's bytes.
-        model: Its content; one input [N, 3, H, W] in 0..1, one output [N, K].
-        size: H and W, in pixels.
+        model: Its content; images [N, 3, H, W] in 0..1 go in, or several of C = 3 (RGB) or 1 (luma), and
+            one output [N, K] comes out.
+        size: H and W, in pixels; of several inputs the largest.
+        shapes: C, H and W of its inputs, in their order.
         classes: K.
         metadata: What the file says about itself.
     """
@@ -34,6 +36,7 @@ class Source:
     sha256: str
     model: onnx.ModelProto
     size: tuple[int, int]
+    shapes: tuple[tuple[int, int, int], ...]
     classes: int
     metadata: Metadata
 
@@ -47,7 +50,7 @@ def open_source(path: Path) -> Source:
     model = whole(*read(path))
     try:
         metadata = read_metadata(model)
-        height, width, classes = _shapes(model)
+        shapes, classes = _interface(model, metadata)
         if metadata.input is None or metadata.input.preprocess != Preprocess():
             found = (
                 "does not say what its input expects" if metadata.input is None else "expects other pixels"
@@ -59,7 +62,8 @@ def open_source(path: Path) -> Source:
             raise ModelError(f"its output is behind a {metadata.activation}; expected logits. Fuse it first.")
     except GraftError as error:
         raise error.at(f"cannot train '{path}'") from error
-    return Source(path, sha256(path), model, (height, width), classes, metadata)
+    size = max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
+    return Source(path, sha256(path), model, size, shapes, classes, metadata)
 
 
 def labels_for(source: Source, classes: Sequence[str], data: str) -> tuple[str, ...]:
@@ -90,23 +94,34 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names[:SHOWN]) + more
 
 
-def _shapes(model: onnx.ModelProto) -> tuple[int, int, int]:
-    """Return H, W and K of a graph with one input [N, 3, H, W] and one output [N, K]."""
+def _interface(model: onnx.ModelProto, metadata: Metadata) -> tuple[tuple[tuple[int, int, int], ...], int]:
+    """Return C, H and W of every image that a graph takes, and K of its one output [N, K]."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
-    if len(inputs) != 1 or len(model.graph.output) != 1:
+    separate = bool(inputs) and {value.name for value in inputs} == metadata.branch_inputs.keys()
+    if not (len(inputs) == 1 or separate) or len(model.graph.output) != 1:
         raise ModelError(
             f"it has {len(inputs)} inputs and {len(model.graph.output)} outputs, expected one image and its "
             "logits. Fuse it first."
         )
-    image, logits = inputs[0], model.graph.output[0]
-    given, made = _dims(image), _dims(logits)
+    shapes = tuple(_image_shape(value, (1, 3) if separate else (3,)) for value in inputs)
+    logits = model.graph.output[0]
+    made = _dims(logits)
+    if len(made) != 2 or not isinstance(made[1], int):
+        raise ModelError(f"its output '{logits.name}' has shape {made}, expected [batch, classes].")
+    return shapes, made[1]
+
+
+def _image_shape(image: onnx.ValueInfoProto, channels: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return C, H and W of an input that must take images of as many channels as any of these."""
+    given = _dims(image)
     if len(given) in (3, 5):
         raise ModelError(
             f"its input '{image.name}' has shape {given}; only networks that take images [batch, 3, H, W] "
             "can be trained here. Train the module that graftonnx.to_torch gives."
         )
-    if image.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(given) != 4 or given[1] != 3:
+    is_float = image.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    if not is_float or len(given) != 4 or given[1] not in channels:
         raise ModelError(
             f"its input '{image.name}' has shape {given}, expected float32 [batch, 3, H, W]. Fuse it first."
         )
@@ -116,9 +131,7 @@ def _shapes(model: onnx.ModelProto) -> tuple[int, int, int]:
             f"its input '{image.name}' has shape {given}; height and width must be numbers. "
             "Fuse again with --input-size."
         )
-    if len(made) != 2 or not isinstance(made[1], int):
-        raise ModelError(f"its output '{logits.name}' has shape {made}, expected [batch, classes].")
-    return height, width, made[1]
+    return int(given[1]), height, width
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | str]:

@@ -28,10 +28,13 @@ from graftonnx.training.config import Device, TrainConfig, TrainResult
 from graftonnx.training.data import TrainBatches, ValBatches, class_weights
 from graftonnx.training.finetuner import Finetuner
 from graftonnx.training.history import Epoch, best_of, write_curves, write_metrics
+from graftonnx.training.inputs import share_image
 from graftonnx.training.interrupt import Interrupted, stop_requests
+from graftonnx.training.loggers import EpochLog, check_logger
 from graftonnx.training.memory import check_room, free_bytes, memory_errors, step_bytes
 from graftonnx.training.outcome import export, load_weights
 from graftonnx.training.progress import EpochBar, bars, counting, silence
+from graftonnx.training.report import write_report
 from graftonnx.training.run import RunFolder, RunRecord, versions
 from graftonnx.training.source import Source, labels_for, open_source
 from graftonnx.training.speed import Mode, choose_batch_size, choose_device, choose_mode, forked_random
@@ -80,6 +83,7 @@ def train(
     config = config or TrainConfig()
     run = RunFolder(Path(output))
     run.check(force=force)
+    check_logger(config.logger)
     opened = open_source(Path(source))
     images = open_data(data)
     parts = _choose(images, config, note)
@@ -88,9 +92,9 @@ def train(
     device = choose_device(config.device)
     if config.restore_norm:
         opened = _with_norms(opened, images, parts, config, note)
-    network: GraphModule = to_torch(opened.model).to(device)
+    network: GraphModule = share_image(to_torch(opened.model), opened.shapes).to(device)
     mode, measured = choose_mode(network, opened.size, config, device)
-    config, tried = _with_batch_size(config, network, opened.size, mode, device, len(parts.train))
+    config, tried, needed = _with_batch_size(config, network, opened.size, mode, device, len(parts.train))
     record = RunRecord(
         source=opened.path.resolve(),
         source_sha256=opened.sha256,
@@ -106,7 +110,7 @@ def train(
         measured={**measured, **tried},
         versions=versions(),
     )
-    note(_described(record))
+    note(f"{_described(record)}\na step takes about {needed / 2**30:.1f} GiB of memory")
 
     def begin(loaded: Loaded) -> None:
         for remark in survey.remarks(loaded):
@@ -143,20 +147,22 @@ def _with_batch_size(
     mode: Mode,
     device: Device,
     images: int,
-) -> tuple[TrainConfig, dict[str, float]]:
-    """Return the settings with a number for the batch size that has room in memory, and what was measured.
+) -> tuple[TrainConfig, dict[str, float], int]:
+    """Return the settings with a number for the batch size, what was measured for it, and the bytes it takes.
 
     Raises:
         GraftError: If a step does not fit.
     """
     free = free_bytes(device) or math.inf
-    if config.batch_size == "auto":
+    measured: dict[str, float] = {}
+    chosen = config.batch_size
+    if chosen == "auto":
         chosen, measured = choose_batch_size(
             network, size, mode, device, images, lambda n: step_bytes(network, size, n, mode, config) <= free
         )
-        return config.model_copy(update={"batch_size": chosen}), measured
-    check_room(step_bytes(network, size, config.batch_size, mode, config), device, config.batch_size)
-    return config, {}
+    needed = step_bytes(network, size, chosen, mode, config)
+    check_room(needed, device, chosen)
+    return config.model_copy(update={"batch_size": chosen}), measured, needed
 
 
 def resume(
@@ -199,7 +205,7 @@ def resume(
         )
     if record.config.restore_norm:
         opened = replace(opened, model=open_source(folder.start).model)
-    network: GraphModule = to_torch(opened.model).to(record.device)
+    network: GraphModule = share_image(to_torch(opened.model), opened.shapes).to(record.device)
     return _go(folder, record, opened, network, images, parts, progress, note)
 
 
@@ -257,6 +263,7 @@ def _go(
         assert config.batch_size != "auto"
         outcome = export(network, record.labels, loaded.val, config.batch_size, record.device)
         save(outcome.model, run.model, force=True)
+        write_report(run, record, loaded.val, [sample.name for sample in loaded.split.val], note)
     best = best_of(epochs)
     seconds = sum(row.train_seconds for row in epochs)
     return TrainResult(
@@ -303,7 +310,7 @@ def _fit(
             precision="bf16-mixed" if mode.precision == "bf16" else "32-true",
             max_epochs=config.epochs,
             accumulate_grad_batches=config.accumulate,
-            callbacks=[keeper, EpochBar(shown)],
+            callbacks=[keeper, EpochLog(run, config, keeper, note), EpochBar(shown)],
             plugins=[AtomicCheckpoints()],
             logger=False,
             enable_checkpointing=False,

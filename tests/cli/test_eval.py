@@ -8,10 +8,13 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner
+from data.pictures import write_zip
 from lookalikes import RGB, colour_folder, colour_network, model, write_image
 
-from graftonnx import images, providers
+from graftonnx import providers
 from graftonnx.cli import graftonnx
+from graftonnx.data.opening import open_data
+from graftonnx.data.splits import split as split_data
 from graftonnx.metadata import InputConvention, Metadata
 
 
@@ -22,7 +25,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("run").mkdir()
     onnx.save(colour_network(), "run/model.onnx")
     data = colour_folder(Path("data"), {"red": 5, "green": 4, "blue": 3}, {"red": 2})
-    split = images.split(images.scan(data), 0.5, seed=0)
+    split = split_data(open_data(data), 0.5, seed=0)
     Path("run/split.json").write_text(split.to_json())
     return tmp_path
 
@@ -57,6 +60,32 @@ def test_eval_takes_the_images_that_validated_the_run() -> None:
     assert everything["top1"] == 10 / 12
     assert everything["confusion"] == [[3, 2, 0], [0, 4, 0], [0, 0, 3]]
     assert everything["classes"][0] == {"name": "red", "images": 5, "recall": 0.6, "precision": 1.0}
+
+
+@pytest.mark.usefixtures("place")
+def test_an_archive_gives_the_same_as_its_folder() -> None:
+    files = {
+        path.relative_to("data").as_posix(): path.read_bytes() for path in sorted(Path("data").rglob("*.png"))
+    }
+    write_zip(Path("data.zip"), files)
+    folder = json.loads(call("run", "--data", "data", "--json"))
+    archive = json.loads(call("run", "--data", "data.zip", "--json"))
+    assert archive == {**folder, "data": "data.zip"}
+
+
+@pytest.mark.usefixtures("place")
+def test_bad_images_end_the_evaluation_or_are_counted() -> None:
+    Path("data/red/0.png").write_bytes(b"no image")
+    result = CliRunner().invoke(graftonnx, ["eval", "run", "--data", "data", "--split", "all"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "cannot decode an image of 'data': 'red/0.png' (" in result.stderr
+    result = CliRunner().invoke(
+        graftonnx, ["eval", "run", "--data", "data", "--split", "all", "--on-bad-image", "skip", "--json"]
+    )
+    assert result.exit_code == 0
+    assert result.stderr.startswith("1 image cannot be decoded, left out: 'red/0.png' (")
+    record = json.loads(result.stdout)
+    assert (record["images"], [image["name"] for image in record["bad_images"]]) == (11, ["red/0.png"])
 
 
 @pytest.mark.usefixtures("place")
@@ -131,7 +160,7 @@ class TestRefusals:
 
     @pytest.mark.usefixtures("place")
     def test_a_data_folder_that_is_missing(self) -> None:
-        assert "cannot read images from 'absent': there is no such folder." in self.refused(
+        assert "cannot read images from 'absent': there is no such file or folder." in self.refused(
             "run", "--data", "absent"
         )
 

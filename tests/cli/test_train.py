@@ -19,6 +19,9 @@ from training.fused import save_fused, save_images
 
 from graftonnx.cli import graftonnx
 from graftonnx.cli.training_options import SETTINGS, config_of
+from graftonnx.data.opening import open_data
+from graftonnx.data.splits import read_split
+from graftonnx.data.splits import split as split_data
 from graftonnx.training import TrainConfig, finetuner
 from graftonnx.training import config as settings
 
@@ -72,23 +75,27 @@ def test_json_is_the_whole_of_stdout(source: Path, data: Path, tmp_path: Path) -
 
 
 def test_every_setting_has_an_option_that_reaches_the_run(source: Path, data: Path, tmp_path: Path) -> None:
+    split = split_data(open_data(data), 0.5, seed=3)
+    (tmp_path / "split.json").write_text(split.to_json())
     wanted = {
         "recipe": "best", "epochs": 1, "batch_size": 4, "accumulate": 2, "patience": 3, "seed": 7,
         "optimizer": "nadam", "lr_branches": 0.1, "lr_skips": 0.2, "lr_head": 0.3, "layer_decay": 0.9,
         "schedule": "constant", "warmup": 0.2, "weight_decay": 0.4, "clip": 0.7, "ema": 0.6,
         "freeze": "norms", "unfreeze": 1, "val_fraction": 0.5, "augment": "flip", "mixup": 0.3, "cutmix": 0.8,
         "label_smoothing": 0.5, "class_weights": "balanced", "device": "cpu", "precision": "bf16",
-        "layout": "contiguous", "compile": "no", "workers": 1, "shots": 2,
-        "on_bad_image": "skip", "cache_limit": 3.0, "save_every": 60.0,
+        "layout": "contiguous", "compile": "no", "workers": 1, "shots": 3,
+        "on_bad_image": "skip", "cache_limit": 3.0, "split_file": tmp_path / "split.json", "save_every": 60.0,
+        "logger": "none",
     }  # fmt: skip
     options = [text for name, value in wanted.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     result = run(source, "--data", data, "-o", tmp_path / "run", *options, "--restore-norm")
     assert result.exit_code == 0, result.output
-    assert "batch norms put back: 1, by the statistics of 4 training images" in result.stderr
+    assert "batch norms put back: 1, by the statistics of 6 training images" in result.stderr
     text = (tmp_path / "run" / "config.yaml").read_text()
     assert [name for name, value in wanted.items() if f"  {name}: {value}\n" not in text] == []
+    assert read_split(tmp_path / "run" / "split.json", open_data(data)) == split.few_shot(3, seed=7)
     assert "  restore_norm: true\n" in text
-    assert set(TrainConfig.model_fields) == {*wanted, "restore_norm", "split_file"}
+    assert set(TrainConfig.model_fields) == {*wanted, "restore_norm"}
 
 
 def test_a_recipe_gives_the_defaults_and_an_option_overrides_it() -> None:

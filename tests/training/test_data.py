@@ -1,20 +1,15 @@
-"""Decoded images, and the order in which batches are cut from them."""
+"""The order in which batches are cut from decoded images."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from training.fused import save_images
 
-from graftonnx.errors import DataError
-from graftonnx.images import decode, scan
-from graftonnx.training import data
-from graftonnx.training.data import Images, TrainBatches, ValBatches, load_images
+from graftonnx.data.cache import Images
+from graftonnx.training.data import TrainBatches, ValBatches
 
 
 def numbered(count: int) -> Images:
@@ -79,30 +74,3 @@ def test_validation_batches_keep_the_order_and_miss_nobody() -> None:
     assert len(batches) == 3
     assert drawn(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert drawn(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-
-
-@pytest.mark.parametrize("limit", [2**31, 0])
-def test_images_are_the_same_in_memory_and_in_a_mapped_file(
-    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(data, "IN_MEMORY", limit)
-    folder = scan(save_images(tmp_path / "data", count=3))
-    loaded = load_images(folder.root, folder.samples, (7, 5), folder=tmp_path)
-    assert isinstance(loaded.pixels, np.memmap) == (limit == 0)
-    expected = [decode(folder.root / sample.path, (7, 5)) for sample in folder.samples]
-    np.testing.assert_array_equal(loaded.pixels, np.stack(expected))
-    assert loaded.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
-
-
-def test_a_full_disk_is_told_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(data, "IN_MEMORY", 0)
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    folder = scan(save_images(tmp_path / "data", count=2))
-    with pytest.raises(
-        DataError, match=r"cannot keep 4 decoded images in '.*': No space left on device, .* GiB are needed\."
-    ):
-        load_images(folder.root, folder.samples, (8, 8), folder=tmp_path)

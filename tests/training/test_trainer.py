@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -13,16 +14,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from data.pictures import write_tar, write_zip
 from training.fused import TRAINABLE, save_fused, save_images, weights_of
 
 from graftonnx import documents
 from graftonnx.conversion import to_torch
+from graftonnx.data.cache import Images
+from graftonnx.data.opening import open_data
+from graftonnx.data.splits import read_split
 from graftonnx.errors import DataError, GraftError, ModelError, ParityError
-from graftonnx.images import decode_many, read_split, to_input
+from graftonnx.images import decode_many, to_input
 from graftonnx.metadata import read_metadata
 from graftonnx.runtime import open_session
 from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, resume, train
-from graftonnx.training.data import Images
 from graftonnx.training.outcome import export
 
 CONFIG = TrainConfig(
@@ -88,14 +92,23 @@ class TestAFinishedRun:
         assert finished.epochs == 3
 
     def test_writes_every_file_and_no_other(self, finished: TrainResult) -> None:
-        assert {p.relative_to(finished.run).as_posix() for p in finished.run.rglob("*") if p.is_file()} == {
+        files = {p.relative_to(finished.run).as_posix() for p in finished.run.rglob("*") if p.is_file()}
+        (events,) = (name for name in files if name.startswith("tensorboard/events."))
+        assert files == {
             "config.yaml",
             "split.json",
+            "data.json",
             "metrics.csv",
             "curves.png",
             "model.onnx",
+            "report.html",
+            "validation.json",
+            "confusion.csv",
+            "confusion.png",
+            "classes.csv",
             "checkpoints/last.ckpt",
             "checkpoints/best.safetensors",
+            events,
         }
 
     def test_moves_every_trainable_weight_and_the_statistics_and_nothing_else(
@@ -117,8 +130,8 @@ class TestAFinishedRun:
     def test_gives_the_same_accuracy_in_onnx_runtime_as_its_result_says(
         self, finished: TrainResult, data: Path
     ) -> None:
-        val = read_split(finished.run / "split.json", data).val
-        pixels = decode_many([data / s.path for s in val], (16, 16))
+        val = read_split(finished.run / "split.json", open_data(data)).val
+        pixels = decode_many([data / s.name for s in val], (16, 16))
         (logits,) = open_session(finished.model, provider="cpu").run(to_input(pixels))
         assert np.mean(logits.argmax(1) == [s.label for s in val]) == finished.val_accuracy
         module = to_torch(finished.model).eval()
@@ -139,7 +152,7 @@ class TestAFinishedRun:
 
     def test_records_every_setting_and_version(self, finished: TrainResult, source: Path) -> None:
         record = documents.load((finished.run / "config.yaml").read_text())
-        assert record["config"] == CONFIG.model_dump()
+        assert record["config"] == CONFIG.model_dump(mode="json")
         assert Path(record["source"]) == source
         assert record["images"] == {"train": 32, "val": 8, "test": 0}
         assert record["versions"]["torch"] == torch.__version__
@@ -248,9 +261,7 @@ class TestResume:
         data = save_images(tmp_path / "data")
         result = train(source, data, tmp_path / "run", settings(epochs=1))
         data.rename(tmp_path / "moved")
-        with pytest.raises(
-            DataError, match=r"its data folder '.*data' is gone\. Say where it is with --data\."
-        ):
+        with pytest.raises(DataError, match=r"its data '.*data' is gone\. Say where it is with --data\."):
             resume(tmp_path / "run")
         assert resume(tmp_path / "run", data=tmp_path / "moved") == result
 
@@ -281,6 +292,100 @@ class TestResume:
         (tmp_path / "config.yaml").write_text(text.replace(old, new))
         with pytest.raises(GraftError, match=rf"its config.yaml is damaged \({what}.*\)\. Start a new run\."):
             resume(tmp_path)
+
+
+class TestData:
+    """What comes out does not depend on how the images are packed."""
+
+    @pytest.fixture
+    def packed(self, data: Path, tmp_path: Path) -> dict[str, Path]:
+        files = {path.relative_to(data).as_posix(): path.read_bytes() for path in sorted(data.rglob("*.png"))}
+        rows = [f"{data / name},{name.partition('/')[0]}" for name in files]
+        (tmp_path / "a.csv").write_text("\n".join(["path,label", *rows]))
+        return {
+            "zip": write_zip(tmp_path / "a.zip", files),
+            "tar.gz": write_tar(tmp_path / "a.tar.gz", files),
+            "csv": tmp_path / "a.csv",
+        }
+
+    @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+    def test_an_archive_gives_the_weights_of_the_folder(
+        self, kind: str, packed: dict[str, Path], finished: TrainResult, source: Path, tmp_path: Path
+    ) -> None:
+        result = train(source, packed[kind], tmp_path / "run", CONFIG)
+        assert_same_weights(trained(result), trained(finished))
+        assert (result.run / "split.json").read_text() == (finished.run / "split.json").read_text()
+
+    @pytest.mark.parametrize("kind", ["zip", "csv"])
+    def test_a_run_on_it_is_resumed(
+        self,
+        kind: str,
+        packed: dict[str, Path],
+        source: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        whole = train(source, packed[kind], tmp_path / "whole", CONFIG)
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 5)
+            with pytest.raises(Interrupted):
+                train(source, packed[kind], tmp_path / "run", CONFIG)
+        assert_same_weights(trained(resume(tmp_path / "run")), trained(whole))
+
+    def test_labels_in_another_order_do_not_change_what_a_resumed_run_sees(
+        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = save_fused(tmp_path / "fused.onnx", labels=("green", "blue"))
+        whole = train(source, data, tmp_path / "whole", CONFIG)
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 5)
+            with pytest.raises(Interrupted):
+                train(source, data, tmp_path / "run", CONFIG)
+        assert_same_weights(trained(resume(tmp_path / "run")), trained(whole))
+
+    def test_bad_images_may_be_left_out_and_stay_out(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = save_images(tmp_path / "data")
+        for name in ("blue/3.png", "green/7.png"):
+            (data / name).write_bytes(b"no image")
+        notes: list[str] = []
+        config = settings(on_bad_image="skip")
+        whole = train(source, data, tmp_path / "whole", config, note=notes.append)
+        assert any(note.startswith("note: 2 of 40 images cannot be decoded, left out: ") for note in notes)
+        record = json.loads((tmp_path / "whole" / "data.json").read_text())
+        assert {image["name"] for image in record["bad_images"]} == {"blue/3.png", "green/7.png"}
+        split = (tmp_path / "whole" / "split.json").read_text()
+        assert "blue/3.png" not in split
+        assert "blue/4.png" in split
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 5)
+            with pytest.raises(Interrupted):
+                train(source, data, tmp_path / "run", config)
+        assert_same_weights(trained(resume(tmp_path / "run")), trained(whole))
+
+    def test_a_split_can_be_used_again(
+        self, finished: TrainResult, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        config = settings(seed=9, split_file=finished.run / "split.json", epochs=1)
+        result = train(source, data, tmp_path / "run", config)
+        assert (result.run / "split.json").read_text() == (finished.run / "split.json").read_text()
+
+    def test_few_shots_train_and_all_else_validates_as_before(
+        self, finished: TrainResult, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        train(source, data, tmp_path / "run", settings(shots=3, epochs=1))
+        few, all_ = (
+            read_split(run / "split.json", open_data(data)) for run in (tmp_path / "run", finished.run)
+        )
+        assert (len(few.train), few.val) == (6, all_.val)
+
+    def test_more_decoded_pixels_than_allowed_are_refused(
+        self, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(DataError, match=r"--cache-limit is 1e-06\. Raise it, or train on less"):
+            train(source, data, tmp_path / "run", settings(cache_limit=1e-6))
+        assert not (tmp_path / "run").exists()
 
 
 class TestTheOutputFolder:
@@ -343,14 +448,14 @@ class TestLabels:
         result = train(source, data, tmp_path / "run", CONFIG)
         assert result.labels == ("green", "blue")
         assert result.val_accuracy >= 0.9
-        val = read_split(result.run / "split.json", data).val
-        assert {s.path.split("/")[0]: s.label for s in val} == {"green": 0, "blue": 1}
+        val = read_split(result.run / "split.json", open_data(data)).val
+        assert {s.name.split("/")[0]: s.label for s in val} == {"green": 0, "blue": 1}
 
     def test_of_the_file_must_be_the_folders(self, data: Path, tmp_path: Path) -> None:
         source = save_fused(tmp_path / "fused.onnx", labels=("green", "pink"))
         with pytest.raises(
             DataError,
-            match=r"labels are 'green', 'pink'; the folder lacks 'pink' and has 'blue' instead\. Rename",
+            match=r"labels are 'green', 'pink'; the data lacks 'pink' and has 'blue' instead\. Rename",
         ):
             train(source, data, tmp_path / "run", CONFIG)
         assert not (tmp_path / "run").exists()
@@ -359,7 +464,7 @@ class TestLabels:
         source = save_fused(tmp_path / "fused.onnx", classes=3)
         with pytest.raises(
             DataError,
-            match=r"has 3 outputs, the folder has 2 classes \('blue', 'green'\)\. Fuse .* --classes 2\.",
+            match=r"has 3 outputs, the data has 2 classes \('blue', 'green'\)\. Fuse .* --classes 2\.",
         ):
             train(source, data, tmp_path / "run", CONFIG)
         assert not (tmp_path / "run").exists()
@@ -442,7 +547,7 @@ class TestRefusals:
     def test_a_broken_image(self, source: Path, tmp_path: Path) -> None:
         data = save_images(tmp_path / "data")
         (data / "blue" / "7.png").write_bytes(b"no image")
-        with pytest.raises(DataError, match=r"cannot decode '.*blue/7.png'"):
+        with pytest.raises(DataError, match=r"cannot decode an image of '.*data': 'blue/7.png' \(it is not"):
             train(source, data, tmp_path / "run", CONFIG)
 
     def test_a_network_that_was_not_fused(self, data: Path, tmp_path: Path) -> None:
@@ -484,6 +589,16 @@ class TestRefusals:
         onnx.save(model, tmp_path / "fused.onnx")
         with pytest.raises(ModelError, match=sentence):
             train(tmp_path / "fused.onnx", data, tmp_path / "run", CONFIG)
+
+    def test_inputs_that_no_branch_has(self, data: Path, tmp_path: Path) -> None:
+        model = onnx.load(save_fused(tmp_path / "fused.onnx"))
+        other = onnx.helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, ["batch", 3, 16, 16])
+        for inputs in ([*model.graph.input, other], []):
+            del model.graph.input[:]
+            model.graph.input.extend(inputs)
+            onnx.save(model, tmp_path / "fused.onnx")
+            with pytest.raises(ModelError, match=rf"it has {len(inputs)} inputs and 1 outputs, expected one"):
+                train(tmp_path / "fused.onnx", data, tmp_path / "run", CONFIG)
 
     def test_a_network_of_two_outputs(self, data: Path, tmp_path: Path) -> None:
         model = onnx.load(save_fused(tmp_path / "fused.onnx"))

@@ -52,6 +52,10 @@ def read_fused(path: Path) -> Network:
         metadata = read_metadata(model)
         _check_metadata(metadata)
         view = GraphView(model.graph)
+        if len(view.inputs) != 1:
+            raise ModelError(
+                f"its branches have inputs of their own ({', '.join(view.inputs)}). Fuse networks of one."
+            )
         image, output = view.inputs[0], view.outputs[0]
         _, channels, *extents = view.shapes[image]
         network = Network(

@@ -172,7 +172,7 @@ def test_parameters_are_those_of_the_parts(a: Network, b: Network, tmp_path: Pat
 
     def count(letters: str, *, exchanges: bool) -> int:
         view = variant(fused, letters, exchanges=exchanges, seed=0).view
-        return parameters(view, view.nodes)
+        return parameters(view)
 
     branches = {parent.branch: parent for parent in fused.metadata.parents}
     skips = sum(

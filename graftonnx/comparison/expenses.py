@@ -41,7 +41,7 @@ class Size:
 def size(path: Path) -> Size:
     """Return what the network in a file costs."""
     view = GraphView(read(path)[0].graph)
-    return Size(costs.parameters(view, view.nodes), costs.macs(view, view.nodes), path.stat().st_size)
+    return Size(costs.parameters(view), costs.macs(view), path.stat().st_size)
 
 
 def latencies(networks: Mapping[str, Sequence[Path]], device: Device) -> dict[str, float]:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import onnx
 from pydantic import ValidationError
 
 from graftonnx import documents
 from graftonnx.errors import GraftError
 from graftonnx.files import MODEL_FILE, SPLIT_FILE, check_writable, write_text
 from graftonnx.metadata import Record
+from graftonnx.model import save
 from graftonnx.training.config import Device, Layout, Precision, TrainConfig
 
 HEADER = "# How this run was made. `graftonnx train --resume FOLDER` goes on from it.\n"
@@ -144,19 +146,24 @@ class RunFolder:
                     self.path.rmdir()
             raise
 
-    def create(self, record: RunRecord, split: str, data: str) -> None:
+    def create(self, record: RunRecord, split: str, data: str, start: onnx.ModelProto | None = None) -> None:
         """Make the folder, remove an earlier run's files, and write what the run starts from.
+
+        `config.yaml` comes last: where it is, the run can be resumed.
 
         Args:
             record: The content of `config.yaml`.
             split: The content of `split.json`.
             data: The content of `data.json`.
+            start: The network to begin with, where it is not the source itself.
         """
         self.last.parent.mkdir(parents=True, exist_ok=True)
         for file in self.files:
             file.unlink(missing_ok=True)
         write_text(self.split, split)
         write_text(self.data, data)
+        if start is not None:
+            save(start, self.start)
         dumped = record.model_dump(mode="json")
         write_text(self.config, HEADER + documents.dump(dumped))
 

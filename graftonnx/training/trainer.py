@@ -138,9 +138,8 @@ def train(
             for remark in survey.remarks(loaded):
                 note(remark)
             record = start.record
-            run.create(record, loaded.split.to_json(), survey.to_json(record.data, loaded))
-            if config.restore_norm:
-                save(start.source.model, run.start)
+            first = start.source.model if config.restore_norm else None
+            run.create(record, loaded.split.to_json(), survey.to_json(record.data, loaded), first)
 
         return _go(run, start, world, progress, note, begin=begin)
 

@@ -28,7 +28,8 @@ FAST = ["--epochs", "1", "--batch-size", "8", "--precision", "fp32", "--device",
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Networks this small are slower on many threads; dozens of runs take longer to draw than to train."""
-    monkeypatch.setattr(trainer, "write_curves", lambda *_: None)
+    for name in ("write_curves", "write_report"):
+        monkeypatch.setattr(trainer, name, lambda *_: None)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -20,8 +20,9 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="package", autouse=True)
-def no_curves() -> Iterator[None]:
+def no_pictures() -> Iterator[None]:
     """Dozens of small runs take longer to draw than to train."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "write_curves", lambda *_: None)
+        for name in ("write_curves", "write_report"):
+            patch.setattr(trainer, name, lambda *_: None)
         yield

@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graftonnx.comparison import Comparison, compare
     from graftonnx.conversion import to_torch, write_back
     from graftonnx.errors import (
         DataError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from graftonnx.training import TrainConfig, resume, train
 
 _HOME = {
+    "Comparison": "comparison",
     "DataError": "errors",
     "GraftError": "errors",
     "ModelError": "errors",
@@ -49,6 +51,7 @@ _HOME = {
     "Tap": "taps",
     "TrainConfig": "training",
     "UnsupportedOpError": "errors",
+    "compare": "comparison",
     "compare_module": "parity",
     "evaluate": "evaluation",
     "export": "exporting",
@@ -63,6 +66,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Comparison",
     "DataError",
     "GraftError",
     "ModelError",
@@ -76,6 +80,7 @@ __all__ = [
     "Tap",
     "TrainConfig",
     "UnsupportedOpError",
+    "compare",
     "compare_module",
     "evaluate",
     "export",

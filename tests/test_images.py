@@ -247,7 +247,7 @@ def test_a_file_that_was_cut_off_is_refused(name: str, share: float, tmp_path: P
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about the damage
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(
     name=st.sampled_from(sorted(SAMPLES)),
     changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),

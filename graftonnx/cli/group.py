@@ -17,6 +17,7 @@ COMMANDS = {
     "fuse": "Join networks into one trainable ONNX file.",
     "train": "Fine-tune a fused network on labelled images.",
     "report": "Write the page about a training run anew.",
+    "compare": "Fine-tune a fused network and its parts alike: did fusion help?",
     "export": "Write the deployable file of a trained network.",
     "eval": "Measure the accuracy of a network on labelled images.",
     "predict": "Classify images.",

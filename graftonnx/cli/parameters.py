@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DATA_HELP = (
-    "Labelled images: a folder of class folders, a zip or tar file of them, a .csv table, .npz, Parquet "
-    "files, tar shards, or hf:NAME; all of them are in the README."
-)
+DATA_HELP = "Labelled images: folder, archive, table, .npz, Parquet, shards or hf:NAME (see README)."
 """The help of `--data`."""
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

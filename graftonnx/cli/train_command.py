@@ -22,7 +22,20 @@ WITH_RESUME = {"resume_from", "data", "devices", "nodes", "quiet", "as_json"}
 """Parameters that may stand beside --resume; all others come from the run."""
 
 
-@grouped({"Run": ["--data", "--output", "--resume", "--force", "--json", "--quiet", "--help"], **panels()})
+RUN_PANEL = [
+    "--data",
+    "--output",
+    "--resume",
+    "--force",
+    "--compare",
+    "--seeds",
+    "--json",
+    "--quiet",
+    "--help",
+]
+
+
+@grouped({"Run": RUN_PANEL, **panels()})
 @click.argument("source", required=False, type=click.Path(path_type=Path), metavar="FUSED.onnx")
 @click.option("--data", metavar="DATA", help=DATA_HELP)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to make.")
@@ -34,6 +47,8 @@ WITH_RESUME = {"resume_from", "data", "devices", "nodes", "quiet", "as_json"}
     help="Go on with an interrupted run.",
 )
 @click.option("--force", is_flag=True, help="Replace the run in the output folder.")
+@click.option("--compare", is_flag=True, help="Train its parts alike as well, as `graftonnx compare`.")
+@click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="Runs of each with --compare.  [3]")
 @training_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @quiet_option
@@ -46,6 +61,8 @@ def command(
     output: Path | None,
     resume_from: Path | None,
     force: bool,
+    compare: bool,
+    seeds: int | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -64,6 +81,13 @@ def command(
             if value is None
         ]
         raise click.UsageError(f"Missing {', '.join(missing)}. Give them, or --resume RUN.")
+    elif compare:
+        from graftonnx.cli.compare_command import run
+
+        run(source, data, output, config_of(settings), seeds=seeds or 3, force=force, as_json=as_json)
+        return
+    if seeds is not None:
+        raise click.UsageError("--seeds is for --compare; a run has one --seed.")
     config = config_of(settings)
     _launch_others(resume_from, output, config, settings)
     from graftonnx.training import Interrupted, resume, train

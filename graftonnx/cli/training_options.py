@@ -17,6 +17,7 @@ DEFAULTS = TrainConfig()
 RATE = click.FloatRange(min=0)
 SHARE = click.FloatRange(0, 1, max_open=True)
 COUNT = click.IntRange(min=1)
+SPLIT: click.Path = click.Path(dir_okay=False, path_type=Path)
 
 
 class BatchSize(click.ParamType[int | str]):
@@ -70,12 +71,14 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("unfreeze", click.IntRange(min=0), "Release frozen branches over so many epochs."),
         ("restore_norm", click.BOOL, "Put back folded batch norms."),
     ),
-    "Images and targets": (
+    "Data": (
         ("val_fraction", click.FloatRange(0, 1, True, True), "Share that validates, without val/."),
-        ("split_file", click.Path(dir_okay=False, path_type=Path), "A split.json to follow instead."),
+        ("split_file", SPLIT, "A split.json that says what trains and validates."),
         ("shots", click.IntRange(min=0), "Training images of each class; 0: all."),
-        ("on_bad_image", _choice(config.OnBadImage), "What to do with one that cannot be decoded."),
+        ("on_bad_image", _choice(config.OnBadImage), "What cannot be decoded: stop, or leave it out."),
         ("cache_limit", click.FloatRange(0, min_open=True), "Most that decoded images take, in GiB."),
+    ),
+    "Images and targets": (
         ("augment", _choice(config.Augment), "flip; standard: crops, colours; strong: RandAugment."),
         ("mixup", RATE, "Beta parameter of mixup."),
         ("cutmix", RATE, "Beta parameter of CutMix."),

@@ -11,11 +11,11 @@ from graftonnx.metadata import Record
 
 Augment = Literal["none", "flip", "standard", "strong"]
 ClassWeights = Literal["none", "balanced"]
-OnBadImage = Literal["error", "skip"]
 Device = Literal["cpu", "cuda"]
 Freeze = Literal["none", "norms", "branches"]
 Layout = Literal["contiguous", "channels_last"]
 Logger = Literal["none", "wandb", "mlflow"]
+OnBadImage = Literal["error", "skip"]
 Optimizer = Literal["adamw", "nadam", "sgd"]
 Precision = Literal["fp32", "bf16"]
 Recipe = Literal["quick", "balanced", "best"]

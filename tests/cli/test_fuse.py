@@ -318,7 +318,9 @@ def test_help_imports_neither_torch_nor_onnxruntime_nor_onnx() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("name", ["inspect", "match", "fuse", "train", "export", "eval", "predict", "zoo"])
+@pytest.mark.parametrize(
+    "name", ["inspect", "match", "fuse", "train", "compare", "export", "eval", "predict", "zoo"]
+)
 def test_the_help_of_every_command_imports_neither_torch_nor_onnxruntime(name: str) -> None:
     code = (
         "import sys; from click.testing import CliRunner; from graftonnx.cli import graftonnx; "

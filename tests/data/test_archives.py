@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data.pictures import labelled, picture, write_folder, write_tar, write_zip
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graftonnx.data import archives
@@ -159,6 +159,7 @@ def test_messages_name_the_place_in_the_archive(tmp_path: Path) -> None:
         open_data(write_zip(tmp_path / "b.zip", {"notes.txt": b""}))
 
 
+@settings(deadline=None)  # files
 @given(
     st.sets(
         st.lists(st.sampled_from(["a", "b", "B 2", "b.c", "10"]), min_size=1, max_size=3).map("/".join),

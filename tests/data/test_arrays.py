@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -86,6 +86,7 @@ class TestNpz:
         text = open_data(save_npz(tmp_path / "b.npz", images=RGB, labels=names[LABELS]))
         assert (text.classes, text.train) == (data.classes, data.train)
 
+    @settings(deadline=None)  # files
     @given(
         labels=hnp.arrays(st.sampled_from([np.int32, np.uint8, np.int64]), 7, elements=st.integers(0, 99)),
         order=st.permutations(range(7)),

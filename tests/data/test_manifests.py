@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data.pictures import labelled, write_folder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graftonnx.data.catalogue import Data
@@ -83,6 +83,7 @@ def test_absolute_paths_are_kept(place: Path) -> None:
     assert dict(data.store.contents([rows[0][0]]))[0] == place / ROWS[0][0]
 
 
+@settings(deadline=None)  # files
 @given(
     rows=st.lists(
         st.tuples(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from data.pictures import save
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graftonnx.data.catalogue import catalogue
@@ -87,6 +87,7 @@ def test_few_shots_depend_on_the_seed_and_fewer_are_a_part_of_more(data: Path) -
     assert set(split.few_shot(2, seed=1).train) < set(split.few_shot(3, seed=1).train)
 
 
+@settings(deadline=None)  # files
 @given(labels=st.lists(st.sampled_from("abc"), min_size=12, max_size=30), seed=st.integers(0, 9))
 def test_a_split_read_from_its_file_is_in_the_order_of_the_run_that_wrote_it(
     labels: list[str], seed: int, tmp_path_factory: pytest.TempPathFactory
@@ -100,6 +101,7 @@ def test_a_split_read_from_its_file_is_in_the_order_of_the_run_that_wrote_it(
     assert read_split(path, data) == written
 
 
+@settings(deadline=None)  # files
 @given(
     counts=st.lists(st.integers(2, 30), min_size=2, max_size=6),
     fraction=st.floats(0.01, 0.99),

@@ -256,15 +256,15 @@ def _network(run: RunFolder) -> dict[str, Any] | None:
     model, _ = read(run.model)
     metadata = read_metadata(model)
     view = GraphView(model.graph)
-    parts: dict[str, list[Any]] = {}
-    for node in view.nodes:
-        parts.setdefault(_part(node.output[0], metadata), []).append(node)
+    parts: dict[str, list[int]] = {}
+    for position, made in enumerate(view.made):
+        parts.setdefault(_part(made[0], metadata), []).append(position)
     order = sorted(parts, key=lambda name: (not name.startswith("branch"), name == "preprocessing", name))
     return {
         "parents": metadata.parents,
         "head": metadata.head,
-        "parameters": parameters(view, view.nodes),
-        "macs": macs(view, view.nodes),
+        "parameters": parameters(view),
+        "macs": macs(view),
         "bytes": run.model.stat().st_size,
         "parts": [(name, parameters(view, parts[name]), macs(view, parts[name])) for name in order],
     }

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from graftonnx.costs import WEIGHTED
 from graftonnx.graph import GraphView
 from graftonnx.metadata import Record, read_metadata
 from graftonnx.plan import Plan, Skip
 from graftonnx.splice import named_skips
-from graftonnx.taps import WEIGHTED
 
 
 class Strength(Record):
@@ -117,8 +117,8 @@ def strengths(probes: Sequence[Probe], squares: NDArray[np.float64], images: int
 def _depths(view: GraphView, branch: str) -> dict[str, int]:
     """Return for every value how many weight layers of a branch lead to it at most."""
     longest: dict[str, int] = {}
-    for node, read, made in zip(view.nodes, view.read, view.made, strict=True):
+    for kind, read, made in zip(view.kinds, view.read, view.made, strict=True):
         length = max((longest.get(name, 0) for name in read), default=0)
-        length += node.op_type in WEIGHTED and made[0].startswith(f"{branch}/")
+        length += kind in WEIGHTED and made[0].startswith(f"{branch}/")
         longest.update(dict.fromkeys(made, length))
     return longest

@@ -82,7 +82,7 @@ class TestTheFolder:
         found = Findings.model_validate_json(finished.findings.read_text(encoding="utf-8"))
         with (
             Image.open(finished.mistakes) as sheet,
-            Image.open(finished.read().data / found.mistakes[0].image) as original,
+            Image.open(Path(finished.read().data) / found.mistakes[0].image) as original,
         ):
             shown = np.asarray(sheet.crop((16, 16, 16 + 128, 16 + 128))).mean((0, 1))
             assert shown == pytest.approx(np.asarray(original).mean((0, 1)), abs=4)
@@ -181,7 +181,7 @@ class TestWritingItAnew:
         notes: list[str] = []
         rewrite_report(copy.path, note=notes.append)
         assert notes == [
-            f"Note: the data folder '{tmp_path / 'gone'}' is gone: what the network does is shown as it was "
+            f"Note: the data '{tmp_path / 'gone'}' is gone: what the network does is shown as it was "
             "measured earlier. Say where it is with --data."
         ]
         assert notes[0].removeprefix("Note: ") in page_of(copy).texts
@@ -190,7 +190,7 @@ class TestWritingItAnew:
         assert page_of(copy).all("p")[1].get("class") != "note"
         copy.findings.unlink()
         with pytest.raises(
-            DataError, match=r"cannot report on '.*run': the data folder '.*gone' is gone\. Say"
+            DataError, match=r"cannot report on '.*run': the data '.*gone' is gone\. Say"
         ):
             rewrite_report(copy.path)
 

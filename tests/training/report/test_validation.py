@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from graftonnx.classifier import open_classifier
+from graftonnx.data.opening import open_data
+from graftonnx.data.splits import read_split
 from graftonnx.evaluation import evaluate, select
-from graftonnx.images import decode_many, read_split
+from graftonnx.images import decode_many
 from graftonnx.training.report import validation
 from graftonnx.training.report.validation import Findings, examine
 from graftonnx.training.run import RunFolder
@@ -31,11 +35,11 @@ def test_counts_as_eval_does(finished: RunFolder) -> None:
 
 def test_mistakes_are_wrong_named_and_the_most_confident_first(finished: RunFolder) -> None:
     mistakes = findings_of(finished).mistakes
-    record, split = finished.read(), read_split(finished.split, finished.read().data)
+    record, split = finished.read(), read_split(finished.split, open_data(finished.read().data))
     assert len(mistakes) >= 1
     assert [m.probability for m in mistakes] == sorted((m.probability for m in mistakes), reverse=True)
-    true = {sample.path: split.classes[sample.label] for sample in split.val}
-    paths = [record.data / mistake.image for mistake in mistakes]
+    true = {sample.name: split.classes[sample.label] for sample in split.val}
+    paths = [Path(record.data) / mistake.image for mistake in mistakes]
     for mistake, prediction in zip(
         mistakes, open_classifier(finished.path, provider="cpu").predict(paths), strict=True
     ):
@@ -48,10 +52,10 @@ def test_mistakes_are_wrong_named_and_the_most_confident_first(finished: RunFold
 def test_neither_batches_nor_the_limit_change_what_comes_first(
     finished: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    split = read_split(finished.split, finished.read().data)
-    pixels = decode_many([split.root / s.path for s in split.val], (16, 16))
+    split = read_split(finished.split, open_data(finished.read().data))
+    pixels = decode_many([Path(finished.read().data) / s.name for s in split.val], (16, 16))
     labels = np.array([s.label for s in split.val])
-    names = [s.path for s in split.val]
+    names = [s.name for s in split.val]
     monkeypatch.setattr(validation, "MOST_MISTAKES", 1)
     for size in (1, len(names)):
         batches = ((pixels[i : i + size], labels[i : i + size]) for i in range(0, len(names), size))

@@ -1,0 +1,71 @@
+"""A comparison for people: `compare.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from graftonnx.comparison.record import Comparison, Contest, Standing
+from graftonnx.comparison.verdict import figures, spelled
+
+COLUMNS = ("network", "accuracy", "parameters", "MACs", "file", "one image", "training")
+PARTS = {"val": "validation", "test": "test"}
+
+
+def markdown(comparison: Comparison) -> str:
+    """Return the whole report: verdict, networks, tests, and how it was done."""
+    contests = [_tests(comparison, contest) for contest in comparison.contests]
+    return "\n".join(
+        (
+            f"# Did fusion help? {comparison.request.source.name} on {Path(comparison.request.data).name}\n",
+            f"{comparison.verdict}\n",
+            *_table(COLUMNS, (row(standing) for standing in comparison.networks)),
+            "",
+            *_table(
+                ("fused against", "difference", "McNemar, by seed: fused only / rival only right"), contests
+            ),
+            "",
+            f"{conditions(comparison)}\n",
+        )
+    )
+
+
+def row(standing: Standing) -> tuple[str, ...]:
+    """Return a network's cells under `COLUMNS`."""
+    accuracy = standing.accuracy
+    return (
+        f"{standing.name}: {standing.description}",
+        f"{accuracy.value:.2%} [{100 * accuracy.low:.2f}, {100 * accuracy.high:.2f}]",
+        f"{standing.parameters:,}",
+        f"{standing.macs / 1e6:,.0f} M",
+        f"{standing.bytes / 1e6:.1f} MB",
+        f"{1e3 * standing.latency:.2f} ms",
+        f"{standing.train_seconds:.0f} s",
+    )
+
+
+def conditions(comparison: Comparison) -> str:
+    """Return in words what was measured, and how."""
+    images = "/".join(map(str, sorted(set(comparison.images))))
+    chosen = "; they also chose each run's best epoch" if comparison.part == "val" else ""
+    drawn = ", drawn anew by each seed" if comparison.redrawn else ""
+    config = comparison.request.config
+    return (
+        f"Accuracy in ONNX Runtime on {images} {PARTS[comparison.part]} images{drawn}{chosen}. "
+        f"{comparison.basis} All runs: {config.epochs} epochs, batch {config.batch_size}, seeds "
+        f"{', '.join(map(str, comparison.seeds))}, {comparison.device}, {comparison.precision} "
+        f"{comparison.layout}. One image: median in ONNX Runtime, batch 1, networks taking turns. The better "
+        f"branch alone, {comparison.better_parent}, was chosen by these accuracies, which favours it."
+    )
+
+
+def _tests(comparison: Comparison, contest: Contest) -> tuple[str, str, str]:
+    rival = comparison.network(contest.rival)
+    tests = "; ".join(f"{t.fused_only} / {t.rival_only}, {spelled(t.p)}" for t in contest.by_images)
+    return f"{rival.name}: {rival.description}", figures(contest), tests
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]

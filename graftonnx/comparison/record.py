@@ -1,0 +1,129 @@
+"""What a comparison is asked to do, and what came out of it: `comparison.yaml` and `compare.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from graftonnx.comparison.significance import Estimate
+from graftonnx.metadata import Record
+from graftonnx.training.config import Device, Layout, Precision, TrainConfig
+
+FUSED, CONCATENATED, AVERAGE = "fused", "concatenated", "average"
+"""The networks that are no single branch; a branch alone goes by its letter."""
+
+
+class Request(Record):
+    """The content of `comparison.yaml`: what all runs of a comparison have in common.
+
+    Attributes:
+        source: The fused file.
+        source_sha256: Of its bytes.
+        data: The labelled images: an absolute path, or a name on the hub.
+        config: The settings of every run; its seed is the first one.
+    """
+
+    source: Path
+    source_sha256: str
+    data: str
+    config: TrainConfig
+
+
+class Standing(Record):
+    """How one network fares.
+
+    Attributes:
+        name: `fused`, `concatenated`, `average`, or the letter of a branch alone.
+        description: In words.
+        accuracies: One for each seed, in ONNX Runtime.
+        accuracy: Their mean, with its interval; see the comparison's `basis`.
+        parameters: Of the network; for the average those of all parents, likewise below.
+        macs: Multiply-accumulates for one image.
+        bytes: Size of the ONNX file.
+        latency: Median seconds for one image in ONNX Runtime, batch 1.
+        train_seconds: Mean time of training, validation included.
+    """
+
+    name: str
+    description: str
+    accuracies: tuple[float, ...]
+    accuracy: Estimate
+    parameters: int
+    macs: int
+    bytes: int
+    latency: float
+    train_seconds: float
+
+
+class ImageTest(Record):
+    """McNemar's exact test on the images of one seed.
+
+    Attributes:
+        seed: Of both runs.
+        images: Number of images.
+        fused_only: Images that the fused network gets right and its rival does not.
+        rival_only: The other way round.
+        p: Two-sided.
+    """
+
+    seed: int
+    images: int
+    fused_only: int
+    rival_only: int
+    p: float
+
+
+class Contest(Record):
+    """The fused network against another one.
+
+    Attributes:
+        rival: Name of the other network.
+        difference: Accuracy of the fused network minus that of the other one.
+        p: Two-sided: of the paired t test over seeds, of McNemar's test where there is one seed. None where
+            all seeds differ by exactly as much, which leaves no spread to compare with.
+        by_images: McNemar's test for each seed.
+    """
+
+    rival: str
+    difference: Estimate
+    p: float | None
+    by_images: tuple[ImageTest, ...]
+
+
+class Comparison(Record):
+    """The content of `compare.json`.
+
+    Attributes:
+        request: What was asked for.
+        seeds: Of the runs.
+        part: Which images are counted: `test` where the data has test images, else `val`. Validation images
+            also choose each run's best epoch, so all accuracies on them are a little too high.
+        images: How many, for each seed.
+        redrawn: Whether every seed draws images of its own.
+        basis: How intervals and p are made, in words.
+        device: Where all runs trained, and where latencies were measured.
+        precision: What they trained in.
+        layout: Order of a feature map's elements in memory.
+        networks: The branches alone, their average, concatenated, fused.
+        better_parent: The branch that is best alone, chosen by these accuracies, which favours it.
+        contests: The fused network against the better parent, the average, and the concatenation.
+        verdict: One sentence.
+    """
+
+    request: Request
+    seeds: tuple[int, ...]
+    part: Literal["val", "test"]
+    images: tuple[int, ...]
+    redrawn: bool
+    basis: str
+    device: Device
+    precision: Precision
+    layout: Layout
+    networks: tuple[Standing, ...]
+    better_parent: str
+    contests: tuple[Contest, ...]
+    verdict: str
+
+    def network(self, name: str) -> Standing:
+        """Return the network of that name."""
+        return next(standing for standing in self.networks if standing.name == name)

@@ -1,0 +1,233 @@
+"""The runs of a comparison: ordinary run folders, of which finished ones are reused and others resumed.
+
+| in the output folder | what it is |
+|---|---|
+| `comparison.yaml` | what all runs have in common |
+| `fused/seed0.onnx`, `fused/seed0/` | what a run starts from, and the run |
+| `concatenated/…`, `a/…`, `b/…` | likewise |
+| `compare.json`, `compare.md` | the result, once all runs have finished |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from graftonnx import documents, training
+from graftonnx.comparison.record import AVERAGE, CONCATENATED, FUSED, Request
+from graftonnx.errors import GraftError
+from graftonnx.files import check_writable, write_text
+from graftonnx.metadata import Parent
+from graftonnx.model import Network, save
+from graftonnx.training.config import TrainConfig
+from graftonnx.training.run import RunFolder, RunRecord
+from graftonnx.variants import variant
+
+HEADER = "# What all runs of this comparison have in common; `graftonnx compare` goes on with them.\n"
+REQUEST_FILE = "comparison.yaml"
+
+Note = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is trained beside the others.
+
+    Attributes:
+        name: Of its folder, and in the results.
+        branches: Letters.
+        exchanges: Whether they stay.
+        description: In words.
+    """
+
+    name: str
+    branches: tuple[str, ...]
+    exchanges: bool
+    description: str
+
+
+def parts(parents: Sequence[Parent]) -> tuple[Part, ...]:
+    """Return what is trained, the fused network first: the mode that trains it fastest is taken for all."""
+    letters = tuple(parent.branch for parent in parents)
+    return (
+        Part(FUSED, letters, True, "the fused network"),
+        Part(CONCATENATED, letters, False, "the same features joined, without skips"),
+        *(Part(p.branch, (p.branch,), False, f"{p.name} alone") for p in parents),
+    )
+
+
+class Folder:
+    """The output folder of a comparison."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.request = path / REQUEST_FILE
+        self.json = path / "compare.json"
+        self.markdown = path / "compare.md"
+
+    def run(self, name: str, seed: int) -> RunFolder:
+        """Return the run folder of a network and a seed."""
+        return RunFolder(self.path / name / f"seed{seed}")
+
+    def source(self, name: str, seed: int) -> Path:
+        """Return the network that this run starts from."""
+        return self.path / name / f"seed{seed}.onnx"
+
+    @contextlib.contextmanager
+    def opened(self, request: Request, *, force: bool) -> Iterator[None]:
+        """Make the folder for the block, or check that its runs were made for the same request.
+
+        If the block fails before a run has begun, a folder that was not there before goes away.
+
+        Args:
+            request: What all runs have in common.
+            force: Whether a comparison that is in it may be replaced.
+
+        Raises:
+            GraftError: If it is a file, cannot be written, or holds something else.
+        """
+        fresh = not self.path.exists()
+        self._prepare(request, force=force)
+        try:
+            yield
+        except BaseException:
+            if fresh and not any(self.path.glob("*/*/config.yaml")):
+                shutil.rmtree(self.path)
+            raise
+
+    def _prepare(self, request: Request, *, force: bool) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise GraftError(f"cannot compare in '{self.path}': it is a file. Choose another -o.")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            found = self._read()
+            if found == request and not force:
+                return
+            if not force:
+                raise GraftError(
+                    f"cannot go on in '{self.path}': its runs were made with {_difference(found, request)}. "
+                    "Give the same again, choose another -o, or pass --force to replace them."
+                )
+        check_writable(self.request if self.path.is_dir() else self.path, force=True)
+        self.path.mkdir(exist_ok=True)
+        self._clear()
+        write_text(self.request, HEADER + documents.dump(request.model_dump(mode="json")))
+
+    def _clear(self) -> None:
+        """Remove the runs of an earlier comparison."""
+        for child in self.path.iterdir():
+            if child.is_dir() and any(child.glob("seed*.onnx")):
+                shutil.rmtree(child)
+        for file in (self.json, self.markdown):
+            file.unlink(missing_ok=True)
+
+    def _read(self) -> Request:
+        try:
+            return Request.model_validate(documents.load(self.request.read_text(encoding="utf-8")))
+        except (OSError, documents.YAMLError, ValidationError, UnicodeDecodeError) as error:
+            raise GraftError(
+                f"cannot compare in '{self.path}': it is not empty, and its {REQUEST_FILE} is missing or "
+                "damaged. Choose another -o."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The finished runs of a comparison.
+
+    Attributes:
+        folder: Where they are.
+        parents: The branches.
+        seeds: Of the runs.
+        first: The record of the fused network's run with the first seed.
+    """
+
+    folder: Folder
+    parents: tuple[Parent, ...]
+    seeds: Sequence[int]
+    first: RunRecord
+
+    @property
+    def members(self) -> dict[str, list[str]]:
+        """Every network that is compared, with what it consists of; the fused one last."""
+        alone = [parent.branch for parent in self.parents]
+        return {
+            **{name: [name] for name in alone},
+            AVERAGE: alone,
+            CONCATENATED: [CONCATENATED],
+            FUSED: [FUSED],
+        }
+
+    def of(self, name: str, seed: int) -> list[RunFolder]:
+        """Return the run of a network and a seed; for the average those of all branches alone."""
+        return [self.folder.run(member, seed) for member in self.members[name]]
+
+
+def train_all(
+    folder: Folder, request: Request, fused: Network, seeds: Sequence[int], *, progress: bool, note: Note
+) -> Runs:
+    """Train every part with every seed; what can be measured is measured for the fused network alone.
+
+    Raises:
+        GraftError: As :func:`graftonnx.training.train` and :func:`graftonnx.training.resume`.
+        Interrupted: On SIGINT or SIGTERM, after everything has been saved.
+    """
+    config, parents = request.config, fused.metadata.parents
+    todo = [(part, seed) for seed in seeds for part in parts(parents)]
+    for number, (part, seed) in enumerate(todo, 1):
+        say = f"[{number}/{len(todo)}] {part.name}, seed {seed}"
+        run = folder.run(part.name, seed)
+        if run.model.is_file():
+            note(f"{say}: finished before")
+        elif run.config.is_file():
+            note(f"{say}: resumed")
+            training.resume(run.path, data=request.data, progress=progress, note=note)
+        else:
+            note(say)
+            shutil.rmtree(run.path, ignore_errors=True)  # of a run that was killed before it began
+            source = folder.source(part.name, seed)
+            source.parent.mkdir(exist_ok=True)
+            save(variant(fused, part.branches, exchanges=part.exchanges, seed=seed), source, force=True)
+            seeded = config.model_copy(update={"seed": seed})
+            training.train(source, request.data, run.path, seeded, progress=progress, note=note)
+        if number == 1:
+            first = run.read()
+            config = _settled(config, first)
+    return Runs(folder, parents, seeds, first)
+
+
+def _settled(config: TrainConfig, first: RunRecord) -> TrainConfig:
+    """Return the settings with what the first run has measured, which holds for all others."""
+    return config.model_copy(
+        update={
+            "precision": first.precision,
+            "layout": first.layout,
+            "compile": "yes" if first.compiled else "no",
+            "batch_size": first.config.batch_size,
+        }
+    )
+
+
+def seconds(run: RunFolder) -> float:
+    """Return the time that the epochs of a finished run took."""
+    with run.metrics.open(encoding="utf-8", newline="") as file:
+        return sum(float(row["seconds"]) for row in csv.DictReader(file))
+
+
+def _difference(found: Request, wanted: Request) -> str:
+    """Return what two requests disagree on: `epochs 8 (now 4)`."""
+    return ", ".join(f"{name} {old} (now {new})" for name, old, new in _pairs(found, wanted) if old != new)
+
+
+def _pairs(found: Request, wanted: Request) -> Iterator[tuple[str, object, object]]:
+    yield "the network", found.source, wanted.source
+    if found.source == wanted.source:
+        yield "a network of sha256", found.source_sha256[:8], wanted.source_sha256[:8]
+    yield "the data", found.data, wanted.data
+    for name in TrainConfig.model_fields:
+        yield name, getattr(found.config, name), getattr(wanted.config, name)

@@ -46,6 +46,8 @@ def run(
     source: Path, data: str, output: Path, config: TrainConfig, *, seeds: int, force: bool, as_json: bool
 ) -> None:
     """Compare, and print the result; an interruption ends the program with the command to go on with."""
+    if (config.devices, config.nodes) != (1, 1):
+        raise click.UsageError("A comparison trains in one process. Leave out --devices and --nodes.")
     from graftonnx.comparison import compare
     from graftonnx.training import Interrupted
 

@@ -129,6 +129,11 @@ def test_other_settings_exit_with_1_and_a_sentence() -> None:
         ("compare", ["fused.onnx", "--data", "data"], "Missing option '-o'"),
         ("compare", ["fused.onnx", "--seeds", "0"], "Invalid value for '--seeds'"),
         ("train", ["fused.onnx", "--data", "d", "-o", "o", "--seeds", "2"], "--seeds is for --compare"),
+        (
+            "compare",
+            ["f.onnx", "--data", "d", "-o", "o", "--devices", "2"],
+            "A comparison trains in one process.",
+        ),
         ("train", ["--resume", "run", "--compare"], "--compare cannot be given with --resume"),
     ],
 )

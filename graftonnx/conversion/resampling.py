@@ -59,11 +59,6 @@ class Sampling:
         before = self.nearest in ("floor", "simple")
         return self.mode == "nearest" and self.coordinates == "asymmetric" and before
 
-    @property
-    def moves(self) -> bool:
-        """Whether an axis changes even if it keeps its extent."""
-        return self.roi is not None or self.coordinates == "tf_half_pixel_for_nn"
-
     def region(self, index: int) -> tuple[float, float]:
         """Return start and end of the region of interest along the axis of this index."""
         if self.roi is None:
@@ -86,6 +81,11 @@ def resize_to(
     sampling = Sampling(**how)
     if scales is None and not torch.compiler.is_compiling() and _can_repeat(x, axes, sizes, sampling):
         return F.interpolate(x, size=list(sizes), mode="nearest")
+    if all(size == x.shape[axis] for axis, size in zip(axes, sizes, strict=True)):
+        return x
+    dtype = x.dtype
+    if sampling.mode != "nearest" and dtype != torch.float64:
+        x = x.float()
     inside: list[tuple[int, Tensor]] = []
     for i, (axis, size) in enumerate(zip(axes, sizes, strict=True)):
         extent = x.shape[axis]
@@ -115,12 +115,11 @@ def _can_repeat(x: Tensor, axes: Sequence[int], sizes: Sequence[int], sampling: 
 
 
 def resize_by(x: Tensor, axes: Sequence[int], scales: Sequence[float], **how: Any) -> Tensor:
-    """Resize axes of x by factors; `how` are the fields of :class:`Sampling`."""
-    sampling = Sampling(**how)
-    sizes = []
-    for i, (axis, scale) in enumerate(zip(axes, scales, strict=True)):
-        start, end = sampling.region(i)
-        sizes.append(_scaled(x.shape[axis], scale * (end - start)))
+    """Resize axes of x by factors; `how` are the fields of :class:`Sampling`.
+
+    As in ONNX Runtime, and unlike in ONNX, the region of interest does not change the new extents.
+    """
+    sizes = [_scaled(x.shape[axis], scale) for axis, scale in zip(axes, scales, strict=True)]
     return resize_to(x, axes, sizes, scales, **how)
 
 
@@ -155,10 +154,13 @@ def _coordinates(
     i = torch.arange(size, dtype=torch.float32, device=device)
     factor = single(scale)
     kind = sampling.coordinates
+    if scale == 1:
+        return i
     if kind == "asymmetric":
         return i / factor
     if kind == "align_corners":
-        return i * 0 if size == 1 else i * single(extent - 1) / single(size - 1)
+        length = _length(size, extent, scale)
+        return i * 0 if size == 1 or length == 1 else i * single(extent - 1) / single(length - 1)
     if kind == "pytorch_half_pixel":
         return (i + 0.5) / factor - 0.5 if size > 1 else i * 0
     if kind == "tf_half_pixel_for_nn":
@@ -174,6 +176,15 @@ def _coordinates(
     return (i + 0.5) / factor - 0.5
 
 
+def _length(size: int, extent: int, scale: float) -> float:
+    """Return the distance over which `align_corners` spreads the inputs.
+
+    The standard takes extent times factor where that is no whole number, ONNX Runtime the new extent.
+    """
+    length = scale * extent
+    return size if abs(length - round(length)) <= 1e-5 * length else length
+
+
 def _resample(x: Tensor, axis: int, places: Tensor, scale: float, sampling: Sampling) -> Tensor:
     """Return x sampled along `axis` at `places`: [size]."""
     extent = x.shape[axis]
@@ -186,13 +197,11 @@ def _resample(x: Tensor, axis: int, places: Tensor, scale: float, sampling: Samp
         weights = weights / weights.sum(0)
     shape = [1] * x.ndim
     shape[axis] = -1
-    wide = x if x.dtype == torch.float64 else x.float()
     first, *others = (
-        wide.index_select(axis, tap) * weight.reshape(shape)
-        for tap, weight in zip(taps.clamp(0, extent - 1), weights.to(wide.dtype), strict=True)
+        x.index_select(axis, tap) * weight.reshape(shape)
+        for tap, weight in zip(taps.clamp(0, extent - 1), weights.to(x.dtype), strict=True)
     )
-    total: Tensor = sum(others, start=first)
-    return total.to(x.dtype) if x.is_floating_point() else total.round().to(x.dtype)
+    return sum(others, start=first)
 
 
 def _nearest(places: Tensor, kind: str, scale: float) -> Tensor:

@@ -133,9 +133,8 @@ def _by_sizes(
     if policy != "stretch":
         return g.call(resampling.resize_within, g.tensor(x), axes, sizes, policy, **sampling.changed())
     shape = g.shape(x) or ()
-    pairs = [
-        (a, s) for a, s in zip(axes, sizes, strict=True) if sampling.moves or not _keeps(g, x, a, s, shape)
-    ]
+    crops = sampling.roi is not None
+    pairs = [(a, s) for a, s in zip(axes, sizes, strict=True) if crops or not _keeps(g, x, a, s, shape)]
     if not pairs:
         return x
     along, wanted = [axis for axis, _ in pairs], [size for _, size in pairs]
@@ -151,7 +150,8 @@ def _by_scales(
     along = list(range(g.rank(x))) if axes is None else list(axes)
     if isinstance(scales, fx.Node):
         return g.call(resampling.resize_by, g.tensor(x), along, scales, **sampling.changed())
-    pairs = [(a, float(s)) for a, s in zip(along, scales, strict=True) if s != 1 or sampling.moves]
+    crops = sampling.roi is not None
+    pairs = [(a, float(s)) for a, s in zip(along, scales, strict=True) if s != 1 or crops]
     if not pairs:
         return x
     along, factors = [axis for axis, _ in pairs], [scale for _, scale in pairs]

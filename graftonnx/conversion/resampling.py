@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
 _TIE = 1e-6
 """How far from half-way a place may be for ONNX Runtime to treat it as half-way."""
 
@@ -98,7 +97,7 @@ def resize_to(
         shape = [1] * x.ndim
         shape[axis] = -1
         x = torch.where(mask.reshape(shape), x, torch.full_like(x, sampling.outside))
-    return x
+    return x.to(dtype)
 
 
 def is_whole(extent: int, size: int) -> bool:
@@ -159,8 +158,7 @@ def _coordinates(
     if kind == "asymmetric":
         return i / factor
     if kind == "align_corners":
-        length = _length(size, extent, scale)
-        return i * 0 if size == 1 or length == 1 else i * single(extent - 1) / single(length - 1)
+        return i * 0 if size == 1 else i * single(extent - 1) / single(size - 1)
     if kind == "pytorch_half_pixel":
         return (i + 0.5) / factor - 0.5 if size > 1 else i * 0
     if kind == "tf_half_pixel_for_nn":
@@ -174,15 +172,6 @@ def _coordinates(
         offset = extent / 2 * (1 - (single(size) / (factor * extent)).double())
         return (offset + (i + 0.5).double() / factor.double() - 0.5).float()
     return (i + 0.5) / factor - 0.5
-
-
-def _length(size: int, extent: int, scale: float) -> float:
-    """Return the distance over which `align_corners` spreads the inputs.
-
-    The standard takes extent times factor where that is no whole number, ONNX Runtime the new extent.
-    """
-    length = scale * extent
-    return size if abs(length - round(length)) <= 1e-5 * length else length
 
 
 def _resample(x: Tensor, axis: int, places: Tensor, scale: float, sampling: Sampling) -> Tensor:

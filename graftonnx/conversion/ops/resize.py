@@ -118,6 +118,8 @@ def resize(
         outside=extrapolation_value,
     )
     _check(sampling)
+    if sampling.antialias and not g.is_float(x):
+        raise UnsupportedOpError("antialias=1 for integers has no exact form. Resize floating-point numbers.")
     along = list(range(g.rank(x))) if axes is None else [axis % g.rank(x) for axis in axes]
     if sampling.coordinates == "tf_crop_and_resize":
         sampling = replace(sampling, roi=g.numbers(roi))
@@ -154,6 +156,7 @@ def _by_scales(
     pairs = [(a, float(s)) for a, s in zip(along, scales, strict=True) if s != 1 or crops]
     if not pairs:
         return x
+    _check_corners(g, x, pairs, sampling)
     along, factors = [axis for axis, _ in pairs], [scale for _, scale in pairs]
     fast = _interpolation(g, x, along, sampling)
     largest = math.inf if sampling.mode == "linear" else LARGEST_FACTOR
@@ -192,6 +195,20 @@ def _interpolation(g: Builder, x: Value, axes: Sequence[int], sampling: Sampling
         kind = {3: "linear", 4: "bilinear", 5: "trilinear"}[rank]
         return {"mode": kind, "align_corners": sampling.coordinates == "align_corners"}
     return None
+
+
+def _check_corners(g: Builder, x: Value, pairs: list[tuple[int, float]], sampling: Sampling) -> None:
+    """Refuse a factor for which ONNX and ONNX Runtime put the last corner at different places."""
+    if sampling.coordinates != "align_corners":
+        return
+    for axis, factor in pairs:
+        extent = (g.shape(x) or ())[axis]
+        length = factor * (extent or 0)
+        if abs(length - round(length)) > 1e-5 * length:
+            raise UnsupportedOpError(
+                f"align_corners with {extent} elements times {factor:g} is read differently by ONNX and "
+                "ONNX Runtime. Re-export with sizes instead of scales."
+            )
 
 
 def _old(mode: str) -> Sampling:

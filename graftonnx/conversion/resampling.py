@@ -190,7 +190,8 @@ def _resample(x: Tensor, axis: int, places: Tensor, scale: float, sampling: Samp
         x.index_select(axis, tap) * weight.reshape(shape)
         for tap, weight in zip(taps.clamp(0, extent - 1), weights.to(x.dtype), strict=True)
     )
-    return sum(others, start=first)
+    total: Tensor = sum(others, start=first)
+    return total
 
 
 def _nearest(places: Tensor, kind: str, scale: float) -> Tensor:

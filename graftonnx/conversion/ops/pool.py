@@ -46,7 +46,7 @@ def max_pool(
         wide = any(2 * p > k for p, k in zip(pad, kernel, strict=False))
         if auto_pad != "NOTSET" or ceil_mode or pad[:rank] != pad[rank:] or wide:
             raise UnsupportedOpError(
-                "the output Indices together with auto_pad, ceil_mode, unequal or wide pads has no exact form."
+                "the output Indices with auto_pad, ceil_mode, unequal or wide pads has no exact form."
             )
         x = g.tensor(x)
         pooled = g.call(_MAX_CALLS[rank], x, kernel, stride, pad[:rank], dilation, return_indices=True)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_LARGEST_32, _LARGEST_64 = (1 << 31) - 1, (1 << 63) - 1
+
 
 def sizes_to_tensor(sizes: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Return integers as an int64 tensor of `shape`."""
@@ -124,7 +126,7 @@ def gather(data: Tensor, indices: Tensor, axis: int) -> Tensor:
     indices = indices.long()
     positive = torch.where(indices < 0, indices + data.shape[axis], indices)
     picked = data.index_select(axis, positive.reshape(-1))
-    return picked.reshape(*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])
+    return picked.reshape([*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]])
 
 
 def gather_elements(data: Tensor, indices: Tensor, axis: int) -> Tensor:
@@ -143,13 +145,23 @@ def slice_backwards(
             index[axis] = slice(start, end, step)
             x = x[tuple(index)]
             continue
-        places = range(x.shape[axis])[_bounds(start, end, step)]
+        places = places_backwards(start, end, step, x.shape[axis])
         x = x.index_select(axis, torch.tensor(list(places), dtype=torch.int64, device=x.device))
     return x
 
 
-def _bounds(start: int, end: int, step: int) -> slice:
-    return slice(start, None if step < 0 and end < -(1 << 30) else end, step)
+def places_backwards(start: int, end: int, step: int, extent: int) -> range:
+    """Return the places that a Slice with a negative step takes.
+
+    Unlike in Python, a start before the first element is the first one, and as in ONNX Runtime the largest
+    integer as the end means all.
+    """
+    first = min(max(start + extent if start < 0 else start, 0), extent - 1)
+    if end in (_LARGEST_32, _LARGEST_64):
+        last = -1
+    else:
+        last = min(max(end + extent if end < 0 else end, -1), extent - 1)
+    return range(first, last, step)
 
 
 def pad_by_index(x: Tensor, widths: Sequence[int], mode: str) -> Tensor:
@@ -165,6 +177,9 @@ def pad_by_index(x: Tensor, widths: Sequence[int], mode: str) -> Tensor:
         begin, end, extent = widths[2 * pair], widths[2 * pair + 1], x.shape[axis]
         if begin == 0 and end == 0:
             continue
+        if mode == "wrap":
+            x = x.narrow(axis, max(0, -begin), extent + min(begin, 0) + min(end, 0))
+            begin, end, extent = max(begin, 0), max(end, 0), x.shape[axis]
         places = torch.arange(-begin, extent + end, device=x.device)
         if mode == "edge":
             places = places.clamp(0, extent - 1)

@@ -14,6 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+_TIE = 1e-6
+"""How far from half-way a place may be for ONNX Runtime to treat it as half-way."""
+
+LARGEST_FACTOR = 40
+"""Up to here `F.interpolate` repeats elements exactly; its float32 reciprocal of 41 is too small."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,8 @@ class Sampling:
     Attributes:
         mode: nearest, linear or cubic.
         coordinates: Where output pixels lie among input pixels.
-        nearest: Which neighbour the nearest mode takes.
+        nearest: Which neighbour the nearest mode takes; besides ONNX's names there is "simple", which takes
+            the next one where an axis shrinks and else the one before.
         cubic_a: The cubic kernel's coefficient.
         exclude_outside: Whether weights outside the input are dropped, and the others scaled up.
         antialias: Whether the kernel is widened when an axis shrinks.
@@ -43,6 +51,12 @@ class Sampling:
     def changed(self) -> dict[str, Any]:
         """Return the fields that are not as by default."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+    @property
+    def takes_before(self) -> bool:
+        """Whether an enlarged axis takes, for each output, the input at or before its place i / factor."""
+        before = self.nearest in ("floor", "simple")
+        return self.mode == "nearest" and self.coordinates == "asymmetric" and before
 
     def region(self, index: int) -> tuple[float, float]:
         """Return start and end of the region of interest along the axis of this index."""
@@ -64,6 +78,13 @@ def resize_to(
         how: The fields of :class:`Sampling`.
     """
     sampling = Sampling(**how)
+    if scales is None and not torch.compiler.is_compiling() and _can_repeat(x, axes, sizes, sampling):
+        return F.interpolate(x, size=list(sizes), mode="nearest")
+    if all(size == x.shape[axis] for axis, size in zip(axes, sizes, strict=True)):
+        return x
+    dtype = x.dtype
+    if sampling.mode != "nearest" and dtype != torch.float64:
+        x = x.float()
     inside: list[tuple[int, Tensor]] = []
     for i, (axis, size) in enumerate(zip(axes, sizes, strict=True)):
         extent = x.shape[axis]
@@ -76,16 +97,28 @@ def resize_to(
         shape = [1] * x.ndim
         shape[axis] = -1
         x = torch.where(mask.reshape(shape), x, torch.full_like(x, sampling.outside))
-    return x
+    return x.to(dtype)
+
+
+def is_whole(extent: int, size: int) -> bool:
+    """Return whether `F.interpolate` resizes an axis exactly in the nearest mode: it repeats each element."""
+    return size >= extent > 0 and size % extent == 0 and size // extent <= LARGEST_FACTOR
+
+
+def _can_repeat(x: Tensor, axes: Sequence[int], sizes: Sequence[int], sampling: Sampling) -> bool:
+    """Return whether one call of `F.interpolate`, which is faster, takes the same elements."""
+    if not sampling.takes_before or list(axes) != list(range(2, x.ndim)) or x.ndim not in (3, 4, 5):
+        return False
+    extents = [x.shape[axis] for axis in axes]
+    return x.is_floating_point() and all(map(is_whole, extents, sizes))
 
 
 def resize_by(x: Tensor, axes: Sequence[int], scales: Sequence[float], **how: Any) -> Tensor:
-    """Resize axes of x by factors; `how` are the fields of :class:`Sampling`."""
-    sampling = Sampling(**how)
-    sizes = []
-    for i, (axis, scale) in enumerate(zip(axes, scales, strict=True)):
-        start, end = sampling.region(i)
-        sizes.append(_scaled(x.shape[axis], scale * (end - start)))
+    """Resize axes of x by factors; `how` are the fields of :class:`Sampling`.
+
+    As in ONNX Runtime, and unlike in ONNX, the region of interest does not change the new extents.
+    """
+    sizes = [_scaled(x.shape[axis], scale) for axis, scale in zip(axes, scales, strict=True)]
     return resize_to(x, axes, sizes, scales, **how)
 
 
@@ -109,35 +142,43 @@ def _scaled(extent: int, scale: float) -> int:
 def _coordinates(
     size: int, extent: int, scale: float, sampling: Sampling, index: int, device: torch.device
 ) -> Tensor:
-    """Return where each of `size` outputs lies on the input axis: [size]."""
-    i = torch.arange(size, dtype=torch.float64, device=device)
+    """Return where each of `size` outputs lies on the input axis: [size].
+
+    Float32 throughout, in ONNX Runtime's order: at ties, one rounding more or less is another neighbour.
+    """
+
+    def single(number: float) -> Tensor:
+        return torch.full((), number, dtype=torch.float32, device=device)
+
+    i = torch.arange(size, dtype=torch.float32, device=device)
+    factor = single(scale)
     kind = sampling.coordinates
+    if scale == 1:
+        return i
     if kind == "asymmetric":
-        return i / scale
+        return i / factor
     if kind == "align_corners":
-        length = scale * extent
-        return i * 0 if size == 1 or length == 1 else i * (extent - 1) / (length - 1)
+        return i * 0 if size == 1 else i * single(extent - 1) / single(size - 1)
     if kind == "pytorch_half_pixel":
-        return (i + 0.5) / scale - 0.5 if size > 1 else i * 0
+        return (i + 0.5) / factor - 0.5 if size > 1 else i * 0
     if kind == "tf_half_pixel_for_nn":
-        return (i + 0.5) / scale
+        return (i + 0.5) / factor
     if kind == "tf_crop_and_resize":
-        start, end = sampling.region(index)
+        start, end = single(sampling.region(index)[0]), single(sampling.region(index)[1])
         if size == 1:
             return i * 0 + 0.5 * (start + end) * (extent - 1)
-        return start * (extent - 1) + i * (end - start) * (extent - 1) / (size - 1)
+        return start * (extent - 1) + i * (end - start) * (extent - 1) / single(size - 1)
     if kind == "half_pixel_symmetric":
-        adjustment = size / (scale * extent)
-        centre = extent / 2
-        return centre * (1 - adjustment) + (i + 0.5) / scale - 0.5
-    return (i + 0.5) / scale - 0.5
+        offset = extent / 2 * (1 - (single(size) / (factor * extent)).double())
+        return (offset + (i + 0.5).double() / factor.double() - 0.5).float()
+    return (i + 0.5) / factor - 0.5
 
 
 def _resample(x: Tensor, axis: int, places: Tensor, scale: float, sampling: Sampling) -> Tensor:
     """Return x sampled along `axis` at `places`: [size]."""
     extent = x.shape[axis]
     if sampling.mode == "nearest":
-        return x.index_select(axis, _nearest(places, sampling.nearest).clamp(0, extent - 1))
+        return x.index_select(axis, _nearest(places, sampling.nearest, scale).clamp(0, extent - 1))
     taps, weights = _taps(places, scale, sampling)
     if sampling.exclude_outside:
         weights = weights * ((taps >= 0) & (taps < extent))
@@ -145,23 +186,24 @@ def _resample(x: Tensor, axis: int, places: Tensor, scale: float, sampling: Samp
         weights = weights / weights.sum(0)
     shape = [1] * x.ndim
     shape[axis] = -1
-    wide = x if x.dtype == torch.float64 else x.float()
     first, *others = (
-        wide.index_select(axis, tap) * weight.reshape(shape)
-        for tap, weight in zip(taps.clamp(0, extent - 1), weights.to(wide.dtype), strict=True)
+        x.index_select(axis, tap) * weight.reshape(shape)
+        for tap, weight in zip(taps.clamp(0, extent - 1), weights.to(x.dtype), strict=True)
     )
     total: Tensor = sum(others, start=first)
-    return total.to(x.dtype) if x.is_floating_point() else total.round().to(x.dtype)
+    return total
 
 
-def _nearest(places: Tensor, kind: str) -> Tensor:
-    if kind == "floor":
+def _nearest(places: Tensor, kind: str, scale: float) -> Tensor:
+    """Return the neighbours of `places`; what is half-way but for `_TIE` counts as half-way."""
+    if kind == "floor" or (kind == "simple" and scale >= 1):
         return torch.floor(places).long()
-    if kind == "ceil":
+    if kind in ("ceil", "simple"):
         return torch.ceil(places).long()
+    places = places.double()
     if kind == "round_prefer_floor":
-        return torch.ceil(places - 0.5).long()
-    return torch.floor(places + 0.5).long()
+        return torch.ceil(places - 0.5 - _TIE).long()
+    return torch.floor(places + 0.5 + _TIE).long()
 
 
 def _taps(places: Tensor, scale: float, sampling: Sampling) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conversion.small_models import model
 from numpy.typing import NDArray
 from onnx import helper
 
 from graftonnx.conversion import to_torch
+from graftonnx.errors import UnsupportedOpError
+from graftonnx.parity import compare_module
 from graftonnx.runtime import open_session
 
 RANDOM = np.random.default_rng(0)
@@ -61,6 +64,18 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "top_k_of_equals": ("TopK", (ROWS, np.array([4])), {"axis": 1}),
     "unique_rows": ("Unique", (ROWS,), {"axis": 1}),
     "unique_rows_as_they_come": ("Unique", (ROWS,), {"axis": 1, "sorted": 0}),
+    "slice_from_before_the_first": (
+        "Slice", (X, np.array([-99, 9]), np.array([-(2**63), -99]), np.array([2, 3]), np.array([-1, -2])), {}
+    ),
+    "slice_backwards_to_the_largest_integer": (
+        "Slice", (X, np.array([5]), np.array([2**63 - 1]), np.array([3]), np.array([-1])), {}
+    ),
+    "wrapping_what_is_left": ("Pad", (X, np.array([0, 1, -3, 2, 0, 0, 4, -5])), {"mode": "wrap"}),
+    "transposed_same_of_small_windows": (
+        "ConvTranspose", (X, X[:1, :, :2, :1].transpose(1, 0, 2, 3).copy()),
+        {"auto_pad": "SAME_UPPER", "strides": [3, 2]},
+    ),
+    "gather_one_of_a_list": ("Gather", (X[0, 0, 0], np.array(-2)), {}),
     "one_hot": (
         "OneHot", (RANDOM.integers(-6, 6, (3, 4)), np.array(5), np.array([2, 3], np.float32)), {"axis": 1}
     ),
@@ -84,7 +99,7 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
 """Name -> operator, inputs, attributes."""
 
 OUTPUTS = {"TopK": 2, "Unique": 4}
-OPSETS = {"DFT": 17, "STFT": 17, "GridSample": 20, "DeformConv": 22, "Attention": 23}
+OPSETS = {"Pad": 19, "DFT": 17, "STFT": 17, "GridSample": 20, "DeformConv": 22, "Attention": 23}
 TOLERANCE = {"rtol": 1e-4, "atol": 5e-5}
 """ONNX Runtime transforms lengths that are no power of two with an error of this size."""
 
@@ -127,3 +142,31 @@ def test_attention_is_that_of_its_definition(causal: int) -> None:
     inputs = (Q, K[..., :12].copy(), V[..., :12].copy())
     found = to_torch(node_model("Attention", inputs, **settings))(*map(torch.from_numpy, inputs))
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("bounds", [(-99, -(2**63)), (9, -99), (5, 2**63 - 1)])
+def test_a_constant_is_cut_backwards_as_onnx_runtime_does(bounds: tuple[int, int]) -> None:
+    weights = {
+        "c": X[0, 0, 0],
+        "s": np.array(bounds[:1]),
+        "e": np.array(bounds[1:]),
+        "a": np.array([0]),
+        "t": np.array([-1]),
+    }
+    proto = model("k = Slice(c, s, e, a, t) y = Concat<axis=0>(x, k)", weights, inputs="float[2] x")
+    compare_module(proto, to_torch(proto), X[0, 0, 0, :2], rtol=0)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        'MaxPool<kernel_shape=[3, 3], dilations=[2, 1], auto_pad="SAME_LOWER">',
+        'AveragePool<kernel_shape=[3, 3], dilations=[2, 1], auto_pad="SAME_UPPER">',
+        'AveragePool<kernel_shape=[3, 3], strides=[3, 3], auto_pad="SAME_UPPER", ceil_mode=1>',
+        'LpPool<kernel_shape=[2, 3], strides=[3, 3], auto_pad="SAME_UPPER">',
+        'LpPool<kernel_shape=[3, 3], dilations=[2, 1], auto_pad="SAME_UPPER">',
+    ],
+)
+def test_pads_that_onnx_runtime_computes_otherwise_are_refused(node: str) -> None:
+    with pytest.raises(UnsupportedOpError, match="ONNX Runtime"):
+        to_torch(model(f"y = {node}(x)", opset=19))

@@ -89,7 +89,7 @@ def conv_transpose(
         ]
         begin, end = _halves(totals, upper=auto_pad == "SAME_UPPER")
     elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        begin, end = _halves(spare, upper=auto_pad == "SAME_UPPER")
+        begin, end = _halves([max(0, total) for total in spare], upper=auto_pad == "SAME_UPPER")
     else:
         given = [0] * 2 * rank if pads is None or auto_pad == "VALID" else list(pads)
         begin, end = given[:rank], given[rank:]

@@ -36,15 +36,17 @@ def max_pool(
     """Largest element of each window. x: [N, C, ...] -> [N, C, ...], and its index if wanted."""
     kernel, stride, dilation, pad = window(kernel_shape, strides, dilations, pads)
     rank = len(kernel)
+    _check_same(auto_pad, kernel, dilation)
     narrow = None if g.is_float(x) else g.type(x).dtype
     if narrow is not None:
         if narrow not in ("int8", "uint8"):
             raise UnsupportedOpError(f"PyTorch cannot pool elements of type {narrow}.")
         x = g.call(torch.Tensor.to, g.tensor(x), torch.float32)
     if g.wanted > 1:
-        if auto_pad != "NOTSET" or ceil_mode or pad[:rank] != pad[rank:]:
+        wide = any(2 * p > k for p, k in zip(pad, kernel, strict=False))
+        if auto_pad != "NOTSET" or ceil_mode or pad[:rank] != pad[rank:] or wide:
             raise UnsupportedOpError(
-                "the output Indices together with auto_pad, ceil_mode or unequal pads has no exact form."
+                "the output Indices with auto_pad, ceil_mode, unequal or wide pads has no exact form."
             )
         x = g.tensor(x)
         pooled = g.call(_MAX_CALLS[rank], x, kernel, stride, pad[:rank], dilation, return_indices=True)
@@ -76,6 +78,9 @@ def average_pool(
     if auto_pad == "VALID":
         pad = (0,) * 2 * rank
     same = auto_pad in ("SAME_UPPER", "SAME_LOWER")
+    _check_same(auto_pad, kernel, dilation)
+    if same and ceil_mode:
+        raise UnsupportedOpError(f"ONNX Runtime divides otherwise with auto_pad={auto_pad} and ceil_mode=1.")
     plain = not same and not ceil_mode and set(dilation) == {1} and pad[:rank] == pad[rank:]
     if plain and all(2 * p <= k for p, k in zip(pad, kernel, strict=False)):
         include = bool(count_include_pad) or not any(pad)
@@ -111,6 +116,9 @@ def lp_pool(
 ) -> Value:
     """p-norm of each window. x: [N, C, ...] -> [N, C, ...]."""
     kernel, stride, dilation, pad = window(kernel_shape, strides, dilations, pads)
+    if auto_pad.startswith("SAME") and any(s > k for k, s in zip(kernel, stride, strict=True)):
+        raise UnsupportedOpError(f"ONNX Runtime shifts windows smaller than their steps with {auto_pad}.")
+    _check_same(auto_pad, kernel, dilation)
     x, pad, ceil = _arranged(g, x, kernel, stride, dilation, auto_pad, pad, bool(ceil_mode), 0.0, always=True)
     if ceil:
         raise UnsupportedOpError("ceil_mode=1 has no exact PyTorch form here. Re-export with ceil_mode=0.")
@@ -184,6 +192,16 @@ def _arranged(
     if ceil:
         return g.call(windows.pad_ceil, g.tensor(x), kernel, stride, dilation, pad, value), none, False
     return g.call(F.pad, g.tensor(x), pad_widths(pad), value=value), none, False
+
+
+def _check_same(auto_pad: str, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> None:
+    """Refuse dilated windows whose pads ONNX Runtime computes as if they were not dilated."""
+    dilated = any(k > 1 and d > 1 for k, d in zip(kernel, dilation, strict=True))
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER") and dilated:
+        raise UnsupportedOpError(
+            f"dilations together with auto_pad={auto_pad} are read differently by ONNX and ONNX Runtime. "
+            "Re-export with pads."
+        )
 
 
 def _planes(g: Builder, x: Value) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from graftonnx.conversion import resampling
 from graftonnx.conversion.builder import Builder
 from graftonnx.conversion.registry import op
-from graftonnx.conversion.resampling import Sampling
+from graftonnx.conversion.resampling import LARGEST_FACTOR, Sampling, is_whole
 from graftonnx.conversion.values import Result, Size, Value
 from graftonnx.errors import UnsupportedOpError
 
@@ -117,6 +118,8 @@ def resize(
         outside=extrapolation_value,
     )
     _check(sampling)
+    if sampling.antialias and not g.is_float(x):
+        raise UnsupportedOpError("antialias=1 for integers has no exact form. Resize floating-point numbers.")
     along = list(range(g.rank(x))) if axes is None else [axis % g.rank(x) for axis in axes]
     if sampling.coordinates == "tf_crop_and_resize":
         sampling = replace(sampling, roi=g.numbers(roi))
@@ -132,20 +135,15 @@ def _by_sizes(
     if policy != "stretch":
         return g.call(resampling.resize_within, g.tensor(x), axes, sizes, policy, **sampling.changed())
     shape = g.shape(x) or ()
-    pairs = [(a, s) for a, s in zip(axes, sizes, strict=True) if not _keeps(g, x, a, s, shape)]
+    crops = sampling.roi is not None
+    pairs = [(a, s) for a, s in zip(axes, sizes, strict=True) if crops or not _keeps(g, x, a, s, shape)]
     if not pairs:
         return x
-    fast = _interpolation(g.rank(x), [axis for axis, _ in pairs], sampling)
-    if fast is not None:
-        return g.call(F.interpolate, x, size=[size for _, size in pairs], **fast)
-    return g.call(
-        resampling.resize_to,
-        g.tensor(x),
-        [a for a, _ in pairs],
-        [s for _, s in pairs],
-        None,
-        **sampling.changed(),
-    )
+    along, wanted = [axis for axis, _ in pairs], [size for _, size in pairs]
+    fast = _interpolation(g, x, along, sampling)
+    if fast is not None and (sampling.mode == "linear" or _repeats(along, wanted, shape)):
+        return g.call(F.interpolate, x, size=wanted, **fast)
+    return g.call(resampling.resize_to, g.tensor(x), along, wanted, None, **sampling.changed())
 
 
 def _by_scales(
@@ -158,12 +156,13 @@ def _by_scales(
     pairs = [(a, float(s)) for a, s in zip(along, scales, strict=True) if s != 1 or crops]
     if not pairs:
         return x
-    fast = _interpolation(g.rank(x), [axis for axis, _ in pairs], sampling)
-    if fast is not None and all(scale == int(scale) for _, scale in pairs):
-        return g.call(F.interpolate, x, scale_factor=[float(int(s)) for _, s in pairs], **fast)
-    return g.call(
-        resampling.resize_by, g.tensor(x), [a for a, _ in pairs], [s for _, s in pairs], **sampling.changed()
-    )
+    _check_corners(g, x, pairs, sampling)
+    along, factors = [axis for axis, _ in pairs], [scale for _, scale in pairs]
+    fast = _interpolation(g, x, along, sampling)
+    largest = math.inf if sampling.mode == "linear" else LARGEST_FACTOR
+    if fast is not None and all(scale == int(scale) <= largest for scale in factors):
+        return g.call(F.interpolate, x, scale_factor=factors, **fast)
+    return g.call(resampling.resize_by, g.tensor(x), along, factors, **sampling.changed())
 
 
 def _keeps(g: Builder, x: Value, axis: int, size: Any, shape: tuple[int | None, ...]) -> bool:
@@ -173,17 +172,43 @@ def _keeps(g: Builder, x: Value, axis: int, size: Any, shape: tuple[int | None, 
     return bool(size == shape[axis])
 
 
-def _interpolation(rank: int, axes: Sequence[int], sampling: Sampling) -> dict[str, Any] | None:
-    """Return the arguments with which `F.interpolate` samples exactly so; None if it cannot."""
-    if list(axes) != list(range(2, rank)) or rank not in (3, 4, 5) or sampling.antialias:
+def _repeats(axes: Sequence[int], sizes: Sequence[Any], shape: tuple[int | None, ...]) -> bool:
+    """Return whether the new extents are known to be whole multiples of the old ones."""
+    extents = [shape[axis] for axis in axes]
+    return all(
+        isinstance(extent, int) and isinstance(size, int) and is_whole(extent, size)
+        for extent, size in zip(extents, sizes, strict=True)
+    )
+
+
+def _interpolation(g: Builder, x: Value, axes: Sequence[int], sampling: Sampling) -> dict[str, Any] | None:
+    """Return the arguments with which `F.interpolate` samples so; None if it cannot.
+
+    In the nearest mode it does only where it repeats elements: its places are rounded otherwise.
+    """
+    rank = g.rank(x)
+    if list(axes) != list(range(2, rank)) or rank not in (3, 4, 5) or sampling.antialias or not g.is_float(x):
         return None
-    if sampling.mode == "nearest":
-        floor = sampling.coordinates == "asymmetric" and sampling.nearest == "floor"
-        return {"mode": "nearest"} if floor else None
+    if sampling.takes_before:
+        return {"mode": "nearest"}
     if sampling.mode == "linear" and sampling.coordinates in ("half_pixel", "align_corners"):
         kind = {3: "linear", 4: "bilinear", 5: "trilinear"}[rank]
         return {"mode": kind, "align_corners": sampling.coordinates == "align_corners"}
     return None
+
+
+def _check_corners(g: Builder, x: Value, pairs: list[tuple[int, float]], sampling: Sampling) -> None:
+    """Refuse a factor for which ONNX and ONNX Runtime put the last corner at different places."""
+    if sampling.coordinates != "align_corners":
+        return
+    for axis, factor in pairs:
+        extent = (g.shape(x) or ())[axis]
+        length = factor * (extent or 0)
+        if abs(length - round(length)) > 1e-5 * length:
+            raise UnsupportedOpError(
+                f"align_corners with {extent} elements times {factor:g} is read differently by ONNX and "
+                "ONNX Runtime. Re-export with sizes instead of scales."
+            )
 
 
 def _old(mode: str) -> Sampling:
@@ -191,7 +216,7 @@ def _old(mode: str) -> Sampling:
     kind = "linear" if mode == "bilinear" else mode
     sampling = Sampling(mode=kind, coordinates="asymmetric", nearest="floor")
     _check(sampling)
-    return sampling
+    return replace(sampling, nearest="simple")
 
 
 def _check(sampling: Sampling) -> None:

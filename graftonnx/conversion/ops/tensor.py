@@ -167,10 +167,12 @@ def _slice(
 ) -> Result:
     axes = list(range(len(starts))) if axes is None else list(axes)
     if isinstance(data, np.ndarray) and not any(isinstance(v, Size) for v in (*starts, *ends)):
-        index: list[Any] = [slice(None)] * data.ndim
+        part: Array = data
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-            index[axis] = _python_slice(start, end, step)
-        part: Array = data[tuple(index)]
+            extent = data.shape[axis]
+            forwards = range(extent)[start:end:step]
+            places = indexing.places_backwards(start, end, step, extent) if step < 0 else forwards
+            part = part.take(np.array(places, np.int64), axis)
         return part
     if min(axes, default=0) < 0:
         axes = [axis % g.rank(data) for axis in axes]
@@ -190,11 +192,6 @@ def _part(g: Builder, part: Value, whole: Value, axes: Sequence[int]) -> Value:
         extents = tuple(None if i in cut else extent for i, extent in enumerate(shape))
         part.meta[TYPE] = Type(g.type(whole).dtype, extents)
     return part
-
-
-def _python_slice(start: int, end: int, step: int) -> slice:
-    """Return the Python slice of ONNX's bounds: below the first element there is nothing but None."""
-    return slice(start, None if step < 0 and end < -(1 << 30) else end, step)
 
 
 def _split(g: Builder, x: Value, axis: int, extents: list[Any] | None, count: int) -> Result:

@@ -158,7 +158,7 @@ def _coordinates(
     if kind == "asymmetric":
         return i / factor
     if kind == "align_corners":
-        return i * 0 if size == 1 else i * single(extent - 1) / single(size - 1)
+        return i * 0 if size == 1 else i * single(extent - 1) / single(_last_corner(size, extent, scale))
     if kind == "pytorch_half_pixel":
         return (i + 0.5) / factor - 0.5 if size > 1 else i * 0
     if kind == "tf_half_pixel_for_nn":
@@ -172,6 +172,15 @@ def _coordinates(
         offset = extent / 2 * (1 - (single(size) / (factor * extent)).double())
         return (offset + (i + 0.5).double() / factor.double() - 0.5).float()
     return (i + 0.5) / factor - 0.5
+
+
+def _last_corner(size: int, extent: int, scale: float) -> float:
+    """Return where the output's last corner lies, with `align_corners`.
+
+    ONNX puts it at `scale * extent - 1`, be that whole or not; ONNX Runtime always at the last element.
+    """
+    length = scale * extent
+    return size - 1 if abs(length - size) <= 1e-5 * length else length - 1
 
 
 def _resample(x: Tensor, axis: int, places: Tensor, scale: float, sampling: Sampling) -> Tensor:

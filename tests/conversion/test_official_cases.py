@@ -15,7 +15,6 @@ GAPS = {
     "test_pow_types_float32_uint64": "PyTorch has no arithmetic for uint64",
     "test_*_string*": "PyTorch has no strings",
     "test_affine_grid_*_expanded": "ranks depend on values",
-    "test_resize_downsample_scales_*_align_corners": "ONNX Runtime puts the last corner elsewhere",
     "test_maxunpool_export_with_output_shape": "ONNX Runtime counts the indices in another shape",
 }
 """Pattern of case names -> why they are refused. A case that matches and passes fails the suite."""

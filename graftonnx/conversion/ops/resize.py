@@ -156,7 +156,6 @@ def _by_scales(
     pairs = [(a, float(s)) for a, s in zip(along, scales, strict=True) if s != 1 or crops]
     if not pairs:
         return x
-    _check_corners(g, x, pairs, sampling)
     along, factors = [axis for axis, _ in pairs], [scale for _, scale in pairs]
     fast = _interpolation(g, x, along, sampling)
     largest = math.inf if sampling.mode == "linear" else LARGEST_FACTOR
@@ -195,20 +194,6 @@ def _interpolation(g: Builder, x: Value, axes: Sequence[int], sampling: Sampling
         kind = {3: "linear", 4: "bilinear", 5: "trilinear"}[rank]
         return {"mode": kind, "align_corners": sampling.coordinates == "align_corners"}
     return None
-
-
-def _check_corners(g: Builder, x: Value, pairs: list[tuple[int, float]], sampling: Sampling) -> None:
-    """Refuse a factor for which ONNX and ONNX Runtime put the last corner at different places."""
-    if sampling.coordinates != "align_corners":
-        return
-    for axis, factor in pairs:
-        extent = (g.shape(x) or ())[axis]
-        length = factor * (extent or 0)
-        if abs(length - round(length)) > 1e-5 * length:
-            raise UnsupportedOpError(
-                f"align_corners with {extent} elements times {factor:g} is read differently by ONNX and "
-                "ONNX Runtime. Re-export with sizes instead of scales."
-            )
 
 
 def _old(mode: str) -> Sampling:

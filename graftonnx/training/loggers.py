@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger as TrackerLogger
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
-from torch.utils.tensorboard.writer import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from graftonnx.errors import GraftError
 from graftonnx.training.checkpoints import Keeper
@@ -74,6 +78,17 @@ def open_tracker(config: TrainConfig, run: Path) -> TrackerLogger | None:
     return logger
 
 
+def open_events(folder: Path) -> RecordWriter:
+    """Begin an event file of TensorBoard.
+
+    TensorBoard's own writer works in a thread, whose errors nobody can catch.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = RecordWriter((folder / "events.out.tfevents.graftonnx").open("wb"))
+    writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+    return writer
+
+
 class EpochLog(pl.Callback):
     """Hands every epoch on, after the keeper has recorded it.
 
@@ -88,7 +103,7 @@ class EpochLog(pl.Callback):
         self._keeper = keeper
         self._note = note
         self._written = 0
-        self._events: SummaryWriter | None = None
+        self._events: RecordWriter | None = None
         self._tracker = open_tracker(config, run.path)
         self._broken = False
 
@@ -120,11 +135,12 @@ class EpochLog(pl.Callback):
         if self._events is None:
             for file in self._run.event_files:
                 file.unlink()
-            self._events = SummaryWriter(str(self._run.events))
+            self._events = open_events(self._run.events)
         for row in rows:
             figures = {name: float(getattr(row, field)) for name, field in FIGURES.items()}
-            for name, value in figures.items():
-                self._events.add_scalar(name, value, row.epoch)
+            values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
+            event = Event(wall_time=time.time(), step=row.epoch, summary=Summary(value=values))
+            self._events.write(event.SerializeToString())
             if self._tracker is not None:
                 self._tracker.log_metrics(figures, row.epoch)
         self._events.flush()
@@ -133,7 +149,8 @@ class EpochLog(pl.Callback):
     def _close(self, status: str) -> None:
         self._write()
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(OSError):  # a full disk, of which the checkpoints speak
+                self._events.close()
         if self._tracker is not None:
             self._tracker.finalize(status)
         if isinstance(self._tracker, WandbLogger):

@@ -85,7 +85,11 @@ def open_events(folder: Path) -> RecordWriter:
     """
     folder.mkdir(parents=True, exist_ok=True)
     writer = RecordWriter((folder / "events.out.tfevents.graftonnx").open("wb"))
-    writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+    try:
+        writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+    except OSError:
+        writer.close()
+        raise
     return writer
 
 

@@ -58,11 +58,10 @@ def align(scores: Scores, most: int) -> list[tuple[int, int]]:
     decisions = np.empty((rows, most, columns), np.uint8)
     best = np.full((most + 1, columns + 1), -np.inf)
     best[0] = 0.0
-    gains = np.where(scores > 0, scores, -np.inf)
     better, row = np.empty((2, most, columns))
     above = best[1:, 1:]
     for i in range(rows):
-        np.add(best[:-1, :-1], gains[i], out=better)
+        np.add(best[:-1, :-1], np.where(scores[i] > 0, scores[i], -np.inf), out=better)
         np.maximum(above, better, out=better)
         np.maximum.accumulate(better, axis=1, out=row)
         np.equal(row, above, out=decisions[i].view(bool))

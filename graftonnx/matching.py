@@ -223,7 +223,7 @@ def _depth(column: dict[str, int], taps: Mapping[str, Sequence[Tap]]) -> float:
 def _exchange(branches: Branches, pairs: Pairs, i: int, j: int) -> tuple[Skip, Skip]:
     x, y = branches
     first, second = f"{x}/{pairs.first[i].name}", f"{y}/{pairs.second[j].name}"
-    into_first, into_second = pairs.projection(i, j)
+    into_first, into_second = pairs.projection(i, j)  # type: ignore[str-unpack] # a chosen pair has them
     value = round(float(pairs.scores[i, j]), 4)
     return (
         Skip(source=second, target=first, projection=into_first, score=value),

@@ -60,7 +60,7 @@ class Pairs:
 
     def projection(self, i: int, j: int) -> tuple[Projection, Projection] | str:
         """Return the projections of a pair, or the reason why there are none."""
-        return self.projections[self.kinds[0][i]][self.kinds[1][j]]
+        return self.projections[int(self.kinds[0][i])][int(self.kinds[1][j])]
 
     def cost(self, i: int) -> NDArray[np.int64]:
         """Return [2, J]: what every pair with a tap of the first network costs; see `costs`."""

@@ -340,7 +340,9 @@ def _cleaned(
         constants_to_initializers(converted, weights)
     changed = changed or bool(found) or converted is not model
     name_nodes(converted.graph, kinds if converted is model else None)
-    return converted, found[-1] if found else "float32", GraphView(converted.graph, None if changed else view)
+    if changed:
+        view = GraphView(converted.graph)
+    return converted, found[-1] if found else "float32", view
 
 
 def check_valid(model: onnx.ModelProto, weights: Weights) -> None:

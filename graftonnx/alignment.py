@@ -12,6 +12,9 @@ Scores = NDArray[np.float64]
 SEARCH = 20_000
 """Sets of pairs that :func:`align_within` looks at before it takes the best one so far."""
 
+SAMPLE = 64
+"""Rows that :func:`align` looks at to learn how much a good set of pairs is worth."""
+
 _UP, _LEFT = np.uint8(1), np.uint8(2)
 """Bits of a decision: the row above, or the column to the left, does as well; else the pair is taken."""
 
@@ -44,12 +47,38 @@ class Budget:
 def align(scores: Scores, most: int) -> list[tuple[int, int]]:
     """Return the non-crossing pairs (i, j) of the largest summed score, at most `most` of them.
 
-    `best[k, j]` is the largest sum over the rows so far and columns < j with k pairs. Each row is computed at
-    once; only the decisions are kept, a byte each. Ties go to earlier pairs; equal input gives equal output.
+    Ties go to earlier pairs; equal input gives equal output.
 
     Args:
         scores: [I, J]; pairs with a score <= 0 are never taken.
         most: The largest number of pairs.
+    """
+    if len(scores) <= SAMPLE or most < 1:
+        return _aligned(scores, most)
+    rows, columns = _promising(scores, most)
+    pairs = _aligned(scores[np.ix_(rows, columns)], most)
+    return [(int(rows[i]), int(columns[j])) for i, j in pairs]
+
+
+def _promising(scores: Scores, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows and columns that may hold a pair of a best set.
+
+    A set with some pair is worth at most that pair and `most - 1` times the largest score. Where this is less
+    than what some of the rows give, the pair is in no best set, and so decides about no tie between them.
+    """
+    largest = scores.max(axis=1, initial=0.0)
+    sample = scores[np.sort(np.argsort(-largest, kind="stable")[:SAMPLE])]
+    known = sum(float(sample[pair]) for pair in _aligned(sample, most))
+    least = known - (most - 1) * float(largest.max()) - 1e-6  # sums are rounded
+    near = (scores >= least) & (scores > 0)
+    return np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+
+
+def _aligned(scores: Scores, most: int) -> list[tuple[int, int]]:
+    """Do what :func:`align` does, with all rows and columns.
+
+    `best[k, j]` is the largest sum over the rows so far and columns < j with k pairs. Each row is computed at
+    once; only the decisions are kept, a byte each.
     """
     rows, columns = scores.shape
     most = max(min(most, rows, columns), 0)
@@ -58,11 +87,10 @@ def align(scores: Scores, most: int) -> list[tuple[int, int]]:
     decisions = np.empty((rows, most, columns), np.uint8)
     best = np.full((most + 1, columns + 1), -np.inf)
     best[0] = 0.0
-    gains = np.where(scores > 0, scores, -np.inf)
     better, row = np.empty((2, most, columns))
     above = best[1:, 1:]
     for i in range(rows):
-        np.add(best[:-1, :-1], gains[i], out=better)
+        np.add(best[:-1, :-1], np.where(scores[i] > 0, scores[i], -np.inf), out=better)
         np.maximum(above, better, out=better)
         np.maximum.accumulate(better, axis=1, out=row)
         np.equal(row, above, out=decisions[i].view(bool))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 
 import onnx
 
@@ -33,8 +34,9 @@ def macs(view: GraphView, positions: Iterable[int] | None = None) -> int:
 
 
 def _macs(view: GraphView, position: int) -> int:
-    kind, operands = view.kinds[position], view.read[position]
-    source, weight, output = (view.shapes.get(name) for name in (*operands[:2], view.made[position][0]))
+    kind, operands, shapes = view.kinds[position], view.read[position], view.shapes
+    source, weight = shapes.get(operands[0]), shapes.get(operands[1])
+    output = shapes.get(view.made[position][0])
     if kind == "Conv":
         return _size(output) * _size(weight, first=1) if weight and output else 0
     if kind == "ConvTranspose":
@@ -49,8 +51,8 @@ def parameters(view: GraphView, positions: Iterable[int] | None = None) -> int:
     """Return the number of float elements in the initializers that nodes (see :func:`macs`) read."""
     chosen = range(len(view.nodes)) if positions is None else positions
     names = {name for index in chosen for name in view.given[index]}
-    tensors = [tensor for name, tensor in view.initializers.items() if name in names]
-    return sum([math.prod(tensor.dims[:]) for tensor in tensors if tensor.data_type in FLOATS])
+    floats = [name for name, tensor in view.initializers.items() if tensor.data_type in FLOATS]
+    return sum([_size(view.shapes[name]) for name in floats if name in names])
 
 
 def price(view: GraphView, positions: Iterable[int] | None = None) -> int:
@@ -63,5 +65,6 @@ def price(view: GraphView, positions: Iterable[int] | None = None) -> int:
     return sum([work + MOVED * _size(view.shapes.get(view.made[index][0])) for index, work in found if work])
 
 
+@lru_cache(1 << 12)
 def _size(shape: Shape | None, first: int = 0) -> int:
     return math.prod([1 if extent is None else extent for extent in (shape or ())[first:]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -56,8 +56,15 @@ def subgraphs(node: NodeProto) -> list[GraphProto]:
     return found
 
 
-def bodies(graph: GraphProto | onnx.FunctionProto) -> list[GraphProto]:
-    """Return the graphs inside the standard's operators in a graph."""
+def bodies(graph: GraphProto | onnx.FunctionProto, kinds: Collection[str] | None = None) -> list[GraphProto]:
+    """Return the graphs inside the standard's operators in a graph.
+
+    Args:
+        graph: The graph.
+        kinds: The operators of its nodes, if they are known: to read them takes time.
+    """
+    if kinds is not None and WITH_BODIES.isdisjoint(kinds):
+        return []
     holders = [node for node in graph.node if node.op_type in WITH_BODIES]
     return [body for node in holders for body in subgraphs(node)]
 

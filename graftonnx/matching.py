@@ -179,7 +179,7 @@ def _progressive(
                 gains = with_y.scores[index]
                 scores[row] += gains
                 if budget != Budget():
-                    costs[:, row] += np.where(gains > 0, [with_y.macs[index], with_y.parameters[index]], 0)
+                    costs[:, row] += np.where(gains > 0, with_y.cost(index), 0)
         found = align_within(scores, most, costs[0], costs[1], budget)
         for row, j in found:
             budget = budget.less(int(costs[0, row, j]), int(costs[1, row, j]))
@@ -223,7 +223,7 @@ def _depth(column: dict[str, int], taps: Mapping[str, Sequence[Tap]]) -> float:
 def _exchange(branches: Branches, pairs: Pairs, i: int, j: int) -> tuple[Skip, Skip]:
     x, y = branches
     first, second = f"{x}/{pairs.first[i].name}", f"{y}/{pairs.second[j].name}"
-    into_first, into_second = pairs.projections[pairs.kinds[i, j]]
+    into_first, into_second = pairs.projection(i, j)  # type: ignore[str-unpack] # a chosen pair has them
     value = round(float(pairs.scores[i, j]), 4)
     return (
         Skip(source=second, target=first, projection=into_first, score=value),
@@ -265,12 +265,13 @@ def _reason(
     most: int,
     budget: Budget,
 ) -> str:
-    kind = pairs.projections[pairs.kinds[pair]]
+    kind = pairs.projection(*pair)
     if isinstance(kind, str):
         return kind
-    if pairs.scores[pair] <= 0:
-        return f"not worth its cost: {pairs.macs[pair]:,} MACs"
     (x, y), (i, j) = branches, pair
+    macs, parameters = pairs.costs[:, pairs.kinds[0][i], pairs.kinds[1][j]]
+    if pairs.scores[pair] <= 0:
+        return f"not worth its cost: {macs:,} MACs"
     for k, m in chosen:
         a, b = f"{x}/{pairs.first[k].name}", f"{y}/{pairs.second[m].name}"
         if j == m:
@@ -278,5 +279,5 @@ def _reason(
         if (i - k) * (j - m) < 0:
             return f"crosses '{a}' - '{b}': the two would close a cycle"
     if len(chosen) < most and budget != Budget():
-        return f"beyond the budget: {pairs.macs[pair]:,} MACs, {pairs.parameters[pair]:,} parameters"
+        return f"beyond the budget: {macs:,} MACs, {parameters:,} parameters"
     return f"not among the best {most}"

@@ -278,7 +278,7 @@ def _normalised(
     model, weight_type, view = _cleaned(model, weights, opset, notes, dequantize=dequantize)
     inputs = _inputs(model, metadata)
     passed = _drop_passed_outputs(view)
-    turned = [value for value in inputs if to_channels_first(model, value)]
+    turned = [value for value in inputs if to_channels_first(model, value, view)]
     shapes = {value: _input_shape(model, value, value in turned, notes) for value in inputs}
     model, view = _infer(model, weights, shapes, notes, None if turned else view)
     head, spine, auxiliary = find_head(view, inputs)
@@ -314,9 +314,11 @@ def _cleaned(
     model: onnx.ModelProto, weights: Weights, opset: int, notes: list[str], *, dequantize: bool
 ) -> tuple[onnx.ModelProto, str, GraphView]:
     """Return the model with valid float32 operators of one opset, the type its weights had, and an index."""
-    use_default_domain(model)
-    model = inline_functions(model)
+    if model.functions:
+        use_default_domain(model)
+        model = inline_functions(model)
     view = GraphView(model.graph)
+    use_default_domain(model, view.kinds)
     if any(node is not other for node, other in zip(view.nodes, model.graph.node, strict=True)):
         replace(model.graph.node, view.nodes)
         notes.append("nodes brought into topological order")
@@ -326,18 +328,21 @@ def _cleaned(
         constants_to_initializers(model, weights)
         if count := dequantise(model, weights):
             notes.append(f"dequantised: {count} operators on quantised numbers replaced or dropped")
-    check_float(model)
-    check_operators(model, opset)
+    kinds = None if dequantize else frozenset(view.kinds)
+    check_float(model, kinds)
+    check_operators(model, opset, kinds)
     check_valid(model, weights)
-    changed = constants_to_initializers(model, weights) or dequantize
-    found = [kind for kind in (fold_narrow(model, weights), widen(model, weights)) if kind]
+    changed = constants_to_initializers(model, weights, kinds) or dequantize
+    found = [kind for kind in (fold_narrow(model, weights), widen(model, weights, kinds)) if kind]
     notes += [f"{kind} weights are float32 inside" for kind in found]
-    converted = convert_opset(model, opset)
+    converted = convert_opset(model, opset, kinds)
     if converted is not model:
         constants_to_initializers(converted, weights)
     changed = changed or bool(found) or converted is not model
-    name_nodes(converted.graph)
-    return converted, found[-1] if found else "float32", GraphView(converted.graph, None if changed else view)
+    name_nodes(converted.graph, kinds if converted is model else None)
+    if changed:
+        view = GraphView(converted.graph)
+    return converted, found[-1] if found else "float32", view
 
 
 def check_valid(model: onnx.ModelProto, weights: Weights) -> None:
@@ -429,7 +434,7 @@ def _infer(
         The model with all shapes, and an index over it.
     """
     _set_inputs(model, shapes, BATCH)
-    model = infer_shapes(model)
+    model = infer_shapes(model, None if before is None else before.kinds)
     view = GraphView(model.graph, before)
     if may_fold(view) or "Transpose" in view.kinds:
         while fold(model, weights):

@@ -45,20 +45,26 @@ class Pairs:
         first: The taps of the first, in order; I of them.
         second: Of the second; J of them.
         scores: [I, J]; 0 where a pair cannot be exchanged or is not worth it.
-        macs: [I, J]; multiply-accumulates of the two projections.
-        parameters: [I, J]; their weights.
-        kinds: [I, J]; index into `projections`.
-        projections: For each kind of pair the projections into the first and into the second, or the reason
-            why there are none.
+        kinds: [I] and [J]; the number of each tap's layout, among the K and L different ones.
+        costs: [2, K, L]; multiply-accumulates and weights of the two projections between such layouts.
+        projections: K x L; the projections into the first and into the second, or the reason why there are
+            none.
     """
 
     first: Sequence[Tap]
     second: Sequence[Tap]
     scores: Scores
-    macs: NDArray[np.int64]
-    parameters: NDArray[np.int64]
-    kinds: NDArray[np.intp]
-    projections: Sequence[tuple[Projection, Projection] | str]
+    kinds: tuple[NDArray[np.intp], NDArray[np.intp]]
+    costs: NDArray[np.int64]
+    projections: Sequence[Sequence[tuple[Projection, Projection] | str]]
+
+    def projection(self, i: int, j: int) -> tuple[Projection, Projection] | str:
+        """Return the projections of a pair, or the reason why there are none."""
+        return self.projections[int(self.kinds[0][i])][int(self.kinds[1][j])]
+
+    def cost(self, i: int) -> NDArray[np.int64]:
+        """Return [2, J]: what every pair with a tap of the first network costs; see `costs`."""
+        return self.costs[:, self.kinds[0][i], self.kinds[1]]
 
 
 def score(
@@ -82,32 +88,36 @@ def score(
     kinds_a, index_a = _kinds(first)
     kinds_b, index_b = _kinds(second)
     likeness = np.zeros((len(kinds_a), len(kinds_b)))
-    macs, parameters, prices = np.zeros((3, *likeness.shape), np.int64)
-    projections: list[tuple[Projection, Projection] | str] = []
+    macs, parameters, prices = amounts = np.zeros((3, *likeness.shape), np.int64)
+    projections: list[list[tuple[Projection, Projection] | str]] = [[] for _ in kinds_a]
     for (i, a), (j, b) in itertools.product(enumerate(kinds_a), enumerate(kinds_b)):
         into_a, into_b = project(b, a, policy), project(a, b, policy)
         if isinstance(into_a, str) or isinstance(into_b, str):
-            projections.append(into_b if isinstance(into_b, str) else str(into_a))
+            projections[i].append(into_b if isinstance(into_b, str) else str(into_a))
             continue
-        projections.append((into_a, into_b))
+        projections[i].append((into_a, into_b))
         likeness[i, j] = _likeness(a, b)
         both = ((into_a, b, a), (into_b, a, b))
         macs[i, j] = sum(projection_macs(*ends) for ends in both)
         parameters[i, j] = sum(projection_parameters(*ends) for ends in both)
         prices[i, j] = sum(projection_price(*ends) for ends in both)
-    place = np.ix_(index_a, index_b)
-    if similarity is None:
-        depths = [np.array([tap.depth for tap in taps]) for taps in (first, second)]
-        similarity = 1 - np.abs(depths[0][:, None] - depths[1][None, :])
+    likeness, cost, least = (
+        table[:, index_b] for table in (likeness, prices / max(work, 1), macs / max(work, 1))
+    )
+    depths = [np.array([tap.depth for tap in taps]) for taps in (first, second)]
     spine = [0.1 * np.array([tap.spine for tap in taps], float) for taps in (first, second)]
-    ends = 0.8 + spine[0][:, None] + spine[1][None, :]
-    macs, parameters, prices = (amounts[place] for amounts in (macs, parameters, prices))
-    gains = likeness[place] * similarity * ends
-    cost, least = prices / max(work, 1), macs / max(work, 1)
-    kinds = (index_a * max(len(kinds_b), 1))[:, None] + index_b[None, :]
+    scores = np.empty((len(first), len(second)))
+    for i, kind in enumerate(index_a):  # row by row: whole matrices at every step take much more time
+        alike = 1 - np.abs(depths[0][i] - depths[1]) if similarity is None else similarity[i]
+        gains = likeness[kind] * alike * (0.8 + spine[0][i] + spine[1])
+        scores[i] = _worth(gains, cost[kind], least[kind])
+    return Pairs(first, second, scores, (index_a, index_b), amounts[:2], projections)
+
+
+def _worth(gains: Scores, cost: Scores, least: Scores) -> Scores:
+    """Return the scores of pairs; see the module's table. `least` is the cost of their MACs alone."""
     discounted = np.where(2 * cost <= gains, gains - cost, gains**2 / np.maximum(4 * cost, 1e-30))
-    scores = np.where(gains > least, discounted, 0.0)
-    return Pairs(first, second, scores, macs, parameters, kinds, projections)
+    return np.where(gains > least, discounted, 0.0)
 
 
 def _kinds(taps: Sequence[Tap]) -> tuple[list[Layout], NDArray[np.intp]]:

@@ -68,7 +68,8 @@ class Part:
     def _renamed(self, node: NodeProto) -> NodeProto:
         copy = NodeProto()
         copy.CopyFrom(node)
-        _rename(copy, self.prefix, _prefixed(node.input, self.prefix), _prefixed(node.output, self.prefix))
+        inputs, outputs = _prefixed(node.input, self.prefix), _prefixed(node.output, self.prefix)
+        _rename(copy, self.prefix, inputs, outputs, node.op_type)
         return copy
 
     @cached_property
@@ -159,17 +160,16 @@ class Window:
         read = dict.fromkeys(name for node in nodes for name in reads(node))
         graph = GraphProto(name="window", node=nodes)
         for part in self._parts:
-            for name, tensor in part.initializers.items():
-                if part.prefix + name in read:
-                    graph.initializer.add().CopyFrom(tensor)
-                    graph.initializer[-1].name = part.prefix + name
+            near = {name.removeprefix(part.prefix) for name in (*made, *read) if name.startswith(part.prefix)}
+            for name in filter(near.__contains__, part.initializers):
+                graph.initializer.add().CopyFrom(part.initializers[name])
+                graph.initializer[-1].name = part.prefix + name
             inputs = ((value.name, value) for value in part.view.graph.input)
-            for name, value in (*inputs, *part.infos.items()):
-                name = part.prefix + name
-                if name in made or (name in read and name.removeprefix(part.prefix) not in part.initializers):
-                    values = graph.value_info if name in made else graph.input
+            for name, value in chain(inputs, part.infos.items()):
+                if name in near and (part.prefix + name in made or name not in part.initializers):
+                    values = graph.value_info if part.prefix + name in made else graph.input
                     values.add().CopyFrom(value)
-                    values[-1].name = name
+                    values[-1].name = part.prefix + name
         return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
 
     def _joined(self, piece: GraphProto, inputs: Sequence[gs.Variable]) -> ModelProto:
@@ -198,19 +198,19 @@ class Window:
         nodes = list(piece.node)
         added = len(nodes)
         read, made = [reads(node) for node in nodes], [node.output[:] for node in nodes]
-        names: list[tuple[str, list[str], list[str]]] = []
+        names: list[tuple[str, list[str], list[str], str]] = []
         for part in self._parts:
             prefix, view = part.prefix, part.view
             for position in part.positions:
                 outputs = _prefixed(view.made[position], prefix)
-                if _key(outputs) in edited:
+                if not edited.isdisjoint(outputs):
                     continue
                 inputs = _prefixed(view.given[position], prefix)
                 same = view.read[position] is view.given[position]
                 nodes.append(view.nodes[position])
                 made.append(outputs)
                 read.append(inputs if same else _prefixed(view.read[position], prefix))
-                names.append((prefix, inputs, outputs))
+                names.append((prefix, inputs, outputs, view.kinds[position]))
         order = topological_order(nodes, read, made)
         graph.node.extend([nodes[index] for index in order])
         for node, index in zip(graph.node, order, strict=True):
@@ -247,11 +247,11 @@ def _prefixed(names: Iterable[str], prefix: str) -> list[str]:
     return [prefix + name if name else "" for name in names]
 
 
-def _rename(node: NodeProto, prefix: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Give a node names with a prefix; inside its graphs, too."""
+def _rename(node: NodeProto, prefix: str, inputs: Sequence[str], outputs: Sequence[str], kind: str) -> None:
+    """Give a node of some kind names with a prefix; inside its graphs, too."""
     node.name = prefix + node.name
     node.input[:], node.output[:] = inputs, outputs
-    if node.op_type in WITH_BODIES:
+    if kind in WITH_BODIES:
         for inner in subgraphs(node):
             _rename_graph(inner, prefix)
 
@@ -260,7 +260,8 @@ def _rename_graph(graph: GraphProto, prefix: str) -> None:
     for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
         item.name = prefix + item.name
     for node in graph.node:
-        _rename(node, prefix, _prefixed(node.input, prefix), _prefixed(node.output, prefix))
+        inputs, outputs = _prefixed(node.input, prefix), _prefixed(node.output, prefix)
+        _rename(node, prefix, inputs, outputs, node.op_type)
 
 
 def _key(outputs: Iterable[str]) -> str:

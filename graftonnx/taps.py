@@ -94,16 +94,18 @@ def find_taps(network: Network, most: int | None = None) -> list[Tap]:
     spine = frozenset(network.spine.values)
     inside = {id(view.nodes[position]) for position in positions}
     feature = layouts.get(network.head.feature)
+    different = {id(layout): layout for layout in layouts.values()}
+    small = {key for key, layout in different.items() if feature and _is_smaller(layout, feature)}
     found: list[tuple[int, str, int]] = []
     for position in positions:
+        if view.kinds[position] not in ENDING or not depths[position]:
+            continue
         name = view.made[position][0]
         layout = layouts.get(name)
-        if view.kinds[position] not in ENDING or layout is None or not depths[position] or name not in data:
-            continue
-        if feature is not None and _is_smaller(layout, feature):
+        if layout is None or id(layout) in small or name not in data:
             continue
         readers = [reader for reader in view.consumers[name] if id(reader) in inside]
-        if readers and _is_output(view, view.nodes[position], readers, layout):
+        if readers and _is_output(view, position, readers, layout):
             found.append((levels[position], name, position))
     found.sort()
     if most is not None and len(found) > most:
@@ -158,9 +160,10 @@ def _stride(extents: tuple[int, ...], grid: tuple[int, ...]) -> tuple[float, ...
     return tuple(extent / points for extent, points in zip(extents, grid, strict=True))
 
 
-def _is_output(view: GraphView, node: NodeProto, readers: list[NodeProto], layout: Layout) -> bool:
+def _is_output(view: GraphView, position: int, readers: list[NodeProto], layout: Layout) -> bool:
+    node = view.nodes[position]
     if layout.kind == "channels_first":
-        return _ends_block(view, node, readers)
+        return _ends_block(view, node, view.kinds[position], readers)
     whole = view.shapes.get(node.output[0])
     addends = [name for name in view.dynamic_inputs(node) if view.shapes.get(name) == whole]
     return node.op_type in ("Add", "Sum") and len(addends) >= 2
@@ -177,28 +180,25 @@ def _longest(view: GraphView, positions: Sequence[int]) -> tuple[list[int], list
     return weighted, all_nodes
 
 
-def _ends_block(view: GraphView, node: NodeProto, readers: list[NodeProto]) -> bool:
-    if node.op_type in ACTIVATIONS and not _is_gate(node, readers, view):
+def _ends_block(view: GraphView, node: NodeProto, kind: str, readers: list[NodeProto]) -> bool:
+    if kind in ACTIVATIONS and not (kind in GATES and _is_gate(readers, view)):
         return True
     follower = readers[0] if len(readers) == 1 else None
-    if follower is not None and (
-        follower.op_type in FOLLOWING
-        or (follower.op_type in ACTIVATIONS and not _gates(view, node.output[0]))
-    ):
-        return False
-    if node.op_type in ("Add", "Sum"):
+    if follower is not None:
+        after = follower.op_type
+        if after in FOLLOWING or (after in ACTIVATIONS and not _gates(view, node.output[0])):
+            return False
+    if kind in ("Add", "Sum"):
         return len(view.dynamic_inputs(node)) >= 2
-    if node.op_type == "Concat":
+    if kind == "Concat":
         return integer(node, "axis", 1) in (1, -3) and len(view.dynamic_inputs(node)) >= 2
-    if node.op_type == "Mul":
+    if kind == "Mul":
         return _is_gated_activation(view, node)
-    return node.op_type in LINEAR and any(reader.op_type in ("Conv", "ConvTranspose") for reader in readers)
+    return kind in LINEAR and any(reader.op_type in ("Conv", "ConvTranspose") for reader in readers)
 
 
-def _is_gate(node: NodeProto, readers: list[NodeProto], view: GraphView) -> bool:
-    """Return whether an activation only scales another value, as in x * sigmoid(x)."""
-    if node.op_type not in GATES:
-        return False
+def _is_gate(readers: list[NodeProto], view: GraphView) -> bool:
+    """Return whether what these read only scales another value, as in x * sigmoid(x)."""
     return all(
         reader.op_type in ("Mul", "Div") and (len(view.dynamic_inputs(reader)) == 2 or _scales(view, reader))
         for reader in readers

@@ -41,7 +41,8 @@ def read(path: Path) -> tuple[ModelProto, Weights]:
         ModelError: If there is no such file, or it is not an ONNX model, or its data is missing.
     """
     try:
-        model, spans = wire.read_skeleton(path)
+        content, spans = wire.read_skeleton(path)
+        model = ModelProto.FromString(content)
         stubs = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in spans}
         file = SourceFile(path)
         weights: Weights = {
@@ -50,9 +51,10 @@ def read(path: Path) -> tuple[ModelProto, Weights]:
         }
         for name, tensor in weights.items():
             _check_size(name, tensor)
-        weights |= _external(model, path.parent)
-        if _LOCATION in model.SerializeToString():
-            onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+        if b"location" in content:
+            weights |= _external(model, path.parent)
+            if _LOCATION in model.SerializeToString():
+                onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
     except FileNotFoundError as error:
         raise ModelError(f"cannot read '{path}': there is no such file.") from error
     except IsADirectoryError as error:

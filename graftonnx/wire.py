@@ -60,15 +60,15 @@ class Span:
     field: str
 
 
-def read_skeleton(path: Path) -> tuple[ModelProto, dict[str, Span]]:
+def read_skeleton(path: Path) -> tuple[bytes, dict[str, Span]]:
     """Read a file, but for the elements of the main graph's large initializers.
 
     Args:
         path: An ONNX file; external data stays where it is.
 
     Returns:
-        The model, in which such an initializer has name, type, shape and remarks, but no elements; and where
-        each one's elements lie, by its name.
+        The encoded model, in which such an initializer has name, type, shape and remarks, but no elements;
+        and where each one's elements lie, by its name.
 
     Raises:
         DecodeError: If the file is no protobuf message of this kind.
@@ -79,8 +79,7 @@ def read_skeleton(path: Path) -> tuple[ModelProto, dict[str, Span]]:
             raise DecodeError("the file is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             pieces, spans = _without_elements(data)
-            model = ModelProto.FromString(b"".join(pieces))
-    return model, spans
+    return b"".join(pieces), spans
 
 
 def _without_elements(data: mmap.mmap) -> tuple[list[bytes], dict[str, Span]]:

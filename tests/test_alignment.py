@@ -36,6 +36,10 @@ SCORES = st_np.arrays(
 )
 
 
+TIED = (-0.5, 0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
+"""Scores of which many are equal."""
+
+
 @settings(max_examples=300, deadline=None)
 @given(SCORES, st.integers(0, 4))
 def test_an_alignment_is_non_crossing_and_as_good_as_brute_force(
@@ -46,6 +50,25 @@ def test_an_alignment_is_non_crossing_and_as_good_as_brute_force(
     assert not crosses(pairs)
     assert all(scores[pair] > 0 for pair in pairs)
     assert sum(scores[pair] for pair in pairs) == pytest.approx(brute_force(scores, most))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st_np.arrays(float, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from(TIED)),
+    st.integers(0, 4),
+)
+def test_rows_and_columns_left_out_change_no_pair(scores: NDArray[np.float64], most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        expected = align(scores, most)
+        patch.setattr(alignment, "SAMPLE", 1)
+        assert align(scores, most) == expected
+
+
+def test_rows_and_columns_without_a_pair_of_a_best_set_are_left_out() -> None:
+    scores = np.full((200, 300), 0.1)
+    scores[range(10, 200, 50), range(20, 220, 50)] = 1.0
+    rows, columns = alignment._promising(scores, 3)
+    assert (rows.tolist(), columns.tolist()) == ([10, 60, 110, 160], [20, 70, 120, 170])
 
 
 @settings(max_examples=200, deadline=None)

@@ -7,7 +7,7 @@ exporters wrote become plain initializers, even when the batch extent beside the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -30,14 +30,21 @@ MAX_ELEMENTS = 1 << 29
 Array = NDArray[np.generic]
 
 
-def constants_to_initializers(model: onnx.ModelProto, weights: Weights) -> bool:
+def constants_to_initializers(
+    model: onnx.ModelProto, weights: Weights, kinds: Collection[str] | None = None
+) -> bool:
     """Replace `Constant` nodes by initializers, and drop initializers from the inputs.
+
+    Args:
+        model: A skeleton.
+        weights: Its large tensors.
+        kinds: The operators of its nodes, if they are known.
 
     Returns:
         Whether there were such nodes.
     """
     graph = model.graph
-    nodes = list(graph.node)
+    nodes = list(graph.node) if kinds is None or "Constant" in kinds else []
     constants = [node for node in nodes if node.op_type == "Constant"]
     for node in constants:
         add_initializer(model, weights, node.output[0], _constant_value(node))

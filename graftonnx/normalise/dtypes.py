@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
@@ -42,17 +44,22 @@ def fold_narrow(model: onnx.ModelProto, weights: Weights) -> str | None:
     return str(TensorProto.DataType.Name(min(found))).lower()
 
 
-def widen(model: onnx.ModelProto, weights: Weights) -> str | None:
+def widen(model: onnx.ModelProto, weights: Weights, kinds: Collection[str] | None = None) -> str | None:
     """Make every 16-bit float of the skeleton a 32-bit one, in place.
+
+    Args:
+        model: A skeleton.
+        weights: Its large tensors.
+        kinds: The operators of its nodes, if they are known and all of them the standard's.
 
     Returns:
         The name of the type that was found (`float16` or `bfloat16`); None if there was nothing to do.
     """
-    found = _widen(model.graph, weights)
+    found = _widen(model.graph, weights, kinds)
     return TensorProto.DataType.Name(min(found)).lower() if found else None
 
 
-def _widen(graph: onnx.GraphProto, weights: Weights) -> set[int]:
+def _widen(graph: onnx.GraphProto, weights: Weights, kinds: Collection[str] | None = None) -> set[int]:
     """Widen a graph and the graphs inside it, whose tensors are whole; return the types that were found."""
     found: set[int] = set()
     for value in (*graph.input, *graph.output, *graph.value_info):
@@ -70,7 +77,8 @@ def _widen(graph: onnx.GraphProto, weights: Weights) -> set[int]:
             else:
                 copy_remarks(tensor, wide)
                 tensor.CopyFrom(wide)
-    for node in graph.node:
+    typed = kinds is None or not TYPED.isdisjoint(kinds)
+    for node in graph.node if typed else ():
         for item in node.attribute if node.op_type in TYPED or node.domain else ():
             if item.name in ("to", "dtype") and item.i in HALF:
                 found.add(item.i)
@@ -79,4 +87,4 @@ def _widen(graph: onnx.GraphProto, weights: Weights) -> set[int]:
                 found.add(item.t.data_type)
                 array = numpy_helper.to_array(item.t).astype(np.float32)
                 item.t.CopyFrom(numpy_helper.from_array(array, item.t.name))
-    return found.union(*(_widen(body, {}) for body in bodies(graph)))
+    return found.union(*(_widen(body, {}) for body in bodies(graph, kinds)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import onnx
 from onnx import shape_inference
@@ -13,8 +14,12 @@ from graftonnx.normalise.loops import loop_states
 from graftonnx.remarks import carry
 
 
-def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+def infer_shapes(model: onnx.ModelProto, kinds: Collection[str] | None = None) -> onnx.ModelProto:
     """Return the model with the shapes that follow from its input shapes; what stood there before is dropped.
+
+    Args:
+        model: A skeleton.
+        kinds: The operators of its nodes, if they are known.
 
     Raises:
         ModelError: If an operator cannot work on the shapes it gets.
@@ -22,8 +27,10 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     said = onnx.GraphProto(
         value_info=[value for value in model.graph.value_info if value.doc_string or value.metadata_props]
     )
-    _forget_shapes(model.graph)
-    loops = any(node.op_type == "Loop" for node in model.graph.node)
+    if kinds is None:
+        kinds = {node.op_type for node in model.graph.node}
+    _forget_shapes(model.graph, kinds)
+    loops = "Loop" in kinds
     try:
         inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
         while loops and (states := _untold(model, loop_states(inferred))):
@@ -40,13 +47,15 @@ def _untold(model: onnx.ModelProto, values: list[onnx.ValueInfoProto]) -> list[o
     return [value for value in values if value.name not in told]
 
 
-def _forget_shapes(graph: onnx.GraphProto, *, inner: bool = False) -> None:
+def _forget_shapes(
+    graph: onnx.GraphProto, kinds: Collection[str] | None = None, *, inner: bool = False
+) -> None:
     """Drop every shape but those of scalars, and of the main graph's inputs."""
     del graph.value_info[:]
     for value in (*graph.output, *(graph.input if inner else ())):
         if value.type.tensor_type.shape.dim:
             value.type.tensor_type.ClearField("shape")
-    for body in bodies(graph):
+    for body in bodies(graph, kinds):
         _forget_shapes(body, inner=True)
 
 

@@ -20,11 +20,16 @@ def to_first(rank: int) -> tuple[int, ...]:
     return (0, rank - 1, *range(1, rank - 1))
 
 
-def to_channels_first(model: onnx.ModelProto, name: str) -> bool:
+def to_channels_first(model: onnx.ModelProto, name: str, before: GraphView) -> bool:
     """Make the input `name` channels-first, in place; the second only for images.
 
         NHWC ─ Transpose(0,3,1,2) ─ Conv     becomes     NCHW ─ Conv
         NHWC ─ anything else                 becomes     NCHW ─ Transpose(0,2,3,1) ─ anything else
+
+    Args:
+        model: A skeleton.
+        name: An input.
+        before: An index over the model; it does not hold for what is changed.
 
     Returns:
         Whether the input was channels-last.
@@ -34,7 +39,7 @@ def to_channels_first(model: onnx.ModelProto, name: str) -> bool:
     dims = value.type.tensor_type.shape.dim
     rank = len(dims)
     last = rank == 4 and dims[3].dim_value in CHANNELS and dims[1].dim_value not in CHANNELS
-    if not last and not any(n.op_type == "Transpose" and name in n.input for n in graph.node):
+    if not last and "Transpose" not in before.kinds:
         return False
     view = GraphView(graph)
     readers = view.consumers[name]

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 from onnx import GraphProto
 
 from graftonnx.graph import bodies
 
 
-def name_nodes(graph: GraphProto) -> None:
-    """Give every node a name that no other node of its graph has, in place; names that are unique stay."""
-    taken = Counter(node.name for node in graph.node)
+def name_nodes(graph: GraphProto, kinds: Collection[str] | None = None) -> None:
+    """Give every node a name that no other node of its graph has, in place; names that are unique stay.
+
+    Args:
+        graph: The graph; those inside it are treated likewise.
+        kinds: The operators of its nodes, if they are known.
+    """
+    taken = Counter([node.name for node in graph.node])
     if "" in taken or len(taken) < len(graph.node):
         for node in graph.node:
             if not node.name or taken[node.name] > 1:
                 taken[node.name] -= 1
                 node.name = fresh(node.name or next(filter(None, node.output), node.op_type), taken)
-    for body in bodies(graph):
+    for body in bodies(graph, kinds):
         name_nodes(body)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import onnx
@@ -58,30 +59,45 @@ def declared_opset(model: onnx.ModelProto) -> int:
     return int(version)
 
 
-def use_default_domain(model: onnx.ModelProto) -> None:
-    """Spell the default domain in one way, in place: `ai.onnx` becomes the empty word."""
+def use_default_domain(model: onnx.ModelProto, kinds: Collection[str] | None = None) -> None:
+    """Spell the default domain in one way, in place: `ai.onnx` becomes the empty word.
+
+    Args:
+        model: The network.
+        kinds: The operators of its nodes, if they are known and it has no local functions.
+    """
     for holder in (model, *model.functions):
         for entry in holder.opset_import:
             if entry.domain in DEFAULT_DOMAINS:
                 entry.domain = ""
     for graph in (model.graph, *model.functions):
-        _use_default_domain(graph)
+        _use_default_domain(graph, kinds)
 
 
-def _use_default_domain(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
+def _use_default_domain(
+    graph: onnx.GraphProto | onnx.FunctionProto, kinds: Collection[str] | None = None
+) -> None:
     for node in graph.node:
         if node.HasField("domain") and node.domain in DEFAULT_DOMAINS:
             node.ClearField("domain")
-    for body in bodies(graph):
+    for body in bodies(graph, kinds):
         _use_default_domain(body)
 
 
-def check_operators(model: onnx.ModelProto, opset: int) -> None:
+def check_operators(model: onnx.ModelProto, opset: int, kinds: Collection[str] | None = None) -> None:
     """Refuse operators that the standard does not define at this opset.
+
+    Args:
+        model: The network.
+        opset: Its opset.
+        kinds: The operators of its nodes, if they are known.
 
     Raises:
         UnsupportedOpError: Naming the first such node.
     """
+    standard = {node.domain for node in model.graph.node}.issubset(DEFAULT_DOMAINS)
+    if standard and kinds is not None and all(defs.has(kind, opset, "") for kind in kinds):
+        return
     defined: dict[str, bool] = {}
     for node in model.graph.node:
         kind = node.op_type
@@ -101,12 +117,19 @@ def check_operators(model: onnx.ModelProto, opset: int) -> None:
         )
 
 
-def convert_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def convert_opset(
+    model: onnx.ModelProto, opset: int, kinds: Collection[str] | None = None
+) -> onnx.ModelProto:
     """Return the skeleton `model`, written at `opset`, rewritten at :data:`OPSET`.
 
     What onnx's converter gets wrong or cannot do is mended around it: operators newer than :data:`OPSET` are
     replaced by the body that their standard defines, and `Upsample` and `Resize` of opset 10 and before keep
     their coordinates.
+
+    Args:
+        model: The skeleton.
+        opset: Of its operators.
+        kinds: The operators of its nodes, if they are known.
 
     Raises:
         ModelError: If there is no road between the two.
@@ -117,9 +140,9 @@ def convert_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     before = model
     try:
         if opset > OPSET:
-            model = _expand_newer(model, opset)
+            model, kinds = _expand_newer(model, opset), None
             _drop_unit_dilations(model)
-        if _same_operators(model, opset):
+        if _same_operators(model, opset, kinds):
             model.opset_import[0].version = OPSET
             if model is not before:
                 carry(before.graph, model.graph)
@@ -136,19 +159,19 @@ def convert_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     return converted
 
 
-def _same_operators(model: onnx.ModelProto, opset: int) -> bool:
+def _same_operators(model: onnx.ModelProto, opset: int, kinds: Collection[str] | None) -> bool:
     """Return whether every operator of the model is the same at :data:`OPSET`; then nothing is converted."""
     return all(
         defs.has(kind, OPSET, "")
         and defs.get_schema(kind, opset, "").since_version == defs.get_schema(kind, OPSET, "").since_version
-        for kind in _kinds(model.graph)
+        for kind in _kinds(model.graph, kinds)
     )
 
 
-def _kinds(graph: onnx.GraphProto) -> set[str]:
+def _kinds(graph: onnx.GraphProto, kinds: Collection[str] | None = None) -> set[str]:
     """Return the operators of a graph and of the graphs inside it."""
-    kinds = {node.op_type for node in graph.node}
-    return kinds.union(*(_kinds(body) for body in bodies(graph)))
+    found = {node.op_type for node in graph.node} if kinds is None else set(kinds)
+    return found.union(*(_kinds(body) for body in bodies(graph, found)))
 
 
 def _expand_newer(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

@@ -10,7 +10,7 @@ in front, since saturation does its work: there a `Relu` (or a `Clip` to 6) come
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx
@@ -67,12 +67,18 @@ KEEPING = MOVING | {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Reduce
 SIX_TOLERANCE = 1e-3
 
 
-def check_float(model: onnx.ModelProto) -> None:
+def check_float(model: onnx.ModelProto, kinds: Collection[str] | None = None) -> None:
     """Refuse a network that computes with quantised numbers.
+
+    Args:
+        model: The network.
+        kinds: The operators of its nodes, if they are known.
 
     Raises:
         UnsupportedOpError: Naming the first such node.
     """
+    if kinds is not None and QUANTISED.isdisjoint(kinds):
+        return
     node = first_quantised(model)
     if node is not None:
         raise UnsupportedOpError(

@@ -26,6 +26,7 @@ from graftonnx.training import TrainConfig, finetuner
 from graftonnx.training import config as settings
 
 FAST = ["--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
+ALL = ["f.onnx", "--data", "d", "-o", "run"]
 RATES = ["--lr-branches", "0.01", "--lr-skips", "0.01", "--lr-head", "0.01"]
 
 
@@ -159,6 +160,12 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
         pytest.param(["f.onnx", "--epochs", "0"], "Invalid value for '--epochs'", id="no epochs"),
         pytest.param(
             ["f.onnx", "--val-fraction", "1"], "Invalid value for '--val-fraction'", id="no training"
+        ),
+        pytest.param(
+            [*ALL, "--mixup", "nan"], "Invalid value for '--mixup': Input should be", id="no number"
+        ),
+        pytest.param(
+            [*ALL, "--lr-head", "inf"], "Invalid value for '--lr-head': Input should be", id="no end"
         ),
         pytest.param(["f.onnx", "--augment", "much"], "Invalid value for '--augment'", id="augmentation"),
     ],

@@ -96,12 +96,16 @@ class RunFolder:
         """Return the path of the picture of a table: `skips.png` of `skips.csv`."""
         return table.with_suffix(".png")
 
-    def check(self, *, force: bool) -> None:
+    def check(self, source: Path, *, force: bool) -> None:
         """Refuse a folder that cannot or should not be written, before any work is done.
 
+        Args:
+            source: The network to train, which may not be among the files to replace.
+            force: Whether a run in the folder may be replaced.
+
         Raises:
-            GraftError: If it is a file, holds something and `force` is false, holds something that is no run,
-                or cannot be written.
+            GraftError: If it is a file, holds something and `force` is false, holds something that is no run
+                or the source, or cannot be written.
         """
         if self.path.exists() and not self.path.is_dir():
             raise GraftError(f"cannot write the run to '{self.path}': it is a file. Choose another -o.")
@@ -113,6 +117,11 @@ class RunFolder:
             )
         if self.path.is_dir() and any(self.path.iterdir()):
             self._check_replaceable()
+        if source.resolve() in (file.resolve() for file in self.files):
+            raise GraftError(
+                f"cannot replace the run in '{self.path}': '{source}', which is to be trained, is a part of "
+                "it. Choose another -o."
+            )
         check_writable(self.config if self.path.is_dir() else self.path, force=True)
 
     def _check_replaceable(self) -> None:

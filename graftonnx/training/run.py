@@ -125,7 +125,11 @@ class RunFolder:
         check_writable(self.config if self.path.is_dir() else self.path, force=True)
 
     def _check_replaceable(self) -> None:
-        """Refuse to put a run over files that are not one."""
+        """Refuse to put a run over files that are neither one nor the beginning of one."""
+        first = {self.split, self.data, self.start}
+        files = [file for file in self.path.rglob("*") if not file.is_dir()]
+        if all(file in first or file.match(".*.part") for file in files):
+            return
         try:
             self.read()
         except GraftError as error:
@@ -165,16 +169,31 @@ class RunFolder:
             split: The content of `split.json`.
             data: The content of `data.json`.
             start: The network to begin with, where it is not the source itself.
+
+        Raises:
+            GraftError: If the file system refuses; nothing of the run is left then.
         """
         self.last.parent.mkdir(parents=True, exist_ok=True)
+        self.sweep()
         for file in self.files:
             file.unlink(missing_ok=True)
-        write_text(self.split, split)
-        write_text(self.data, data)
-        if start is not None:
-            save(start, self.start)
-        dumped = record.model_dump(mode="json")
-        write_text(self.config, HEADER + documents.dump(dumped))
+        try:
+            write_text(self.split, split)
+            write_text(self.data, data)
+            if start is not None:
+                save(start, self.start)
+            write_text(self.config, HEADER + documents.dump(record.model_dump(mode="json")))
+        except BaseException:
+            self._withdraw()
+            raise
+
+    def _withdraw(self) -> None:
+        """Remove the files of a run that could not begin, and the folders that are empty then."""
+        for file in self.files:
+            file.unlink(missing_ok=True)
+        for folder in (self.last.parent, self.path):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def read(self, doing: str = "resume") -> RunRecord:
         """Read `config.yaml`.

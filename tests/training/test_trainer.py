@@ -28,7 +28,7 @@ from graftonnx.images import decode_many, to_input
 from graftonnx.metadata import read_metadata
 from graftonnx.renormalisation import restore_norms
 from graftonnx.runtime import open_session
-from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, resume, train, trainer
+from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, resume, run, train, trainer
 from graftonnx.training.outcome import export
 
 CONFIG = TrainConfig(
@@ -464,6 +464,29 @@ class TestTheOutputFolder:
         with pytest.raises(DataError):
             train(source, broken, tmp_path / "new", CONFIG)
         assert not (tmp_path / "new").exists()
+
+    @pytest.mark.parametrize("name", ["data.json", "config.yaml"])
+    def test_is_gone_again_where_the_disk_is_full(
+        self, name: str, source: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def write(path: Path, text: str) -> None:
+            if path.name == name:
+                raise GraftError("no space left")
+            path.write_text(text)
+
+        monkeypatch.setattr(run, "write_text", write)
+        with pytest.raises(GraftError, match="no space left"):
+            train(source, data, tmp_path / "run", CONFIG)
+        assert not (tmp_path / "run").exists()
+
+    def test_of_a_process_that_was_killed_before_the_first_step_is_replaced_with_force(
+        self, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+        for name in ("split.json", "data.json", ".start.onnx.part"):
+            (tmp_path / "run" / name).write_text("{}")
+        assert train(source, data, tmp_path / "run", settings(epochs=1), force=True).epochs == 1
+        assert not list((tmp_path / "run").glob(".*"))
 
     def test_that_holds_the_network_to_train_is_not_replaced(
         self, source: Path, data: Path, tmp_path: Path

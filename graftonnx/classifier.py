@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from graftonnx.errors import DataError, ModelError
 from graftonnx.files import MODEL_FILE
-from graftonnx.images import Pixels, as_input, decode, to_input
+from graftonnx.images import Pixels, Planes, as_input, decode, to_input
 from graftonnx.metadata import PRESETS, Metadata, Preprocess
 from graftonnx.model import load
 from graftonnx.providers import Provider
@@ -251,6 +251,19 @@ def image_shape(name: str, shape: tuple[int | str | None, ...]) -> tuple[int, in
             "with them."
         )
     return 1 if channels == 1 else 3, height, width
+
+
+def same_picture(session: Session, images: Planes) -> tuple[Planes, ...]:
+    """Return what each input of a network takes of the same images.
+
+    Args:
+        session: The network; its inputs take RGB or luma in 0..1.
+        images: RGB in 0..1, [N, 3, H, W].
+
+    Returns:
+        For each input [N, C, H', W'] of its own shape.
+    """
+    return tuple(as_input(images, image_shape(session.name, shape)) for shape in session.input_shapes)
 
 
 def softmax(logits: Floats) -> Floats:

@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from graftonnx.classifier import same_picture
 from graftonnx.errors import ModelError
 from graftonnx.graph import GraphView
 from graftonnx.images import Pixels, to_input
@@ -34,8 +35,8 @@ def restore_norms(model: ModelProto, pixels: Pixels) -> tuple[ModelProto, int]:
     its shift the mean: as long as nothing is trained, the model computes the same up to rounding.
 
     Args:
-        model: A fused model; one input [N, 3, H, W]. It stays as it is.
-        pixels: Images, uint8 [n, H, W, 3] at the size of the input.
+        model: A fused model. It stays as it is.
+        pixels: Images, uint8 [n, H, W, 3] at the size of the input, of several at the largest.
 
     Returns:
         The model, and the number of norms that were added.
@@ -98,7 +99,8 @@ def _statistics(model: ModelProto, names: list[str], pixels: Pixels) -> dict[str
     outputs = [f"{name}/moment/{kind}" for name in names for kind in ("mean", "variance")]
     parts: list[list[NDArray[np.generic]]] = [[] for _ in outputs]
     for start in range(0, len(pixels), BATCH):
-        found = session.run(to_input(pixels[start : start + BATCH]), outputs=outputs)
+        images = same_picture(session, to_input(pixels[start : start + BATCH]))
+        found = session.run(*images, outputs=outputs)
         for part, value in zip(parts, found, strict=True):
             part.append(value.reshape(value.shape[:2]))
     moments = [np.concatenate(part).astype(np.float64) for part in parts]

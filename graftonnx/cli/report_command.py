@@ -13,7 +13,7 @@ from graftonnx.cli.parameters import quiet_option
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 @click.option(
-    "--data", type=click.Path(path_type=Path), metavar="DIR", help="Where the data is now, if it has moved."
+    "--data", type=click.Path(path_type=Path), metavar="DATA", help="Where the data is now, if it has moved."
 )
 @quiet_option
 def command(run: Path, data: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,7 @@ def command(
                 )
     except Interrupted as stop:
         console.warn(f"Interrupted in epoch {stop.epoch}; everything is saved. Go on with:")
-        console.warn(f"  graftonnx train --resume {stop.run}")
+        console.warn(f"  graftonnx train --resume {shlex.quote(str(stop.run))}")
         sys.exit(128 + stop.signal)
     if not leads():
         return

@@ -122,7 +122,13 @@ def config_of(settings: dict[str, Any]) -> TrainConfig:
     try:
         return TrainConfig(**{name: value for name, value in settings.items() if value is not None})
     except ValidationError as error:
-        raise click.UsageError(str(error.errors()[0]["ctx"]["error"]) + ".") from error
+        first = error.errors()[0]
+        if first["type"] == "value_error":
+            raise click.UsageError(f"{first['ctx']['error']}.") from error
+        name = str(first["loc"][0]).replace("_", "-")
+        raise click.BadParameter(
+            f"{first['msg']} (found {first['input']}).", param_hint=f"'--{name}'"
+        ) from error
 
 
 def panels() -> dict[str, list[str]]:

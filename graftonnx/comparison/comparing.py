@@ -16,9 +16,11 @@ from graftonnx.comparison.record import AVERAGE, CONCATENATED, FUSED, Comparison
 from graftonnx.comparison.runs import Folder, Note, Runs, parts, seconds, train_all
 from graftonnx.comparison.verdict import verdict
 from graftonnx.data.opening import absolute, open_data
+from graftonnx.errors import GraftError
 from graftonnx.files import write_text
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.source import labels_for, open_source
+from graftonnx.training.world import is_launched
 from graftonnx.variants import read_fused
 
 _log = logging.getLogger(__name__)
@@ -56,12 +58,18 @@ def compare(
     Raises:
         ModelError: If the fused network cannot be taken apart; see :func:`graftonnx.variants.read_fused`.
         DataError: If the images cannot be used.
-        GraftError: If `output` cannot be written or holds other runs, or training diverges.
+        GraftError: If `output` cannot be written or holds other runs, several processes are to train, or
+            training diverges.
         Interrupted: On SIGINT or SIGTERM, after everything has been saved.
     """
     if seeds < 1:
         raise ValueError(f"seeds (={seeds}) must be at least 1")
     config, source = config or TrainConfig(), Path(source)
+    if is_launched() or (config.devices, config.nodes) != (1, 1):
+        raise GraftError(
+            f"cannot compare '{source}' in several processes: its runs train in one. Leave out torchrun, "
+            "devices and nodes."
+        )
     fused, images = read_fused(source), open_data(data)
     labels_for(open_source(source), images.classes, images.where)
     if config.on_bad_image == "error":

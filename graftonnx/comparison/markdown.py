@@ -33,9 +33,10 @@ def markdown(comparison: Comparison) -> str:
 def row(standing: Standing) -> tuple[str, ...]:
     """Return a network's cells under `COLUMNS`."""
     accuracy = standing.accuracy
+    interval = f"{100 * accuracy.low:.2f}, {100 * accuracy.high:.2f}"
     return (
         f"{standing.name}: {standing.description}",
-        f"{accuracy.value:.2%} [{100 * accuracy.low:.2f}, {100 * accuracy.high:.2f}]",
+        f"{accuracy.value:.2%} [{interval if accuracy.low < accuracy.high else 'no spread'}]",
         f"{standing.parameters:,}",
         f"{standing.macs / 1e6:,.0f} M",
         f"{standing.bytes / 1e6:.1f} MB",

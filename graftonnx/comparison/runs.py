@@ -115,16 +115,24 @@ class Folder:
                 )
         check_writable(self.request if self.path.is_dir() else self.path, force=True)
         self.path.mkdir(exist_ok=True)
+        if any(request.source.is_relative_to(folder.resolve()) for folder in self._replaced()):
+            raise GraftError(
+                f"cannot replace the comparison in '{self.path}': '{request.source}', which is to be taken "
+                "apart, is one of its runs. Choose another -o."
+            )
         self._clear()
         write_text(self.request, HEADER + documents.dump(request.model_dump(mode="json")))
 
     def _clear(self) -> None:
         """Remove the runs of an earlier comparison."""
-        for child in self.path.iterdir():
-            if child.is_dir() and any(child.glob("seed*.onnx")):
-                shutil.rmtree(child)
+        for folder in self._replaced():
+            shutil.rmtree(folder)
         for file in (self.json, self.markdown):
             file.unlink(missing_ok=True)
+
+    def _replaced(self) -> list[Path]:
+        """Return the folders of an earlier comparison's networks."""
+        return [f for f in self.path.iterdir() if f.is_dir() and any(f.glob("seed*.onnx"))]
 
     def _read(self) -> Request:
         try:

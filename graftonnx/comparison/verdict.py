@@ -58,7 +58,9 @@ def points(contest: Contest) -> str:
 
 
 def certainty(contest: Contest) -> str:
-    """Return the interval and the p of the difference."""
+    """Return the interval and the p of the difference; seeds that all differ alike leave no interval."""
+    if contest.difference.low == contest.difference.high:
+        return f"the same for every seed: no interval, {spelled(contest.p)}"
     low, high = 100 * contest.difference.low, 100 * contest.difference.high
     return f"95 % interval {low:+.2f} to {high:+.2f}, {spelled(contest.p)}"
 
@@ -66,5 +68,5 @@ def certainty(contest: Contest) -> str:
 def spelled(p: float | None) -> str:
     """Return a p for people."""
     if p is None:
-        return "the same for every seed: no p"
+        return "no p"
     return f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"

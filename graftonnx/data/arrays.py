@@ -210,7 +210,7 @@ def _labels(
         raise DataError(
             f"cannot use '{key}' in '{path}': it holds {labels.max()}, there are {len(names)} class names."
         )
-    return tuple(str(names[label]) for label in labels.tolist())
+    return tuple(str(names[int(label)]) for label in labels.tolist())
 
 
 def _idx_rows(path: Path) -> Rows:

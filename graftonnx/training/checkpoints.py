@@ -215,7 +215,8 @@ class Keeper(pl.Callback):
         for name, loss in (("training", train.loss), ("validation", val.loss)):
             if not torch.tensor(loss).isfinite():
                 raise diverged(f"the {name} loss of epoch {number} is {loss}")
-        rates = {group["name"]: group["lr"] for group in trainer.optimizers[0].param_groups}
+        groups = trainer.optimizers[0].param_groups  # the last layers of the branches come first
+        rates = {group["name"]: group["lr"] for group in reversed(groups)}
         return Epoch(
             epoch=number,
             train_loss=train.loss,

@@ -24,8 +24,8 @@ class Batch(NamedTuple):
     Attributes:
         pixels: uint8 [N, H, W, 3].
         labels: int64 [N].
-        step: The optimiser step that the batch is for, counted from 0 over all epochs; random numbers of a
-            step depend on it and the seed alone.
+        step: Number of the batch, counted from 0 over all epochs; random numbers depend on it and the seed
+            alone.
     """
 
     pixels: Tensor

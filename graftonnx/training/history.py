@@ -23,7 +23,7 @@ class Epoch(Record):
         train_accuracy: Share of the augmented training images that were right.
         val_loss: Mean cross-entropy, in nats.
         val_accuracy: Share of the validation images that were right.
-        lr_branches: Learning rate at the end of the epoch.
+        lr_branches: Learning rate at the end of the epoch; with layer decay that of the last layers.
         lr_skips: Likewise.
         lr_head: Likewise.
         train_seconds: Time of the epoch's steps.

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.fx import GraphModule
 
-from graftonnx.classifier import image_shape
+from graftonnx.classifier import same_picture
 from graftonnx.conversion import write_back
 from graftonnx.data.cache import Images
 from graftonnx.errors import ParityError
-from graftonnx.images import as_input, to_input
+from graftonnx.images import to_input
 from graftonnx.metadata import read_metadata, write_metadata
 from graftonnx.runtime import open_session
 from graftonnx.training.config import Device
@@ -75,11 +75,8 @@ def export(
             logits: torch.Tensor = network(planes(torch.from_numpy(pixels).to(device)).contiguous())
         return logits.float().cpu().numpy()
 
-    shapes = [image_shape(session.name, shape) for shape in session.input_shapes]
-
     def in_runtime(pixels: npt.NDArray[np.uint8]) -> Logits:
-        planes = to_input(pixels)
-        logits: Logits = session.run(*(as_input(planes, shape) for shape in shapes))[0]
+        logits: Logits = session.run(*same_picture(session, to_input(pixels)))[0]
         return logits
 
     ours = _logits(in_torch, val, batch_size)

@@ -96,12 +96,16 @@ class RunFolder:
         """Return the path of the picture of a table: `skips.png` of `skips.csv`."""
         return table.with_suffix(".png")
 
-    def check(self, *, force: bool) -> None:
+    def check(self, source: Path, *, force: bool) -> None:
         """Refuse a folder that cannot or should not be written, before any work is done.
 
+        Args:
+            source: The network to train, which may not be among the files to replace.
+            force: Whether a run in the folder may be replaced.
+
         Raises:
-            GraftError: If it is a file, holds something and `force` is false, holds something that is no run,
-                or cannot be written.
+            GraftError: If it is a file, holds something and `force` is false, holds something that is no run
+                or the source, or cannot be written.
         """
         if self.path.exists() and not self.path.is_dir():
             raise GraftError(f"cannot write the run to '{self.path}': it is a file. Choose another -o.")
@@ -113,10 +117,19 @@ class RunFolder:
             )
         if self.path.is_dir() and any(self.path.iterdir()):
             self._check_replaceable()
+        if source.resolve() in (file.resolve() for file in self.files):
+            raise GraftError(
+                f"cannot replace the run in '{self.path}': '{source}', which is to be trained, is a part of "
+                "it. Choose another -o."
+            )
         check_writable(self.config if self.path.is_dir() else self.path, force=True)
 
     def _check_replaceable(self) -> None:
-        """Refuse to put a run over files that are not one."""
+        """Refuse to put a run over files that are neither one nor the beginning of one."""
+        first = {self.split, self.data, self.start}
+        files = [file for file in self.path.rglob("*") if not file.is_dir()]
+        if all(file in first or file.match(".*.part") for file in files):
+            return
         try:
             self.read()
         except GraftError as error:
@@ -156,16 +169,31 @@ class RunFolder:
             split: The content of `split.json`.
             data: The content of `data.json`.
             start: The network to begin with, where it is not the source itself.
+
+        Raises:
+            GraftError: If the file system refuses; nothing of the run is left then.
         """
         self.last.parent.mkdir(parents=True, exist_ok=True)
+        self.sweep()
         for file in self.files:
             file.unlink(missing_ok=True)
-        write_text(self.split, split)
-        write_text(self.data, data)
-        if start is not None:
-            save(start, self.start)
-        dumped = record.model_dump(mode="json")
-        write_text(self.config, HEADER + documents.dump(dumped))
+        try:
+            write_text(self.split, split)
+            write_text(self.data, data)
+            if start is not None:
+                save(start, self.start)
+            write_text(self.config, HEADER + documents.dump(record.model_dump(mode="json")))
+        except BaseException:
+            self._withdraw()
+            raise
+
+    def _withdraw(self) -> None:
+        """Remove the files of a run that could not begin, and the folders that are empty then."""
+        for file in self.files:
+            file.unlink(missing_ok=True)
+        for folder in (self.last.parent, self.path):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def read(self, doing: str = "resume") -> RunRecord:
         """Read `config.yaml`.

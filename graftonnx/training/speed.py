@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graftonnx.errors import RuntimeProviderError
+from graftonnx.errors import GraftError, RuntimeProviderError
 from graftonnx.training.config import Device, Layout, Precision, TrainConfig
 
 K = TypeVar("K")
@@ -183,6 +183,28 @@ def _measure(steps: dict[K, Callable[[], float]]) -> dict[K, float]:
 def forked_random(device: Device) -> contextlib.AbstractContextManager[None]:
     """Return a context after which PyTorch's random state is what it was."""
     return torch.random.fork_rng([torch.cuda.current_device()] if device == "cuda" else [])
+
+
+@contextlib.contextmanager
+def compile_errors() -> Iterator[None]:
+    """Turn a failure of `torch.compile` into a sentence.
+
+    Raises:
+        GraftError: If a network cannot be compiled in the block.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        from torch._dynamo.exc import TorchDynamoException
+
+        if not isinstance(error, TorchDynamoException):
+            raise
+        cause = getattr(error, "inner_exception", error)
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
+        raise GraftError(
+            f"cannot compile the network: {reason}. Start again with --compile no --force; "
+            "or install a C++ compiler, if that is what is missing."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -13,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 from rich.progress import Progress
 from torch.fx import GraphModule
 
 from graftonnx.conversion import to_torch
 from graftonnx.data import survey
-from graftonnx.data.cache import Images, Loaded, load
+from graftonnx.data.cache import BadImage, Images, Loaded, bad_images, decode_samples, load
 from graftonnx.data.catalogue import Data
 from graftonnx.data.opening import absolute, is_there, open_data
 from graftonnx.data.splits import Split, read_split, split
@@ -41,7 +41,14 @@ from graftonnx.training.report import write_report
 from graftonnx.training.run import RunFolder, RunRecord, versions
 from graftonnx.training.sharing import share_images
 from graftonnx.training.source import Source, labels_for, open_source
-from graftonnx.training.speed import Mode, choose_batch_size, choose_device, choose_mode, forked_random
+from graftonnx.training.speed import (
+    Mode,
+    choose_batch_size,
+    choose_device,
+    choose_mode,
+    compile_errors,
+    forked_random,
+)
 from graftonnx.training.strategies import make_strategy
 from graftonnx.training.synchronised import synchronise
 from graftonnx.training.world import World, join, peer_errors
@@ -154,7 +161,7 @@ def _prepare(
     note: Note,
 ) -> Start:
     """Check everything that can be checked, and decide everything that is left open."""
-    run.check(force=force)
+    run.check(source, force=force)
     world.check_batch(config.batch_size)
     check_logger(config.logger)
     opened = open_source(source)
@@ -192,20 +199,20 @@ def _prepare(
 
 
 def _with_norms(source: Source, images: Data, parts: Split, config: TrainConfig, note: Note) -> Source:
-    """Return the source with batch norms that fit a sample of the training images."""
-    sample = parts.train[:: max(len(parts.train) // NORM_IMAGES, 1)][:NORM_IMAGES]
-    with tempfile.TemporaryDirectory() as folder:
-        loaded = load(
-            images,
-            replace(parts, train=sample, val=sample[:1]),
-            source.size,
-            source.size,
-            folder=Path(folder),
-            skip_bad=config.on_bad_image == "skip",
-            workers=config.workers,
-        )
-        model, count = restore_norms(source.model, loaded.train.pixels)
-    note(f"batch norms put back: {count}, by the statistics of {len(loaded.train.labels)} training images")
+    """Return the source with batch norms that fit a sample of the training images, spread over all classes.
+
+    Raises:
+        DataError: If none of them can be decoded.
+    """
+    count = min(len(parts.train), NORM_IMAGES)
+    sample = [parts.train[i * len(parts.train) // count] for i in range(count)]
+    decoded = sorted(decode_samples(images, sample, source.size, config.workers), key=lambda d: d.position)
+    pixels = [image.pixels for image in decoded if image.pixels is not None]
+    if not pixels:
+        bad = [BadImage(sample[image.position].name, image.reason) for image in decoded]
+        raise bad_images(images.where, bad, count)
+    model, added = restore_norms(source.model, np.stack(pixels))
+    note(f"batch norms put back: {added}, by the statistics of {len(pixels)} training images")
     return replace(source, model=model)
 
 
@@ -227,7 +234,7 @@ def _with_batch_size(
     sharers = world.local_size if device == "cpu" else 1
 
     def needed(batch: int) -> int:
-        return sharers * step_bytes(network, size, batch // world.size, mode, config)
+        return sharers * step_bytes(network, size, min(batch, images) // world.size, mode, config)
 
     measured: dict[str, float] = {}
     chosen = config.batch_size
@@ -400,7 +407,7 @@ def _fit(
     classes = len(record.labels)
     balance = class_weights(train_images.labels, classes) if config.class_weights == "balanced" else None
     finetuner = Finetuner(network, config, mode, record.input_size, steps, classes, balance, world)
-    with silence(), stop_requests() as request, memory_errors(config.batch_size):
+    with silence(), stop_requests() as request, compile_errors(), memory_errors(config.batch_size):
         keeper = Keeper(run, batches, config, request, note, world)
         logs = [EpochLog(run, config, keeper, note)] if world.leads else []
         trainer = pl.Trainer(

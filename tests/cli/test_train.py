@@ -26,6 +26,7 @@ from graftonnx.training import TrainConfig, finetuner
 from graftonnx.training import config as settings
 
 FAST = ["--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
+ALL = ["f.onnx", "--data", "d", "-o", "run"]
 RATES = ["--lr-branches", "0.01", "--lr-skips", "0.01", "--lr-head", "0.01"]
 
 
@@ -131,16 +132,16 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(finetuner, "augment", augment)
-        result = run(source, "--data", data, "-o", tmp_path / "run", *FAST)
+        result = run(source, "--data", data, "-o", tmp_path / "my run", *FAST)
     assert result.exit_code == 130
     assert "Interrupted in epoch 2; everything is saved. Go on with:" in result.stderr
-    assert f"  graftonnx train --resume {tmp_path / 'run'}\n" in result.stderr
-    assert not (tmp_path / "run" / "model.onnx").exists()
-    again = run("--resume", tmp_path / "run")
+    assert f"  graftonnx train --resume '{tmp_path / 'my run'}'\n" in result.stderr
+    assert not (tmp_path / "my run" / "model.onnx").exists()
+    again = run("--resume", tmp_path / "my run")
     assert again.exit_code == 0, again.output
-    rows = csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
+    rows = csv.DictReader((tmp_path / "my run" / "metrics.csv").read_text().splitlines())
     assert [row["epoch"] for row in rows] == ["1", "2"]
-    assert (tmp_path / "run" / "model.onnx").is_file()
+    assert (tmp_path / "my run" / "model.onnx").is_file()
 
 
 @pytest.mark.parametrize(
@@ -159,6 +160,12 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
         pytest.param(["f.onnx", "--epochs", "0"], "Invalid value for '--epochs'", id="no epochs"),
         pytest.param(
             ["f.onnx", "--val-fraction", "1"], "Invalid value for '--val-fraction'", id="no training"
+        ),
+        pytest.param(
+            [*ALL, "--mixup", "nan"], "Invalid value for '--mixup': Input should be", id="no number"
+        ),
+        pytest.param(
+            [*ALL, "--lr-head", "inf"], "Invalid value for '--lr-head': Input should be", id="no end"
         ),
         pytest.param(["f.onnx", "--augment", "much"], "Invalid value for '--augment'", id="augmentation"),
     ],

@@ -247,6 +247,16 @@ class TestGoingOn:
         assert len(models(copied)) == 4
         assert set(models(copied).values()).isdisjoint(before.values())
 
+    def test_the_network_to_take_apart_is_not_replaced(
+        self, finished: Comparison, copied: Path, data: Path
+    ) -> None:
+        before, source = models(copied), copied / "fused" / "seed0" / "model.onnx"
+        with pytest.raises(
+            GraftError, match=r"seed0/model\.onnx', which is to be taken apart, is one of its"
+        ):
+            compare(source, data, copied, CONFIG, seeds=1, force=True)
+        assert models(copied) == before
+
     def test_images_that_changed_between_runs_are_noticed(
         self, source: Path, data: Path, tmp_path: Path
     ) -> None:
@@ -351,6 +361,16 @@ class TestRefuses:
         with pytest.raises(DataError, match="cannot decode"):
             compare(source, data, tmp_path / "compared", CONFIG)
         assert not (tmp_path / "compared").exists()
+
+    def test_several_processes_and_leaves_nothing(
+        self, source: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(GraftError, match=r"in several processes: its runs train in one\. Leave out"):
+            compare(source, data, tmp_path / "out", settings(devices=2))
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+        with pytest.raises(GraftError, match="in several processes"):
+            compare(source, data, tmp_path / "out", CONFIG)
+        assert not (tmp_path / "out").exists()
 
     def test_no_seeds(self, source: Path, data: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="seeds"):

@@ -85,6 +85,8 @@ class TestNpz:
         assert data.classes == ("cat", "dog", "eel")
         text = open_data(save_npz(tmp_path / "b.npz", images=RGB, labels=names[LABELS]))
         assert (text.classes, text.train) == (data.classes, data.train)
+        yes = save_npz(tmp_path / "c.npz", images=RGB, labels=LABELS > 0, classes=np.array(["no", "yes"]))
+        assert open_data(yes).classes == ("no", "yes")
 
     @settings(deadline=None)  # files
     @given(

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from training.fused import save_images
 
 from graftonnx import images
-from graftonnx.classifier import open_classifier
+from graftonnx.classifier import open_classifier, same_picture
 from graftonnx.conversion import to_torch, write_back
 from graftonnx.evaluation import evaluate, select
 from graftonnx.exporting import export
 from graftonnx.fusion import fuse
 from graftonnx.model import Network, from_proto, save
+from graftonnx.renormalisation import restore_norms
+from graftonnx.runtime import open_session
 from graftonnx.training import TrainConfig, resume, train
 from graftonnx.training.inputs import as_input, share_image
 
@@ -86,3 +88,21 @@ def test_a_run_its_evaluation_and_its_export_agree(fused: Network, tmp_path: Pat
         assert found.top1 == result.val_accuracy
         assert found.loss == pytest.approx(result.val_loss, rel=1e-4)  # of the same pixels
     assert resume(tmp_path / "run").val_accuracy == result.val_accuracy
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_folded_norms_are_put_back(fused: Network) -> None:
+    model = fused.proto
+    widths = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if tensor.dims}
+    for number, node in enumerate(n for n in model.graph.node if n.op_type == "Conv" and len(n.input) == 2):
+        bias = np.zeros(widths[node.input[1]], np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(bias, f"zeros{number}"))
+        node.input.append(f"zeros{number}")
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 24, 20, 3), np.uint8)
+    restored, count = restore_norms(model, pixels)
+    assert count > 0
+    before, after = (
+        session.run(*same_picture(session, images.to_input(pixels)))[0]
+        for session in map(open_session, (model, restored))
+    )
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)

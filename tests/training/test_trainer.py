@@ -22,11 +22,13 @@ from graftonnx.conversion import to_torch
 from graftonnx.data.cache import Images
 from graftonnx.data.opening import open_data
 from graftonnx.data.splits import read_split
+from graftonnx.data.splits import split as split_data
 from graftonnx.errors import DataError, GraftError, ModelError, ParityError
 from graftonnx.images import decode_many, to_input
 from graftonnx.metadata import read_metadata
+from graftonnx.renormalisation import restore_norms
 from graftonnx.runtime import open_session
-from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, resume, train
+from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, resume, run, train, trainer
 from graftonnx.training.outcome import export
 
 CONFIG = TrainConfig(
@@ -149,6 +151,14 @@ class TestAFinishedRun:
         # six significant digits in the file
         assert float(best["val_loss"]) == pytest.approx(finished.val_loss, rel=1e-5)
         assert float(best["val_accuracy"]) == pytest.approx(finished.val_accuracy, rel=1e-5)
+
+    def test_records_the_rate_of_the_last_layers_where_rates_decay(
+        self, finished: TrainResult, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        result = train(
+            source, data, tmp_path / "run", settings(epochs=1, schedule="constant", layer_decay=0.5)
+        )
+        assert metrics_of(result)[0]["lr_branches"] == "0.01"
 
     def test_records_every_setting_and_version(self, finished: TrainResult, source: Path) -> None:
         record = documents.load((finished.run / "config.yaml").read_text())
@@ -388,6 +398,33 @@ class TestData:
         assert not (tmp_path / "run").exists()
 
 
+class TestRestoredNorms:
+    def test_are_measured_on_images_of_all_classes(
+        self, source: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also where the data has less than twice as many images as are measured."""
+        measured: list[np.ndarray] = []
+
+        def restore(model: onnx.ModelProto, pixels: np.ndarray) -> tuple[onnx.ModelProto, int]:
+            measured.append(pixels)
+            return restore_norms(model, pixels)
+
+        monkeypatch.setattr(trainer, "restore_norms", restore)
+        monkeypatch.setattr(trainer, "NORM_IMAGES", 20)
+        train(source, data, tmp_path / "run", settings(epochs=1, restore_norm=True))
+        bluer = [image[..., 2].mean() > image[..., 1].mean() for image in measured[0]]
+        assert (len(bluer), sum(bluer)) == (20, 10)
+
+    def test_do_without_images_that_cannot_be_decoded(self, source: Path, data: Path, tmp_path: Path) -> None:
+        shutil.copytree(data, tmp_path / "data")
+        first = split_data(open_data(data), CONFIG.val_fraction, CONFIG.seed).train[0]
+        (tmp_path / "data" / first.name).write_bytes(b"no image")
+        notes: list[str] = []
+        config = settings(epochs=1, restore_norm=True, on_bad_image="skip")
+        train(source, tmp_path / "data", tmp_path / "run", config, note=notes.append)
+        assert "batch norms put back: 1, by the statistics of 31 training images" in notes
+
+
 class TestTheOutputFolder:
     def test_is_not_overwritten(self, finished: TrainResult, source: Path, data: Path) -> None:
         with pytest.raises(
@@ -427,6 +464,38 @@ class TestTheOutputFolder:
         with pytest.raises(DataError):
             train(source, broken, tmp_path / "new", CONFIG)
         assert not (tmp_path / "new").exists()
+
+    @pytest.mark.parametrize("name", ["data.json", "config.yaml"])
+    def test_is_gone_again_where_the_disk_is_full(
+        self, name: str, source: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def write(path: Path, text: str) -> None:
+            if path.name == name:
+                raise GraftError("no space left")
+            path.write_text(text)
+
+        monkeypatch.setattr(run, "write_text", write)
+        with pytest.raises(GraftError, match="no space left"):
+            train(source, data, tmp_path / "run", CONFIG)
+        assert not (tmp_path / "run").exists()
+
+    def test_of_a_process_that_was_killed_before_the_first_step_is_replaced_with_force(
+        self, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+        for name in ("split.json", "data.json", ".start.onnx.part"):
+            (tmp_path / "run" / name).write_text("{}")
+        assert train(source, data, tmp_path / "run", settings(epochs=1), force=True).epochs == 1
+        assert not list((tmp_path / "run").glob(".*"))
+
+    def test_that_holds_the_network_to_train_is_not_replaced(
+        self, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        first = train(source, data, tmp_path / "run", settings(epochs=1))
+        before = first.model.read_bytes()
+        with pytest.raises(GraftError, match=r"run/model\.onnx', which is to be trained, is a part of it\."):
+            train(first.model, data, tmp_path / "run", CONFIG, force=True)
+        assert first.model.read_bytes() == before
 
     def test_may_exist_if_it_is_empty(self, source: Path, data: Path, tmp_path: Path) -> None:
         (tmp_path / "run").mkdir()
@@ -520,6 +589,13 @@ class TestSettings:
         assert result.val_accuracy >= 0.9
         assert result.val_accuracy == result.val_accuracy_torch
 
+    def test_a_batch_counts_no_more_images_than_there_are(
+        self, source: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("graftonnx.training.memory.free_bytes", lambda device: 2**30)
+        result = train(source, data, tmp_path / "run", settings(epochs=1, batch_size=10**6))
+        assert result.epochs == 1
+
     def test_auto_measures_four_modes_and_says_so(self, source: Path, data: Path, tmp_path: Path) -> None:
         notes: list[str] = []
         auto = settings(precision="auto", layout="auto", epochs=1)
@@ -543,6 +619,17 @@ class TestRefusals:
         with pytest.raises(GraftError, match=r"training stopped: .*(nan|inf|finite).*\. Lower --lr-branches"):
             train(source, data, tmp_path / "run", config)
         assert not (tmp_path / "run" / "model.onnx").exists()
+
+    def test_a_network_that_cannot_be_compiled(
+        self, source: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: Any) -> None:
+            raise OSError("no compiler here")
+
+        compiled = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda network: compiled(network, backend=broken))
+        with pytest.raises(GraftError, match=r"cannot compile the network: .*no compiler here\. Start again"):
+            train(source, data, tmp_path / "run", settings(compile="yes"))
 
     def test_a_broken_image(self, source: Path, tmp_path: Path) -> None:
         data = save_images(tmp_path / "data")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from graftonnx.classifier import Floats, softmax
+from graftonnx.classifier import Floats, same_picture, softmax
 from graftonnx.evaluation import LEAST, TOP, Evaluation
 from graftonnx.images import Pixels, to_input
 from graftonnx.metadata import Record
@@ -79,7 +79,7 @@ def examine(
 
     Args:
         path: The trained file.
-        batches: The images in the order of `names`, at the size of the network's input.
+        batches: The images in the order of `names`, at the largest size of the network's inputs.
         names: What each image is called.
         labels: Class names in the order of the logits.
         provider: Where to run.
@@ -97,7 +97,7 @@ def examine(
     worst: list[tuple[Mistake, Pixels]] = []
     loss, hits, seen = 0.0, 0, 0
     for pixels, true in batches:
-        logits, *sums = session.run(to_input(pixels), outputs=[logits_name, *norms])
+        logits, *sums = session.run(*same_picture(session, to_input(pixels)), outputs=[logits_name, *norms])
         squares += np.array(sums, np.float64)
         probabilities = softmax(logits)
         of_true = probabilities[np.arange(len(true)), true]

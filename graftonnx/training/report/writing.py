@@ -78,6 +78,8 @@ def rewrite_report(run: str | Path, *, data: str | Path | None = None, note: Not
     record = folder.read("report on")
     if data is not None:
         record = record.model_copy(update={"data": absolute(str(data))})
+        if not is_there(record.data):
+            raise DataError(f"cannot report on '{run}': there is no data at '{data}'. Say where it is.")
     remark = _missing(folder, record)
     if remark is not None:
         note(f"Note: {remark}")

@@ -185,6 +185,10 @@ class TestWritingItAnew:
             "measured earlier. Say where it is with --data."
         ]
         assert notes[0].removeprefix("Note: ") in page_of(copy).texts
+        before = copy.report.read_bytes()
+        with pytest.raises(DataError, match=r"cannot report on '.*run': there is no data at '.*nowhere'\."):
+            rewrite_report(copy.path, data=tmp_path / "nowhere")
+        assert copy.report.read_bytes() == before
         rewrite_report(copy.path, data=images, note=notes.append)
         assert len(notes) == 1
         assert page_of(copy).all("p")[1].get("class") != "note"

@@ -10,7 +10,7 @@ import torch
 from graftonnx.training import trainer
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Networks this small are slower on many threads, and much slower on a busy machine."""
     threads = torch.get_num_threads()
@@ -19,7 +19,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def no_pictures() -> Iterator[None]:
     """Dozens of small runs take longer to draw than to train."""
     with pytest.MonkeyPatch.context() as patch:

@@ -131,7 +131,7 @@ class EpochBar(pl.Callback):
         self._accuracy = max(self._accuracy or 0.0, pl_module.val_sums.accuracy)
 
     def _figures(self, sums: Sums) -> str:
-        """Return loss and speed of the epoch so far, and the best validation accuracy of this session."""
+        """Return loss and speed of the epoch so far, and the best validation accuracy since the start."""
         rate = (sums.images - self._images) / max(time.monotonic() - self._start, 1e-9)
         best = "" if self._accuracy is None else f", validation {self._accuracy:.1%}"
         return f"loss {sums.loss:.3f}, {rate:.0f} images/s{best}"

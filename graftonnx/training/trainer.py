@@ -3,96 +3,45 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 from rich.progress import Progress
-from torch.fx import GraphModule
 
-from graftonnx.conversion import to_torch
 from graftonnx.data import survey
-from graftonnx.data.cache import BadImage, Images, Loaded, bad_images, decode_samples, load
-from graftonnx.data.catalogue import Data
-from graftonnx.data.opening import absolute, is_there, open_data
-from graftonnx.data.splits import Split, read_split, split
+from graftonnx.data.cache import Images, Loaded, load
+from graftonnx.data.opening import is_there, open_data
+from graftonnx.data.splits import read_split
 from graftonnx.errors import DataError, GraftError
 from graftonnx.model import save
-from graftonnx.renormalisation import restore_norms
 from graftonnx.training.augment import stored_size
 from graftonnx.training.checkpoints import AtomicCheckpoints, Keeper, Stopped
-from graftonnx.training.config import Device, TrainConfig, TrainResult
+from graftonnx.training.config import TrainConfig, TrainResult
 from graftonnx.training.data import TrainBatches, ValBatches, class_weights
 from graftonnx.training.finetuner import Finetuner
 from graftonnx.training.history import Epoch, best_of, write_curves, write_metrics
-from graftonnx.training.inputs import share_image
 from graftonnx.training.interrupt import Interrupted, stop_requests
-from graftonnx.training.loggers import EpochLog, check_logger
-from graftonnx.training.memory import check_room, free_bytes, memory_errors, step_bytes
+from graftonnx.training.loggers import EpochLog
+from graftonnx.training.memory import memory_errors
 from graftonnx.training.outcome import export, load_weights
 from graftonnx.training.progress import EpochBar, bars, counting, silence
 from graftonnx.training.report import write_report
-from graftonnx.training.run import RunFolder, RunRecord, versions
+from graftonnx.training.run import RunFolder
 from graftonnx.training.sharing import share_images
-from graftonnx.training.source import Source, labels_for, open_source
+from graftonnx.training.source import open_source
 from graftonnx.training.speed import (
     Mode,
-    choose_batch_size,
     choose_device,
-    choose_mode,
     compile_errors,
     forked_random,
 )
+from graftonnx.training.starting import Note, Start, prepare
 from graftonnx.training.strategies import make_strategy
 from graftonnx.training.synchronised import synchronise
 from graftonnx.training.world import World, join, peer_errors
-
-Note = Callable[[str], object]
-"""What to do with a remark for a person."""
-
-
-@dataclass
-class Start:
-    """What a run starts from, in each of the processes that train.
-
-    Attributes:
-        record: The settings, and what was decided.
-        source: The network's file.
-        parts: The images that train and validate.
-    """
-
-    record: RunRecord
-    source: Source
-    parts: Split
-
-    @cached_property
-    def images(self) -> Data:
-        """The labelled images."""
-        return open_data(self.record.data)
-
-    @cached_property
-    def network(self) -> GraphModule:
-        """The module that is trained."""
-        return self.fresh_network()
-
-    def fresh_network(self) -> GraphModule:
-        """Return another module with the weights of the file."""
-        module = share_image(to_torch(self.source.model), self.source.shapes)
-        return module.to(self.record.device)
-
-    def __reduce__(self) -> Any:
-        """Send no more to other processes than they need to make the rest."""
-        return Start, (self.record, self.source, self.parts)
-
-
-NORM_IMAGES = 256
-"""Training images whose statistics restored batch norms start with."""
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +88,7 @@ def train(
     config = config.model_copy(update={"devices": world.local_size, "nodes": world.size // world.local_size})
     note = note if world.leads else _keep_silent
     with peer_errors(world, resuming):
-        start = world.once(lambda: _prepare(run, Path(source), data, config, force, world, note))
+        start = world.once(lambda: prepare(run, Path(source), data, config, force, world, note))
 
         def begin(loaded: Loaded) -> None:
             for remark in survey.remarks(loaded):
@@ -149,102 +98,6 @@ def train(
             run.create(record, loaded.split.to_json(), survey.to_json(record.data, loaded), first)
 
         return _go(run, start, world, progress, note, begin=begin)
-
-
-def _prepare(
-    run: RunFolder,
-    source: Path,
-    data: str | Path,
-    config: TrainConfig,
-    force: bool,
-    world: World,
-    note: Note,
-) -> Start:
-    """Check everything that can be checked, and decide everything that is left open."""
-    run.check(source, force=force)
-    world.check_batch(config.batch_size)
-    check_logger(config.logger)
-    opened = open_source(source)
-    images = open_data(data)
-    parts = _choose(images, config, note)
-    labels = labels_for(opened, parts.classes, images.where)
-    parts = parts.reordered(labels)
-    device = choose_device(config.device)
-    if config.restore_norm:
-        opened = _with_norms(opened, images, parts, config, note)
-    network: GraphModule = share_image(to_torch(opened.model), opened.shapes).to(device)
-    mode, measured = choose_mode(network, opened.size, config, device)
-    config, tried, needed = _with_batch_size(
-        config, network, opened.size, mode, device, len(parts.train), world
-    )
-    record = RunRecord(
-        source=opened.path.resolve(),
-        source_sha256=opened.sha256,
-        data=absolute(images.where),
-        labels=labels,
-        images={"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
-        input_size=opened.size,
-        config=config,
-        device=device,
-        precision=mode.precision,
-        layout=mode.layout,
-        compiled=mode.compiled,
-        measured={**measured, **tried},
-        versions=versions(),
-    )
-    note(f"{_described(record)}\na step takes about {needed / 2**30:.1f} GiB of memory")
-    start = Start(record, opened, parts)
-    start.images, start.network = images, network
-    return start
-
-
-def _with_norms(source: Source, images: Data, parts: Split, config: TrainConfig, note: Note) -> Source:
-    """Return the source with batch norms that fit a sample of the training images, spread over all classes.
-
-    Raises:
-        DataError: If none of them can be decoded.
-    """
-    count = min(len(parts.train), NORM_IMAGES)
-    sample = [parts.train[i * len(parts.train) // count] for i in range(count)]
-    decoded = sorted(decode_samples(images, sample, source.size, config.workers), key=lambda d: d.position)
-    pixels = [image.pixels for image in decoded if image.pixels is not None]
-    if not pixels:
-        bad = [BadImage(sample[image.position].name, image.reason) for image in decoded]
-        raise bad_images(images.where, bad, count)
-    model, added = restore_norms(source.model, np.stack(pixels))
-    note(f"batch norms put back: {added}, by the statistics of {len(pixels)} training images")
-    return replace(source, model=model)
-
-
-def _with_batch_size(
-    config: TrainConfig,
-    network: GraphModule,
-    size: tuple[int, int],
-    mode: Mode,
-    device: Device,
-    images: int,
-    world: World,
-) -> tuple[TrainConfig, dict[str, float], int]:
-    """Return the settings with a number for the batch size, what was measured for it, and the bytes it takes.
-
-    Raises:
-        GraftError: If a step does not fit.
-    """
-    free = free_bytes(device) or math.inf
-    sharers = world.local_size if device == "cpu" else 1
-
-    def needed(batch: int) -> int:
-        return sharers * step_bytes(network, size, min(batch, images) // world.size, mode, config)
-
-    measured: dict[str, float] = {}
-    chosen = config.batch_size
-    if chosen == "auto":
-        chosen, measured = choose_batch_size(
-            network, size, mode, device, images // world.size, lambda n: needed(n * world.size) <= free
-        )
-        chosen *= world.size
-    check_room(needed(chosen), device, chosen)
-    return config.model_copy(update={"batch_size": chosen}), measured, needed(chosen)
 
 
 def resume(
@@ -295,20 +148,6 @@ def resume(
     start.images = images
     with peer_errors(world, f"graftonnx train --resume {run}"):
         return _go(folder, start, world, progress, note if world.leads else _keep_silent)
-
-
-def _choose(data: Data, config: TrainConfig, note: Note) -> Split:
-    """Choose the images that train and validate: as a file says, or by the seed."""
-    if config.split_file is not None:
-        parts = read_split(config.split_file, data)
-    else:
-        parts = split(data, config.val_fraction, config.seed)
-    if config.shots:
-        remark = survey.few(parts, config.shots)
-        if remark is not None:
-            note(remark)
-        parts = parts.few_shot(config.shots, config.seed)
-    return parts
 
 
 def _go(
@@ -452,15 +291,3 @@ def _fit(
 
 def _keep_silent(remark: str) -> None:
     """Leave the remarks to the leader."""
-
-
-def _described(record: RunRecord) -> str:
-    """Return in one line what is about to be trained, and how fast the alternatives were."""
-    times = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in record.measured.items())
-    why = f" (measured, ms per image: {times})" if times else ""
-    settings = ", ".join(f"{name} {value}" for name, value in record.config.model_dump().items())
-    return (
-        f"{record.images['train']} images to train, {record.images['val']} to validate, "
-        f"{len(record.labels)} classes; {record.device}, {record.precision} {record.layout}{why}\n"
-        f"settings: {settings}"
-    )

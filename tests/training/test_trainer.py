@@ -28,7 +28,7 @@ from graftonnx.images import decode_many, to_input
 from graftonnx.metadata import read_metadata
 from graftonnx.renormalisation import restore_norms
 from graftonnx.runtime import open_session
-from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, resume, run, train, trainer
+from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, resume, run, starting, train
 from graftonnx.training.outcome import export
 
 CONFIG = TrainConfig(
@@ -409,8 +409,8 @@ class TestRestoredNorms:
             measured.append(pixels)
             return restore_norms(model, pixels)
 
-        monkeypatch.setattr(trainer, "restore_norms", restore)
-        monkeypatch.setattr(trainer, "NORM_IMAGES", 20)
+        monkeypatch.setattr(starting, "restore_norms", restore)
+        monkeypatch.setattr(starting, "NORM_IMAGES", 20)
         train(source, data, tmp_path / "run", settings(epochs=1, restore_norm=True))
         bluer = [image[..., 2].mean() > image[..., 1].mean() for image in measured[0]]
         assert (len(bluer), sum(bluer)) == (20, 10)

@@ -252,11 +252,11 @@ def _contradict(one: onnx.TypeProto, two: onnx.TypeProto) -> bool:
     """Return whether no tensor can be of both types; an extent that is not stated contradicts none."""
     if one.tensor_type.elem_type != two.tensor_type.elem_type:
         return True
-    shapes = stated_shape(one), stated_shape(two)
-    if shapes[0] is None or shapes[1] is None:
+    first, second = stated_shape(one), stated_shape(two)
+    if first is None or second is None:
         return False
-    pairs = zip(*shapes, strict=False)
-    return len(shapes[0]) != len(shapes[1]) or any(None not in pair and pair[0] != pair[1] for pair in pairs)
+    pairs = zip(first, second, strict=False)
+    return len(first) != len(second) or any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
 
 def _taken_out(nodes: Iterable[gs.Node]) -> Weights:

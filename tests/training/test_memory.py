@@ -91,11 +91,11 @@ import torch
 from graftonnx.training.memory import keep_freed_pages
 if sys.argv[1] == "keep":
     keep_freed_pages()
-blocks = [torch.ones(24 << 20, dtype=torch.uint8) for _ in range(4)]
+blocks = [torch.ones(40 << 20, dtype=torch.uint8) for _ in range(4)]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     del blocks
-    blocks = [torch.ones(24 << 20, dtype=torch.uint8) for _ in range(4)]
+    blocks = [torch.ones(40 << 20, dtype=torch.uint8) for _ in range(4)]
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graftonnx.comparison import Comparison, compare
     from graftonnx.conversion import to_torch, write_back
+    from graftonnx.diagnosis import Diagnosis, diagnose
     from graftonnx.errors import (
         DataError,
         GraftError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Comparison": "comparison",
     "DataError": "errors",
+    "Diagnosis": "diagnosis",
     "GraftError": "errors",
     "ModelError": "errors",
     "Network": "model",
@@ -53,6 +55,7 @@ _HOME = {
     "UnsupportedOpError": "errors",
     "compare": "comparison",
     "compare_module": "parity",
+    "diagnose": "diagnosis",
     "evaluate": "evaluation",
     "export": "exporting",
     "fuse": "fusion",
@@ -68,6 +71,7 @@ _HOME = {
 __all__ = [
     "Comparison",
     "DataError",
+    "Diagnosis",
     "GraftError",
     "ModelError",
     "Network",
@@ -82,6 +86,7 @@ __all__ = [
     "UnsupportedOpError",
     "compare",
     "compare_module",
+    "diagnose",
     "evaluate",
     "export",
     "fuse",

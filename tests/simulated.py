@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,15 @@ def pretend_driver_only(monkeypatch: pytest.MonkeyPatch) -> None:
         return FakeDriver() if name == nvidia.DRIVER else real(name, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ctypes, "CDLL", load)
+
+
+def pretend_torch(monkeypatch: pytest.MonkeyPatch, folder: Path, cuda: str) -> None:
+    """Simulate a PyTorch 2.7.0 that is built for a version of CUDA."""
+    install(monkeypatch, folder, "torch", "2.7.0")
+    (folder / "torch").mkdir()
+    (folder / "torch" / "__init__.py").touch()
+    (folder / "torch" / "version.py").write_text(f"cuda = {cuda!r}\n")
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, folder: Path, distribution: str, version: str = "1.0") -> None:

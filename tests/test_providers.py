@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 import pytest
-from simulated import FakeDriver, install, pretend
+from simulated import FakeDriver, install, pretend, pretend_torch
 
 from graftonnx.errors import RuntimeProviderError
 from graftonnx.providers import CATALOGUE, PROVIDERS, Provider, nvidia
@@ -220,15 +220,6 @@ class TestNvidia:
     ) -> None:
         pretend_torch(monkeypatch, tmp_path, "12.6")
         assert nvidia.torch_cuda() == "12.6"
-
-
-def pretend_torch(monkeypatch: pytest.MonkeyPatch, folder: Path, cuda: str) -> None:
-    """Simulate a PyTorch 2.7.0 that is built for a version of CUDA."""
-    install(monkeypatch, folder, "torch", "2.7.0")
-    (folder / "torch").mkdir()
-    (folder / "torch" / "__init__.py").touch()
-    (folder / "torch" / "version.py").write_text(f"cuda = {cuda!r}\n")
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
 
 
 class TestSettings:

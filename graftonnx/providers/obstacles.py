@@ -35,6 +35,11 @@ def obstacle(provider: Provider) -> str | None:
     return trouble
 
 
+def offered(provider: Provider) -> bool:
+    """Return whether the installed ONNX Runtime is built with a provider."""
+    return CATALOGUE[provider].name in ort.get_available_providers()
+
+
 def _package_obstacle(entry: Entry) -> str | None:
     """Return what is wrong with the installed ONNX Runtime for a provider, else None."""
     present = [package for package in PACKAGES if installed(package)]

@@ -50,12 +50,14 @@ class Settings:
             largest, best for the largest.
         cuda_graph: Record the work of a run once for each batch size and replay it. Needs
             :meth:`graftonnx.runtime.Session.bind`, and every node on the GPU.
+        min_coverage: The least share of the network's nodes, 0..1, that must run on the provider.
     """
 
     options: Mapping[str, str] = field(default_factory=dict)
     cache: Path | None = None
     batches: tuple[int, ...] = ()
     cuda_graph: bool = False
+    min_coverage: float = 0.0
 
     @property
     def session_entries(self) -> dict[str, str]:

@@ -48,8 +48,8 @@ def open_session(
 
     Raises:
         ModelError: If there is no such file or ONNX Runtime refuses it.
-        RuntimeProviderError: If the provider cannot be used here, saying what is missing, or a setting means
-            nothing to it.
+        RuntimeProviderError: If the provider cannot be used here, saying what is missing, runs too few of the
+            nodes, or a setting means nothing to it.
     """
     if provider not in PROVIDERS:
         raise ValueError(f"provider is {provider!r}, expected one of {', '.join(PROVIDERS)}")
@@ -76,6 +76,7 @@ def open_session(
         if trouble is None:
             inner, trouble = _create_on(wish, asked, source, options, name)
             if inner is not None:
+                coverage(inner, wish).require(settings.min_coverage, name)
                 return Session(inner, name=name, provider=wish, fallback=None, cuda_graph=settings.cuda_graph)
             if provider != "auto":
                 raise _impossible(name, wish, trouble)
@@ -136,12 +137,17 @@ def _create_on(
         return None, f"ONNX Runtime says: {reason}. Run graftonnx doctor."
     finally:
         ort.set_default_logger_severity(_WARNING)
-    if entry.name not in inner.get_providers():
+    if _lacks(inner, provider):
         return None, f"ONNX Runtime could not load its {entry.title} provider. Run graftonnx doctor."
     found = coverage(inner, provider)
     if found.nodes and not found.covered:
         return None, f"it takes none of the network's {found.nodes} nodes."
     return inner, None
+
+
+def _lacks(inner: ort.InferenceSession, provider: Provider) -> bool:
+    """Return whether a session was opened without its provider, which ONNX Runtime does with a log line."""
+    return CATALOGUE[provider].name not in inner.get_providers()
 
 
 def _is_the_models_fault(source: str | bytes, name: str) -> bool:

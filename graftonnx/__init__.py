@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graftonnx.benchmarks import Benchmark, benchmark
     from graftonnx.comparison import Comparison, compare
     from graftonnx.conversion import to_torch, write_back
     from graftonnx.diagnosis import Diagnosis, diagnose
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from graftonnx.training import TrainConfig, resume, train
 
 _HOME = {
+    "Benchmark": "benchmarks",
     "Comparison": "comparison",
     "DataError": "errors",
     "Diagnosis": "diagnosis",
@@ -53,6 +55,7 @@ _HOME = {
     "Tap": "taps",
     "TrainConfig": "training",
     "UnsupportedOpError": "errors",
+    "benchmark": "benchmarks",
     "compare": "comparison",
     "compare_module": "parity",
     "diagnose": "diagnosis",
@@ -69,6 +72,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Benchmark",
     "Comparison",
     "DataError",
     "Diagnosis",
@@ -84,6 +88,7 @@ __all__ = [
     "Tap",
     "TrainConfig",
     "UnsupportedOpError",
+    "benchmark",
     "compare",
     "compare_module",
     "diagnose",

@@ -7,14 +7,13 @@ imported at all, it would take longer than everything else.
 from __future__ import annotations
 
 import importlib
-import os
 import platform
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftonnx import machine
 from graftonnx.errors import GraftError
 from graftonnx.providers import CATALOGUE, Provider, nvidia
 from graftonnx.providers.catalogue import PACKAGES
@@ -106,9 +105,9 @@ def diagnose() -> Diagnosis:
         graftonnx=installed("graftonnx") or "unknown",
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
-        processor=_processor(),
-        cores=_cores(),
-        memory=_memory(),
+        processor=machine.processor(),
+        cores=machine.cores(),
+        memory=machine.memory(),
         packages={name: installed(name) for name in (*runtimes, *NEEDED)},
         cuda_build=build,
         torch_cuda=nvidia.torch_cuda(),
@@ -191,25 +190,3 @@ def _loaded() -> list[str]:
         return []
     found = (_LIBRARY.search(line) for line in maps.read_text().splitlines())
     return sorted({match[0] for match in found if match is not None})
-
-
-def _processor() -> str:
-    """Return the CPU's name, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
-    return found[1] if found is not None else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _memory() -> int | None:
-    """Return the bytes of main memory."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -9,7 +9,7 @@ wrong arrives as one sentence in an exception.
 from graftonnx.runtime.binding import Binding
 from graftonnx.runtime.coverage import Coverage
 from graftonnx.runtime.messages import blamed
-from graftonnx.runtime.opening import open_session, with_outputs
+from graftonnx.runtime.opening import open_session, version, with_outputs
 from graftonnx.runtime.session import Session
 
-__all__ = ["Binding", "Coverage", "Session", "blamed", "open_session", "with_outputs"]
+__all__ = ["Binding", "Coverage", "Session", "blamed", "open_session", "version", "with_outputs"]

@@ -173,6 +173,11 @@ def _inputs(model: Path | onnx.ModelProto) -> dict[str, Shape]:
     }
 
 
+def version() -> str:
+    """Return the version of ONNX Runtime."""
+    return str(ort.__version__)
+
+
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """Return a copy of `model` that also outputs the named values, after its own outputs.
 

@@ -81,15 +81,20 @@ class TestContenders:
             np.testing.assert_array_equal(result[0], sessions[0].run(*feed)[0])  # type: ignore[index]
 
     def test_at_once_is_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Both wait for each other: one after the other they would wait for ever."""
-        barrier = threading.Barrier(2, timeout=5)
-        monkeypatch.setattr(
-            "graftonnx.benchmarks.contenders._single", lambda session, arrays, io: barrier.wait
-        )
+        """Both wait for each other: one after the other they would wait for ever. The first runs are not."""
+        barrier, threads = threading.Barrier(2, timeout=5), list[int]()
+
+        def run() -> int:
+            threads.append(threading.get_ident())
+            return barrier.wait() if len(threads) > 2 else -1
+
+        monkeypatch.setattr("graftonnx.benchmarks.contenders._single", lambda session, arrays, io: run)
         with contextlib.ExitStack() as stack:
             contender = Contender("both", (Path("a"), Path("b")), at_once=True)
-            run = step(contender, [None, None], [(), ()], "arrays", stack)  # type: ignore[list-item]
-            assert sorted(run()) == [0, 1]  # type: ignore[call-overload]
+            together = step(contender, [None, None], [(), ()], "arrays", stack)  # type: ignore[list-item]
+            assert sorted(together()) == [0, 1]  # type: ignore[call-overload]
+            assert len(set(threads[:2])) == 2
+            assert set(threads[2:]) == set(threads[:2])
 
 
 class TestInputs:
@@ -263,13 +268,14 @@ class TestCard:
         pretend(monkeypatch, FakeDriver())
         real = nvidia.load
         monkeypatch.setattr(nvidia, "load", lambda name: nvml if name == NVML else real(name))
-        assert find_card(0) is not None
+        assert find_card("cuda", {}) is not None
         assert nvml.asked == b"0000:0A:00.0"
-        assert find_card(1) is None
+        assert find_card("cuda", {"device_id": "1"}) is None
+        assert find_card("openvino", {"device_id": "GPU.0"}) is None
 
     def test_there_is_none_without_a_driver(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pretend(monkeypatch, None)
-        assert find_card(0) is None
+        assert find_card("cuda", {}) is None
 
 
 class TestBenchmark:
@@ -326,6 +332,10 @@ class TestBenchmark:
     def test_wrong_use_is_a_value_error(self, networks: dict[str, Path], keywords: dict[str, object]) -> None:
         with pytest.raises(ValueError, match="at least one file"):
             benchmark([networks["a"]], **keywords)  # type: ignore[arg-type]
+
+    def test_graphs_belong_to_one_thread(self, networks: dict[str, Path]) -> None:
+        with pytest.raises(ValueError, match="CUDA graphs runs in one thread only"):
+            benchmark([networks["a"]], streams=2, settings=Settings(cuda_graph=True))
 
     @pytest.mark.parametrize("memory", [None, 200 << 20])
     def test_the_chart_is_a_png_with_a_panel_for_each_figure(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from graftonnx.providers import nvidia
+from graftonnx.providers import Provider, nvidia
 
 NVML = "nvml.dll" if nvidia.WINDOWS else "libnvidia-ml.so.1"
 
@@ -49,10 +49,16 @@ class Card:
         return None if before is None or after is None else (after - before) / calls
 
 
-def find_card(index: int) -> Card | None:
-    """Return the GPU that CUDA counts as `index` in this process; None if NVML does not know it."""
-    devices = nvidia.devices()
-    library = nvidia.load(NVML)
+def find_card(provider: Provider, options: Mapping[str, str]) -> Card | None:
+    """Return the GPU that a provider runs on; None if it is not NVIDIA's, or NVML does not know it.
+
+    Args:
+        provider: Where networks run.
+        options: The provider's; `device_id` is CUDA's count of GPUs in this process.
+    """
+    if provider not in ("cuda", "tensorrt"):
+        return None
+    index, devices, library = int(options.get("device_id", "0")), nvidia.devices(), nvidia.load(NVML)
     if index >= len(devices) or library is None or library.nvmlInit_v2():
         return None
     handle = ctypes.c_void_p()

@@ -120,8 +120,24 @@ def step(
         return runs[0]
     if not contender.at_once:
         return lambda: [run() for run in runs]
-    pool = stack.enter_context(ThreadPoolExecutor(len(runs)))
-    return lambda: list(pool.map(lambda run: run(), runs))
+    return _at_once(runs, stack)
+
+
+def _at_once(runs: Sequence[Step], stack: contextlib.ExitStack) -> Step:
+    """Return a function that runs all at the same time, each in a thread that stays its own.
+
+    Each has run once before, while the others wait: a CUDA graph belongs to the thread that records it, and
+    nothing else may happen on the GPU meanwhile.
+    """
+    pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in runs]
+    for pool, run in zip(pools, runs, strict=True):
+        pool.submit(run).result()
+
+    def together() -> list[object]:
+        futures = [pool.submit(run) for pool, run in zip(pools, runs, strict=True)]
+        return [future.result() for future in futures]
+
+    return together
 
 
 def _single(session: Session, arrays: Arrays, io: Io) -> Step:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from graftonnx.benchmarks import memory
-from graftonnx.benchmarks.card import Card, find_card
+from graftonnx.benchmarks.card import find_card
 from graftonnx.benchmarks.contenders import Arrays, Contender, Io, Running, line_up, open_all, step
 from graftonnx.benchmarks.inputs import image_layout, picture_inputs, pictures, random_inputs, shapes
 from graftonnx.benchmarks.record import Benchmark, Figures, Ratio
@@ -71,7 +71,10 @@ def benchmark(
         DataError: If the data cannot be read.
     """
     sizes = tuple(sorted(set(batches)))
-    _check(files, sizes, streams)
+    if not files or not sizes or min(sizes) < 1 or streams < 1:
+        raise ValueError("expected at least one file, one batch size of 1 or more, and one stream")
+    if streams > 1 and settings is not None and settings.cuda_graph:
+        raise ValueError("a session with CUDA graphs runs in one thread only; expected one stream")
     running = Running(
         provider=provider,
         settings=replace(settings or Settings(), batches=sizes),
@@ -83,7 +86,7 @@ def benchmark(
     sessions = {contender.name: open_all(contender, running) for contender in contenders}
     first = sessions[contenders[0].name][0]
     running = replace(running, provider=first.provider)
-    card = _card(first)
+    card = find_card(first.provider, first.provider_options)
     images = _images(data, sessions, sizes, input_size) if data is not None else None
     figures: list[Figures] = []
     ratios: list[Ratio] = []
@@ -124,18 +127,6 @@ def benchmark(
         figures=tuple(figures),
         ratios=tuple(ratios),
     )
-
-
-def _check(files: Sequence[Path], batches: Sequence[int], streams: int) -> None:
-    if not files or not batches or min(batches) < 1 or streams < 1:
-        raise ValueError("expected at least one file, one batch size of 1 or more, and one stream")
-
-
-def _card(session: Session) -> Card | None:
-    """Return the NVIDIA GPU that a session runs on."""
-    if session.provider not in ("cuda", "tensorrt"):
-        return None
-    return find_card(int(session.provider_options.get("device_id", "0")))
 
 
 def _images(

@@ -106,7 +106,7 @@ def answer(request: Request) -> Answer:
         io=request.io,
     )
     before = resident()
-    card = None if request.provider == "cpu" else find_card(int(request.options.get("device_id", "0")))
+    card = find_card(request.provider, request.options)
     idle = card.memory() if card is not None else None
     contender = Contender("", request.files, request.at_once)
     sessions = open_all(contender, running)

@@ -144,6 +144,10 @@ def command(
         raise click.UsageError(f"--chart '{chart}': it is drawn as a PNG. Give a name that ends in .png.")
     if cuda_graph and io == "arrays":
         raise click.UsageError("--cuda-graph replays work on the same buffers: give --io bound or resident.")
+    if cuda_graph and streams > 1:
+        raise click.UsageError(
+            "--cuda-graph and --streams exclude each other: a graph belongs to one thread."
+        )
     from dataclasses import replace
 
     from graftonnx.benchmarks import benchmark
@@ -200,6 +204,9 @@ def _print(result: Benchmark) -> None:
             table.add_row(escape(name), *cells)
         table.add_section()
     console.print_table(table)
+    if result.provider != "cpu":
+        for name, lines in result.coverage.items():
+            console.say(f"{name}: {' | '.join(lines)}")
     for ratio in result.ratios:
         console.say(
             f"batch {ratio.batch}: {ratio.contender} takes {ratio.median:.2f}x the time of {ratio.rival} "

@@ -56,7 +56,9 @@ def _print(diagnosis: Diagnosis) -> None:
 def _facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     """Return what is known of the machine as names and values."""
     packages = [f"{name} {version or 'missing'}" for name, version in diagnosis.packages.items()]
-    builds = (("ONNX Runtime", diagnosis.cuda_build), ("torch", diagnosis.torch_cuda))
+    builds = [("ONNX Runtime", diagnosis.cuda_build)]
+    if diagnosis.packages["torch"]:
+        builds.append(("torch", diagnosis.torch_cuda))
     memory = f", {diagnosis.memory / 2**30:.1f} GiB" if diagnosis.memory else ""
     supported = diagnosis.driver_cuda
     facts = [

@@ -44,8 +44,8 @@ class Binding:
         if graph:
             self._options.add_run_config_entry("gpu_graph_id", str(next(_graph_ids)))
         device = DEVICES.get(session.provider, "cpu")
-        number = int(session.provider_options.get("device_id", "0"))
         self._on_cpu = device == "cpu"
+        number = 0 if self._on_cpu else int(session.provider_options.get("device_id", "0"))
         self._binding = inner.io_binding()
         self._inputs = [self._buffer(array, device, number) for array in inputs]
         self._outputs = [self._buffer(array, device, number) for array in session.run(*inputs)]

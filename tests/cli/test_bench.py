@@ -107,6 +107,13 @@ class TestRefusals:
         assert result.exit_code == 2
         assert "--cuda-graph replays work on the same buffers: give --io bound or resident." in result.stderr
 
+    def test_cuda_graphs_belong_to_one_thread(self) -> None:
+        result = bench("a.onnx", "--cuda-graph", "--io", "bound", "--streams", "2")
+        assert result.exit_code == 2
+        assert (
+            "--cuda-graph and --streams exclude each other: a graph belongs to one thread." in result.stderr
+        )
+
     def test_cuda_graphs_need_cuda(self) -> None:
         result = bench("a.onnx", "--cuda-graph", "--io", "bound")
         assert (result.exit_code, result.stdout) == (1, "")

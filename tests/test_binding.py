@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -82,6 +83,20 @@ class TestOnAGpu:
         assert session.provider_options["use_tf32"] == "0"
         assert session.coverage.share == 1
         np.testing.assert_array_equal(session.run(IMAGES)[0], 2 * np.maximum(IMAGES, 0))
+
+    def test_a_real_network_gives_the_numbers_of_the_cpu(self) -> None:
+        path = Path(__file__).parent.parent / "models" / "squeezenet-cifar100.onnx"
+        gpu, cpu = (open_session(path, provider=provider) for provider in ("cuda", "cpu"))
+        images = np.random.default_rng(0).random((8, *cpu.input_shape[1:]), np.float32)
+        np.testing.assert_allclose(gpu.run(images)[0], cpu.run(images)[0], rtol=1e-3, atol=1e-3)
+        assert gpu.coverage.share == 1
+
+    @pytest.mark.skipif(obstacle("tensorrt") is not None, reason="no usable TensorRT")
+    def test_tensorrt_keeps_its_engine(self, model: onnx.ModelProto, tmp_path: Path) -> None:
+        settings = Settings(cache=tmp_path / "cache", batches=(1, 2))
+        session = open_session(model, provider="tensorrt", settings=settings)
+        np.testing.assert_array_equal(session.run(IMAGES)[0], 2 * np.maximum(IMAGES, 0))
+        assert list((tmp_path / "cache").glob("*.engine"))
 
     @pytest.mark.parametrize("cuda_graph", [False, True])
     def test_bound_buffers_and_graphs_of_two_batch_sizes(

@@ -17,7 +17,8 @@ from simulated import FakeDriver, pretend, pretend_driver_only
 
 from graftonnx.errors import ModelError, RuntimeProviderError
 from graftonnx.metadata import Metadata, write_metadata
-from graftonnx.providers import Provider, driver, nvidia
+from graftonnx.providers import CATALOGUE, Provider, driver, nvidia
+from graftonnx.providers.catalogue import Entry
 from graftonnx.providers.settings import Settings
 from graftonnx.runtime import blamed, open_session, with_outputs
 
@@ -284,6 +285,29 @@ class TestCuda:
 
 
 class TestSettings:
+    @pytest.fixture
+    def openvino(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The CPU plays the part of OpenVINO."""
+        monkeypatch.setitem(CATALOGUE, "openvino", Entry("OpenVINO", "CPUExecutionProvider"))
+        monkeypatch.setattr("graftonnx.runtime.opening.obstacle", lambda provider: None)
+        monkeypatch.setattr("graftonnx.runtime.opening.chain", lambda *wish: [("CPUExecutionProvider", {})])
+
+    @pytest.mark.usefixtures("openvino")
+    def test_the_folder_of_compiled_files_is_made(self, model: onnx.ModelProto, tmp_path: Path) -> None:
+        settings = Settings(cache=tmp_path / "new" / "cache")
+        assert open_session(model, provider="openvino", settings=settings).provider == "openvino"
+        assert (tmp_path / "new" / "cache").is_dir()
+
+    @pytest.mark.usefixtures("openvino")
+    def test_a_folder_that_cannot_be_made(self, model: onnx.ModelProto, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(RuntimeProviderError) as caught:
+            open_session(model, provider="openvino", settings=Settings(cache=tmp_path / "file"))
+        assert caught.value.message == (
+            f"cannot run 'tiny': no compiled files can be kept in '{tmp_path / 'file'}': File exists. Choose "
+            "another --cache."
+        )
+
     def test_a_name_with_a_dot_configures_the_session(self, model: onnx.ModelProto) -> None:
         """ONNX Runtime refuses this entry on the CPU, so it has arrived."""
         settings = Settings(options={"session.disable_cpu_ep_fallback": "1"})

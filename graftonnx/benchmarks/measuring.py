@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from graftonnx.benchmarks import memory
-from graftonnx.benchmarks.card import find_card
-from graftonnx.benchmarks.contenders import Arrays, Contender, Io, Running, line_up, open_all, step
+from graftonnx.benchmarks.card import Card, find_card
+from graftonnx.benchmarks.contenders import Arrays, Contender, Io, Running, Step, line_up, open_all, step
 from graftonnx.benchmarks.inputs import image_layout, picture_inputs, pictures, random_inputs, shapes
 from graftonnx.benchmarks.record import Benchmark, Figures, Ratio
 from graftonnx.benchmarks.timing import Times, interleave
@@ -90,22 +91,14 @@ def benchmark(
     images = _images(data, sessions, sizes, input_size) if data is not None else None
     figures: list[Figures] = []
     ratios: list[Ratio] = []
+    timed = functools.partial(interleave, warm_up=warm_up, rounds=rounds, seconds=seconds, on_round=on_round)
     for batch in sizes:
         feeds = {
             name: [_feed(session, batch, input_size, images) for session in opened]
             for name, opened in sessions.items()
         }
-        with contextlib.ExitStack() as stack:
-            steps = {
-                contender.name: [
-                    step(contender, sessions[contender.name], feeds[contender.name], io, stack)
-                    for _ in range(streams)
-                ]
-                for contender in contenders
-            }
-            times = interleave(steps, warm_up=warm_up, rounds=rounds, seconds=seconds, on_round=on_round)
-            spent = {name: card.energy(run) if card else None for name, (run, *_) in steps.items()}
-        figures.extend(_figures(name, batch, found, spent[name]) for name, found in times.items())
+        times, joules = _turns(contenders, sessions, feeds, io, streams, card, timed)
+        figures.extend(_figures(name, batch, found, joules[name]) for name, found in times.items())
         ratios.extend(_ratios(times, contenders, bool(against), batch, len(files)))
     if measure_memory:
         figures = _with_memory(figures, contenders, running, sizes, input_size)
@@ -127,6 +120,25 @@ def benchmark(
         figures=tuple(figures),
         ratios=tuple(ratios),
     )
+
+
+def _turns(
+    contenders: Sequence[Contender],
+    sessions: Mapping[str, list[Session]],
+    feeds: Mapping[str, list[Arrays]],
+    io: Io,
+    streams: int,
+    card: Card | None,
+    timed: Callable[[Mapping[str, Sequence[Step]]], dict[str, Times]],
+) -> tuple[dict[str, Times], dict[str, float | None]]:
+    """Return what the contenders took in turns, and the joules of a run of each."""
+    with contextlib.ExitStack() as stack:
+        steps = {
+            each.name: [step(each, sessions[each.name], feeds[each.name], io, stack) for _ in range(streams)]
+            for each in contenders
+        }
+        times = timed(steps)
+        return times, {name: card.energy(run) if card else None for name, (run, *_) in steps.items()}
 
 
 def _images(

@@ -68,6 +68,8 @@ def open_session(
     try:
         inputs = _inputs(model) if wish == "tensorrt" else {}
         asked = chain("cpu" if trouble else wish, settings, inputs)
+        if settings.cache is not None:
+            _make_folder(settings.cache)
     except RuntimeProviderError as error:
         raise error.at(f"cannot run '{name}'") from error
     options = _options(threads, optimise=optimise, entries=settings.session_entries)
@@ -82,6 +84,16 @@ def open_session(
                 raise _impossible(name, wish, trouble)
         inner = _create(source, options, chain("cpu", settings, {}), name)
     return Session(inner, name=name, provider="cpu", fallback=trouble if driver() else None)
+
+
+def _make_folder(cache: Path) -> None:
+    """Create the folder in which a provider keeps what it compiles."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RuntimeProviderError(
+            f"no compiled files can be kept in '{cache}': {error.strerror}. Choose another --cache."
+        ) from error
 
 
 def _impossible(name: str, provider: Provider, trouble: str | None) -> RuntimeProviderError:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from lookalikes import colour_folder, colour_network, model
+from lookalikes import colour_folder, colour_network, model, two_branches
 from PIL import Image
 from simulated import FakeDriver, pretend
 
@@ -327,6 +327,16 @@ class TestBenchmark:
         )
         assert result.ratios[0].median < 0.5
         assert result.ratios[0].cpu < 0.5
+
+    def test_a_file_that_fixes_its_batch_is_measured_at_others_too(self, tmp_path: Path) -> None:
+        """It is opened in the form that fuse reads, here and in the process that tells its memory."""
+        proto = two_branches()
+        for value in (*proto.graph.input, *proto.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = 1
+        onnx.save(proto, tmp_path / "fixed.onnx")
+        result = benchmark([tmp_path / "fixed.onnx"], batches=(1, 8), provider="cpu", rounds=2)
+        assert [found.batch for found in result.figures] == [1, 8]
+        assert all(found.memory for found in result.figures)
 
     @pytest.mark.parametrize("keywords", [{"batches": ()}, {"batches": (0,)}, {"streams": 0}])
     def test_wrong_use_is_a_value_error(self, networks: dict[str, Path], keywords: dict[str, object]) -> None:

@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import onnx
 from numpy.typing import NDArray
 
+from graftonnx.errors import ModelError
+from graftonnx.model import load
 from graftonnx.providers import Provider
 from graftonnx.providers.settings import Settings
-from graftonnx.runtime import Session, open_session
+from graftonnx.runtime import Session, input_shapes, open_session
 
 Io = Literal["arrays", "bound", "resident"]
 """Handing over arrays, copying them to and from preallocated buffers, or computing on what lies in those."""
@@ -87,16 +90,40 @@ def _names(files: Sequence[Path]) -> list[str]:
 def open_all(contender: Contender, running: Running) -> list[Session]:
     """Open a session for each network of a contender.
 
-    Networks that run at once share out the CPU's threads, one at least for each.
+    Networks that run at once share out the CPU's threads, one at least for each. A network whose file fixes a
+    batch size that is not asked for is opened in the form in which `graftonnx fuse` reads it.
     """
     threads = running.threads
     if contender.at_once:
         threads = max(1, (threads or running.cores) // len(contender.files))
     settings = replace(running.settings, options={**SETTLE, **running.settings.options})
-    return [
-        open_session(file, provider=running.provider, threads=threads, settings=settings)
-        for file in contender.files
-    ]
+    return [_open(file, replace(running, settings=settings, threads=threads)) for file in contender.files]
+
+
+def _open(file: Path, running: Running) -> Session:
+    """Open a network; one whose file fixes another batch size in the form that takes any, if there is one."""
+    return open_session(
+        file if _takes(file, running.settings.batches) else _widened(file),
+        provider=running.provider,
+        threads=running.threads,
+        settings=running.settings,
+    )
+
+
+def _takes(file: Path, batches: Sequence[int]) -> bool:
+    """Return whether a file lets its inputs have these batch sizes."""
+    fixed = [shape[0] for shape in input_shapes(file).values() if shape and isinstance(shape[0], int)]
+    return all(extent == batch for extent in fixed for batch in batches)
+
+
+def _widened(file: Path) -> Path | onnx.ModelProto:
+    """Return a network that takes any batch size; the file itself if that is impossible."""
+    try:
+        proto = load(file).proto
+    except ModelError:
+        return file
+    proto.graph.name = file.name
+    return proto
 
 
 def step(

@@ -9,7 +9,16 @@ wrong arrives as one sentence in an exception.
 from graftonnx.runtime.binding import Binding
 from graftonnx.runtime.coverage import Coverage
 from graftonnx.runtime.messages import blamed
-from graftonnx.runtime.opening import open_session, version, with_outputs
+from graftonnx.runtime.opening import input_shapes, open_session, version, with_outputs
 from graftonnx.runtime.session import Session
 
-__all__ = ["Binding", "Coverage", "Session", "blamed", "open_session", "version", "with_outputs"]
+__all__ = [
+    "Binding",
+    "Coverage",
+    "Session",
+    "blamed",
+    "input_shapes",
+    "open_session",
+    "version",
+    "with_outputs",
+]

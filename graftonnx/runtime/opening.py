@@ -66,7 +66,7 @@ def open_session(
     if trouble is not None and provider != "auto":
         raise _impossible(name, wish, trouble)
     try:
-        inputs = _inputs(model) if wish == "tensorrt" else {}
+        inputs = input_shapes(model) if wish == "tensorrt" else {}
         asked = chain("cpu" if trouble else wish, settings, inputs)
         if settings.cache is not None:
             _make_folder(settings.cache)
@@ -171,8 +171,12 @@ def _is_the_models_fault(source: str | bytes, name: str) -> bool:
     return False
 
 
-def _inputs(model: Path | onnx.ModelProto) -> dict[str, Shape]:
-    """Return the shapes of a model's inputs: numbers where fixed, names (or None) where dynamic."""
+def input_shapes(model: Path | onnx.ModelProto) -> dict[str, Shape]:
+    """Return the shapes of a model's inputs, without a session: numbers where fixed, else names or None.
+
+    Raises:
+        ModelError: If it is a file that cannot be read.
+    """
     graph = (read(model)[0] if isinstance(model, Path) else model).graph
     weights = {tensor.name for tensor in graph.initializer}
     return {

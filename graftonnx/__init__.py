@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graftonnx.classifier import open_classifier
     from graftonnx.comparison import Comparison, compare
     from graftonnx.conversion import to_torch, write_back
     from graftonnx.errors import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from graftonnx.model import Network, load, save
     from graftonnx.parity import compare_module
     from graftonnx.plan import Plan, Rejection, Skip
+    from graftonnx.prediction import predict, write_predictions
     from graftonnx.taps import Tap
     from graftonnx.training import TrainConfig, resume, train
 
@@ -58,11 +60,14 @@ _HOME = {
     "fuse": "fusion",
     "load": "model",
     "match": "matching",
+    "open_classifier": "classifier",
+    "predict": "prediction",
     "resume": "training",
     "save": "model",
     "to_torch": "conversion",
     "train": "training",
     "write_back": "conversion",
+    "write_predictions": "prediction",
 }
 
 __all__ = [
@@ -87,11 +92,14 @@ __all__ = [
     "fuse",
     "load",
     "match",
+    "open_classifier",
+    "predict",
     "resume",
     "save",
     "to_torch",
     "train",
     "write_back",
+    "write_predictions",
 ]
 
 

@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graftonnx.bundling import bundle, verify
     from graftonnx.classifier import open_classifier
     from graftonnx.comparison import Comparison, compare
     from graftonnx.conversion import to_torch, write_back
@@ -53,6 +54,7 @@ _HOME = {
     "Tap": "taps",
     "TrainConfig": "training",
     "UnsupportedOpError": "errors",
+    "bundle": "bundling",
     "compare": "comparison",
     "compare_module": "parity",
     "evaluate": "evaluation",
@@ -66,6 +68,7 @@ _HOME = {
     "save": "model",
     "to_torch": "conversion",
     "train": "training",
+    "verify": "bundling",
     "write_back": "conversion",
     "write_predictions": "prediction",
 }
@@ -85,6 +88,7 @@ __all__ = [
     "Tap",
     "TrainConfig",
     "UnsupportedOpError",
+    "bundle",
     "compare",
     "compare_module",
     "evaluate",
@@ -98,6 +102,7 @@ __all__ = [
     "save",
     "to_torch",
     "train",
+    "verify",
     "write_back",
     "write_predictions",
 ]

@@ -58,6 +58,7 @@ class Classifier:
         size: Height and width at which it takes images, in pixels; of several inputs the largest.
         classes: Number of classes, K.
         labels: Their names; empty if nobody gave any.
+        preprocess: What its inputs expect.
         batch: The batch size that the file fixes; None if it takes any.
     """
 
@@ -65,7 +66,7 @@ class Classifier:
         self.path = path
         self.session = session
         self.labels = session.metadata.labels
-        self._preprocess = preprocess
+        self.preprocess = preprocess
         self._softmax = softmax
         self._shapes = [image_shape(session.name, shape) for shape in session.input_shapes]
         outputs = session.output_shape(session.output_names[0])
@@ -105,7 +106,7 @@ class Classifier:
 
     def _run(self, planes: Floats) -> Floats:
         """Run the network on RGB images in 0..1, [N, 3, H, W]."""
-        inputs = (preprocessed(as_input(planes, shape), self._preprocess) for shape in self._shapes)
+        inputs = (preprocessed(as_input(planes, shape), self.preprocess) for shape in self._shapes)
         return self.session.run(*inputs)[0]
 
     def predict(

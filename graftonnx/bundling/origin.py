@@ -34,13 +34,14 @@ class Origin:
     def training(self) -> str:
         """How it was trained, in sentences."""
         record, config = self.record, self.record.config
-        images = " and ".join(f"{n:,} for {part}" for part, n in record.images.items() if n)
+        words = {"train": "training", "val": "validation", "test": "test"}
+        images = ", ".join(f"{n:,} {words[part]} images" for part, n in record.images.items() if n)
         return (
             f"Fine-tuned by graftonnx {record.versions.get('graftonnx', '')} from {record.source.name} "
             "(SHA-256 "
             f"`{record.source_sha256}`) on {Path(record.data).name}: {images}. At most {config.epochs} "
             f"epochs, batch {config.batch_size}, {config.optimizer}, augmentation {config.augment}, seed "
-            f"{config.seed}, on {record.device} in {record.precision}."
+            f"{config.seed}; on {record.device} in {record.precision}."
         )
 
     @property

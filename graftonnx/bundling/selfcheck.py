@@ -6,6 +6,7 @@ ones are kept of which the network is least sure, because a probability near 0 o
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def _probabilities(classifier: Classifier, images: Pixels) -> Floats:
 
 def _read(path: Path, *names: str) -> list[NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return [arrays[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise GraftError(f"cannot read '{path}': {error}. Make the bundle anew.") from error

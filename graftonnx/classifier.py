@@ -53,7 +53,7 @@ class Classifier:
     """A session that takes 8-bit RGB images and gives probabilities.
 
     Attributes:
-        path: The file it was loaded from.
+        path: The file it was loaded from; None for a model in memory.
         session: Where it runs.
         size: Height and width at which it takes images, in pixels; of several inputs the largest.
         classes: Number of classes, K.
@@ -62,7 +62,9 @@ class Classifier:
         batch: The batch size that the file fixes; None if it takes any.
     """
 
-    def __init__(self, path: Path, session: Session, preprocess: Preprocess, *, softmax: bool) -> None:
+    def __init__(
+        self, session: Session, preprocess: Preprocess, *, softmax: bool, path: Path | None = None
+    ) -> None:
         self.path = path
         self.session = session
         self.labels = session.metadata.labels
@@ -201,13 +203,13 @@ def _open(path: Path, provider: Provider, preprocess: Preprocess | str | None) -
     session = open_session(path, provider=provider)
     convention = known_preprocess(path, session.metadata, preprocess)
     if session.metadata.input is not None:
-        return Classifier(path, session, convention, softmax=session.metadata.activation == "softmax")
+        return Classifier(session, convention, softmax=session.metadata.activation == "softmax", path=path)
     network = load(path, preprocess=convention)
     proto = network.proto
     proto.graph.name = path.name
     session = open_session(proto, provider=provider)
     has_softmax = final_softmax(network.view, network.head.output) is not None
-    return Classifier(path, session, convention, softmax=has_softmax)
+    return Classifier(session, convention, softmax=has_softmax, path=path)
 
 
 def model_file(source: Path) -> Path:

@@ -26,7 +26,7 @@ class Settings(Record):
 
     Attributes:
         kind: Tells the file from others.
-        network: SHA-256 of its file.
+        network: SHA-256 of its file; empty for one in memory.
         labels: Class names.
         provider: Where it runs.
         top: Likeliest classes to give.

@@ -94,7 +94,7 @@ def write_predictions(
     part = _part(output, force=force)
     names = map(Path, images)
     settings = Settings(
-        network=sha256(classifier.path),
+        network=sha256(classifier.path) if classifier.path is not None else "",
         labels=classifier.labels,
         provider=classifier.session.provider,
         top=min(top, classifier.classes),

@@ -14,7 +14,7 @@ import onnx
 
 from graftonnx import costs
 from graftonnx.bundling.manifest import CARD, Input, Manifest, model_path
-from graftonnx.bundling.measuring import machine
+from graftonnx.bundling.measuring import spelled_machine
 from graftonnx.bundling.origin import Origin
 from graftonnx.evaluation import Evaluation, Selection
 from graftonnx.files import sha256
@@ -91,7 +91,7 @@ def write_card(folder: Path, manifest: Manifest, facts: Facts) -> None:
         accuracies=facts.accuracies,
         measured=_measured(facts),
         runtime=version("onnxruntime-gpu"),
-        machine=machine(),
+        machine=spelled_machine(),
         size=manifest.size,
         inputs=manifest.inputs,
         conventions={name: _spelled(facts.preprocess, found) for name, found in manifest.inputs.items()},

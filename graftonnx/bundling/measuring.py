@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
+from graftonnx import machine
 from graftonnx.classifier import Classifier
 from graftonnx.images import Pixels
 
@@ -41,10 +39,6 @@ def latencies(classifiers: Mapping[str, Classifier], images: Pixels) -> dict[str
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def machine() -> str:
+def spelled_machine() -> str:
     """Return what computes here, in words."""
-    found = Path("/proc/cpuinfo")
-    lines = found.read_text().splitlines() if found.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor() or platform.machine()
-    return f"{os.cpu_count()} cores of {processor}"
+    return f"{machine.cores()} cores of {machine.processor()}"

@@ -10,6 +10,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.parameters import json_option, quiet_option
+from graftonnx.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from graftonnx.providers import Provider
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("folder", type=click.Path(path_type=Path), metavar="BUNDLE")
 @click.option(
     "--provider",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=click.Choice(PROVIDERS),
     default="cpu",
     show_default=True,
     help="Where to run its networks.",

@@ -106,6 +106,7 @@ def comparison(folder: Path) -> Comparison:
         images=(12,),
         redrawn=False,
         basis="Over images.",
+        config=TrainConfig(),
         device="cpu",
         precision="fp32",
         layout="contiguous",

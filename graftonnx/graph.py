@@ -95,7 +95,7 @@ def value_shapes(graph: GraphProto) -> dict[str, Shape]:
         kind = value.type
         encoded = kind.SerializeToString()  # few types occur, and reading one field by field takes longer
         if encoded not in known:
-            known[encoded] = _shape(kind)
+            known[encoded] = stated_shape(kind)
         shape = known[encoded]
         if shape is not None:
             shapes[value.name] = shape
@@ -104,7 +104,8 @@ def value_shapes(graph: GraphProto) -> dict[str, Shape]:
     return shapes
 
 
-def _shape(kind: onnx.TypeProto) -> Shape | None:
+def stated_shape(kind: onnx.TypeProto) -> Shape | None:
+    """Return the shape in a type; None if it states none."""
     if not kind.tensor_type.HasField("shape"):
         return None
     extents = [d.dim_value for d in kind.tensor_type.shape.dim]

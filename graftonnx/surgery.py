@@ -18,7 +18,16 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from graftonnx.graph import WITH_BODIES, GraphView, reads, sort_nodes, subgraphs, topological_order
+from graftonnx.errors import ModelError
+from graftonnx.graph import (
+    WITH_BODIES,
+    GraphView,
+    reads,
+    sort_nodes,
+    stated_shape,
+    subgraphs,
+    topological_order,
+)
 from graftonnx.normalise.constants import replace
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.normalise.opset import IR_VERSION, OPSET
@@ -134,11 +143,13 @@ class Window:
             outputs: Likewise.
 
         Returns:
-            The skeleton of all graphs and `added`, its shapes inferred where something is new; and the large
-            tensors of `added`.
+            The skeleton of all graphs and `added`; and the large tensors of `added`. The types and shapes in
+            it are those that inference over the whole would give: every node of the window and of `added` is
+            inferred anew from what surrounds it, all others read values of the types they read before.
 
         Raises:
-            ModelError: If the shapes do not fit together, or there is a cycle.
+            ModelError: If types or shapes do not fit together, also where the window meets the rest, or there
+                is a cycle.
         """
         made = {tensor.name for node in added for tensor in node.outputs}
         outside = [variable for variable in self._outside if variable.name not in made]
@@ -151,7 +162,21 @@ class Window:
             source = self._near.get(_key(node.output))
             if source is not None:
                 copy_remarks(source, node)
+        self._check_border(piece.graph)
         return self._joined(piece.graph, inputs), weights
+
+    def _check_border(self, piece: GraphProto) -> None:
+        """Check that nothing found out about the graphs' own values contradicts what they say of them."""
+        found = {value.name: value.type for value in (*piece.input, *piece.output, *piece.value_info)}
+        for part in self._parts:
+            near = (name for name in found if name.startswith(part.prefix))
+            for name, said in ((name, part.infos.get(name.removeprefix(part.prefix))) for name in near):
+                if said is not None and _contradict(said.type, found[name]):
+                    before, after = (onnx.helper.printable_type(kind) for kind in (said.type, found[name]))
+                    raise ModelError(
+                        f"the surgery changes the type of '{name}': it was {before} before, and would be "
+                        f"{after}. Please report this."
+                    )
 
     def _cut_out(self) -> ModelProto:
         """Return the nodes of the window as a model; what others make is an input."""
@@ -221,6 +246,17 @@ class Window:
     def _new(piece: GraphProto, known: set[str]) -> list[ValueInfoProto]:
         """Return what shape inference found out about values outside of `known`."""
         return [value for value in (*piece.input, *piece.value_info) if value.name not in known]
+
+
+def _contradict(one: onnx.TypeProto, two: onnx.TypeProto) -> bool:
+    """Return whether no tensor can be of both types; an extent that is not stated contradicts none."""
+    if one.tensor_type.elem_type != two.tensor_type.elem_type:
+        return True
+    first, second = stated_shape(one), stated_shape(two)
+    if first is None or second is None:
+        return False
+    pairs = zip(first, second, strict=False)
+    return len(first) != len(second) or any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
 
 def _taken_out(nodes: Iterable[gs.Node]) -> Weights:

@@ -31,6 +31,7 @@ from graftonnx.heads import JOINED, HeadDesign, build_head
 from graftonnx.metadata import Metadata, Parent, Preprocess, read_metadata, write_metadata
 from graftonnx.model import BATCH, Network
 from graftonnx.normalise.constants import drop_dead, replace
+from graftonnx.normalise.inference import infer_shapes
 from graftonnx.plan import Plan
 from graftonnx.proofs import check_structure
 from graftonnx.remarks import carry
@@ -115,6 +116,7 @@ def variant(fused: Network, branches: Sequence[str], *, exchanges: bool, seed: i
         }
     )
     write_metadata(model, metadata)
+    model = infer_shapes(model)
     check_structure(model, weights | made)
     return dataclasses.replace(
         trimmed, skeleton=model, weights=weights | made, metadata=metadata, sha256="", path=None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from graftonnx.graph import value_shapes
+from graftonnx.normalise.inference import infer_shapes
 
 
 class Builder:
@@ -210,3 +214,12 @@ def with_random_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         model.graph.node.remove(node)
     model.ir_version = max(4, model.ir_version)
     return model
+
+
+def assert_fully_checked(model: onnx.ModelProto) -> None:
+    """Check a whole model with onnx, and that it says of every value what inference from nothing gives."""
+    onnx.checker.check_model(model, full_check=True)
+    inferred = infer_shapes(copy.deepcopy(model)).graph
+    assert value_shapes(model.graph) == value_shapes(inferred)
+    found = {value.name: value.type.tensor_type.elem_type for value in inferred.value_info}
+    assert {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info} == found

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from builders import saved
+from builders import assert_fully_checked, saved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_networks import networks
@@ -45,6 +45,7 @@ def check(a: Network, b: Network, policy: Policy, most: int) -> None:
     # Proves: no cycle, valid ONNX, finite numbers for any batch, both branches bit for bit as their files.
     fused = fuse(a, b, plan=plan, hidden=0)
     assert sum("bit for bit" in note for note in fused.notes) == 2
+    assert_fully_checked(fused.proto)
 
 
 @settings(max_examples=max(EXAMPLES // 10, 200), deadline=None, suppress_health_check=list(HealthCheck))

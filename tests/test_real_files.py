@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from builders import assert_fully_checked
 from torch.nn import functional as F
 
 from graftonnx.conversion import onnx_name, to_torch
@@ -54,6 +55,7 @@ def test_branches_of_real_pairs_equal_the_original_files_and_every_parameter_tra
     paths = shared_models / one, shared_models / two
     networks = [load(path) for path in paths]
     fused = fuse(*networks, classes=8)
+    assert_fully_checked(fused.proto)
 
     names = [name for parent in fused.metadata.parents for name in (parent.input_value, parent.feature)]
     session = open_session(with_outputs(fused.proto, names), provider="cpu", threads=1, optimise=False)

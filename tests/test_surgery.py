@@ -1,7 +1,5 @@
 """The window through which onnx-graphsurgeon sees a large skeleton."""
 
-import dataclasses
-
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
@@ -77,11 +75,21 @@ def test_the_structure_is_proven_without_reading_weights():
     fused = graftonnx.fuse(from_proto(plain_cnn([16, 32]), "net"), classes=4, prove=False)
     unread = dict.fromkeys(fused.weights)
     check_structure(fused.skeleton, unread)
-    broken = dataclasses.replace(fused, skeleton=onnx.ModelProto())
-    broken.skeleton.CopyFrom(fused.skeleton)
-    broken.skeleton.graph.value_info[0].type.tensor_type.shape.dim[1].dim_value = 5
+    broken = onnx.ModelProto()
+    broken.CopyFrom(fused.skeleton)
+    broken.graph.node[1].input[0] = "nobody"
     with pytest.raises(graftonnx.errors.ModelError, match="not valid ONNX"):
-        check_structure(broken.skeleton, unread)
+        check_structure(broken, unread)
+
+
+def test_a_window_whose_border_does_not_fit_is_not_closed():
+    network = from_proto(plain_cnn([16, 32]), "net")
+    tap = network.view.nodes[-4].output[0]
+    part = surgery.Part(network.view, "a/")
+    window = surgery.Window([part], [f"a/{tap}"])
+    part.infos[tap].type.tensor_type.shape.dim[1].dim_value += 1
+    with pytest.raises(graftonnx.errors.ModelError, match=f"changes the type of 'a/{tap}'"):
+        window.close([], [], [])
 
 
 def test_what_means_the_same_is_not_converted(monkeypatch):

@@ -32,10 +32,10 @@ def infer_shapes(model: onnx.ModelProto, kinds: Collection[str] | None = None) -
     _forget_shapes(model.graph, kinds)
     loops = "Loop" in kinds
     try:
-        inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        inferred = _inferred(model)
         while loops and (states := _untold(model, loop_states(inferred))):
             model.graph.value_info.extend(states)
-            inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+            inferred = _inferred(model)
     except shape_inference.InferenceError as error:
         raise ModelError(f"its shapes do not fit together: {_first_reason(str(error))}") from error
     carry(said, inferred.graph)
@@ -45,6 +45,10 @@ def infer_shapes(model: onnx.ModelProto, kinds: Collection[str] | None = None) -
 def add_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with the shapes of values that have none yet; what stands there stays."""
     return shape_inference.infer_shapes(model, data_prop=True)
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    return shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
 
 
 def _untold(model: onnx.ModelProto, values: list[onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:

@@ -8,9 +8,9 @@ What stays in float32:
 
 - the inputs and outputs of the graph, the normalisation in front of the first weights, the last Softmax;
 - inputs that the standard wants so (the scales of a Resize), and operators that know no float16;
-- nodes with a constant that float16 cannot hold: beyond 65504, or a number that becomes zero. The bounds of a
+- nodes with a constant that float16 cannot hold: beyond 65504, or one number below 6.1e-5. The bounds of a
   Clip and their like are cut off at 65504 instead, which is as good as infinity there;
-- BatchNormalization, whose variances may be smaller than anything in float16;
+- BatchNormalization, whose variances may be smaller than anything in float16, and what does not run in it;
 - the nodes named by the caller, for instance since their values leave the range.
 """
 
@@ -40,12 +40,17 @@ FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 HALF_WORD = "tensor(float16)"
 
 LARGEST = float(np.finfo(np.float16).max)
+SMALLEST = float(np.finfo(np.float16).tiny)
 
 SATURATING = frozenset({"Clip", "Max", "Min", "Pad", "Where"})
 """Operators whose constants may be cut off at the end of the range."""
 
-KEPT = frozenset({"BatchNormalization"}) | (TYPED - {"Cast", "Constant"})
-"""Operators that stay in float32."""
+KEPT = frozenset(
+    {"BatchNormalization", "MeanVarianceNormalization", "ScatterElements", "ScatterND"}
+    | (TYPED - {"Cast", "Constant"})
+)
+"""Operators that stay in float32. ONNX Runtime loads the scatters in float16, but fails when it runs them;
+where its CPU provider has no float16 kernel at all, it casts by itself."""
 
 
 def to_float16(model: onnx.ModelProto, weights: Weights, kept: Collection[str] = ()) -> onnx.ModelProto:
@@ -190,8 +195,8 @@ def _half_or_float(formals: Any, index: int) -> int:
 
 
 def _fits(array: NDArray[Any], *, saturating: bool) -> bool:
-    """Return whether float16 holds an array: nothing is too large, and not all that is there becomes zero."""
+    """Return whether float16 holds an array: nothing is too large, nor a single number too small."""
     sizes = np.abs(array[np.isfinite(array)]) if array.ndim else np.abs(array).reshape(1)
     if not saturating and (sizes > LARGEST).any():
         return False
-    return array.size > 1 or not sizes.any() or bool(sizes.astype(np.float16).any())
+    return array.size > 1 or not sizes.any() or bool((sizes >= SMALLEST).all())

@@ -6,15 +6,15 @@ Values become uint8 by their range over the calibration images, weights int8 wit
 of their range one half is used, since processors without VNNI instructions add two products in 16 bits: so
 the answers are the same on every processor.
 The normalisation in front of the first weights and the last Softmax stay float. Where the answers change too
-often, so do the layers that do the most harm: each is quantised alone, and the divergence of the
-probabilities from the float network's (Kullback-Leibler) is measured.
+often, so do the layers that do the most harm: each is quantised alone, with what works on its output, and the
+divergence of the probabilities from the float network's (Kullback-Leibler) is measured.
 
 Source: onnxruntime.quantization.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -67,27 +67,40 @@ def to_int8(
     if declared_opset(model) < OPSET:
         raise UnsupportedOpError(f"int8 needs opset {OPSET} or newer. Choose a newer --opset.")
     view = GraphView(model.graph)
-    always = {node.name for node in first_nodes(view)}
-    layers = [node.name for node in view.nodes if node.op_type in WEIGHTED and _is_layer(view, node)]
+    groups = _groups(view)
+    first = {node.name for node in first_nodes(view)}
     expected = classify(model, None)
-    kept: list[str] = []
     ranking: list[str] = []
+    count = 0
     while True:
-        quantised = _quantised(model, ranges, {*always, *kept})
-        if _agreement(expected, classify(quantised, None)) >= GOAL or len(kept) == len(layers):
-            return quantised, tuple(kept)
-        ranking = ranking or _by_harm(model, ranges, layers, always, expected, classify)
-        kept = ranking[: max(1, 2 * len(kept))]
+        kept = tuple(ranking[:count])
+        quantised = _quantised(model, ranges, excluded=first.union(*(groups[name] for name in kept)))
+        if _agreement(expected, classify(quantised, None)) >= GOAL or len(kept) == len(groups):
+            return quantised, kept
+        ranking = ranking or _by_harm(model, ranges, groups, expected, classify)
+        count = max(1, 2 * count)
 
 
-def _is_layer(view: GraphView, node: onnx.NodeProto) -> bool:
-    return any(name in view.initializers for name in node.input[1:2])
+def _groups(view: GraphView) -> dict[str, list[str]]:
+    """Return for each node with weights itself and what works on its output, up to the next such nodes."""
+    groups: dict[str, list[str]] = {}
+    sources: dict[str, set[str]] = {}
+    for node in view.nodes:
+        if node.op_type in WEIGHTED and any(name in view.initializers for name in node.input[1:2]):
+            groups[node.name] = []
+            own = {node.name}
+        else:
+            own = set().union(*(sources.get(name, set()) for name in node.input))
+        sources.update(dict.fromkeys(node.output, own))
+        for name in own:
+            groups[name].append(node.name)
+    return groups
 
 
 def _quantised(
-    model: onnx.ModelProto, ranges: Ranges, excluded: Collection[str], alone: Sequence[str] = ()
+    model: onnx.ModelProto, ranges: Ranges, *, excluded: Collection[str] = (), only: Sequence[str] = ()
 ) -> onnx.ModelProto:
-    """Return the model in 8 bits, without the nodes `excluded`, or of the nodes `alone`."""
+    """Return the model in 8 bits: without some nodes, or some nodes of it alone."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     data = {
@@ -101,7 +114,7 @@ def _quantised(
         weight_qType=quantization.QuantType.QInt8,
         activation_qType=quantization.QuantType.QUInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, data),
-        nodes_to_quantize=list(alone),
+        nodes_to_quantize=list(only),
         nodes_to_exclude=sorted(excluded),
         op_types_to_quantize=list(OPERATORS),
         extra_options={},
@@ -115,17 +128,16 @@ def _quantised(
 def _by_harm(
     model: onnx.ModelProto,
     ranges: Ranges,
-    layers: Sequence[str],
-    always: Collection[str],
+    groups: Mapping[str, Sequence[str]],
     expected: Probabilities,
     classify: Classify,
 ) -> list[str]:
     """Return the layers, the one that changes the probabilities most when it alone is quantised first."""
     harm = {}
-    for name in layers:
-        found = classify(_quantised(model, ranges, always, [name]), RANKED)
+    for name, group in groups.items():
+        found = classify(_quantised(model, ranges, only=group), RANKED)
         harm[name] = _divergence(expected[: len(found)], found)
-    return sorted(layers, key=lambda name: -harm[name])
+    return sorted(groups, key=lambda name: -harm[name])
 
 
 def _agreement(expected: Probabilities, found: Probabilities) -> float:

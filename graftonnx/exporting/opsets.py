@@ -15,7 +15,7 @@ from onnx import NodeProto, TensorProto, defs, helper, version_converter
 
 from graftonnx.errors import UnsupportedOpError
 from graftonnx.graph import GraphView, attribute, integer, ints, subgraphs
-from graftonnx.normalise.constants import drop_dead, replace
+from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
 from graftonnx.normalise.inference import add_shapes
 from graftonnx.normalise.names import fresh, value_names
 from graftonnx.normalise.opset import OLDEST, declared_opset, expand
@@ -46,9 +46,7 @@ def to_opset(model: onnx.ModelProto, weights: Weights, opset: int) -> onnx.Model
     if opset > current:
         model = _raised(model, opset)
     elif opset < current:
-        kinds = {node.op_type for node in model.graph.node if not node.domain}
-        model = expand(model, {kind for kind in kinds if not defs.has(kind, opset, "")}, current)
-        model = add_shapes(model)
+        model = _expanded(model, weights, current, opset)
         _Lowering(model, weights, current, opset).run()
         drop_dead(model, weights)
     else:
@@ -62,6 +60,19 @@ def _raised(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         return version_converter.convert_version(model, opset)
     except RuntimeError as error:
         raise UnsupportedOpError(f"it cannot be brought to opset {opset}: {error}") from error
+
+
+def _expanded(model: onnx.ModelProto, weights: Weights, current: int, opset: int) -> onnx.ModelProto:
+    """Return a network with the standard's definition in the place of operators that `opset` lacks."""
+    kinds = {node.op_type for node in model.graph.node if not node.domain}
+    lacking = {kind for kind in kinds if not defs.has(kind, opset, "")}
+    if not lacking:
+        return model
+    model = expand(model, lacking, current)
+    constants_to_initializers(model, weights)
+    model = add_shapes(model)
+    fold(model, weights)
+    return add_shapes(model)
 
 
 class _Lowering:

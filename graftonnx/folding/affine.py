@@ -9,6 +9,10 @@ from onnx import NodeProto
 from graftonnx.folding.rewriting import Floats, Graph
 from graftonnx.graph import GraphView, attribute, integer, ints
 
+LARGEST_SHIFT = 256
+"""A shift may become this large in front of its scale: as large as a pixel. Numbers of order one lose digits
+beside larger ones."""
+
 
 def fold_behind(graph: Graph) -> int:
     """Before: `Conv(W, b) -> x * s + t`. After: `Conv(s W, s b + t)`."""
@@ -114,8 +118,8 @@ def _before(graph: Graph, view: GraphView, node: NodeProto, data: str, shift: Fl
     affine = _affine(graph, view, node, data, len(shift), len(view.shapes[data]))
     if affine is None or affine[1].any() or not affine[0].all():
         return None
-    moved = shift / affine[0]
-    return moved if np.isfinite(moved.astype(np.float32)).all() else None
+    scaled: Floats = shift / affine[0]
+    return scaled if (np.abs(scaled) <= LARGEST_SHIFT).all() else None
 
 
 def _per_filter(values: Floats, filters: int, groups: int) -> Floats:

@@ -15,8 +15,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graftonnx.benchmarks import Benchmark, benchmark
     from graftonnx.comparison import Comparison, compare
     from graftonnx.conversion import to_torch, write_back
+    from graftonnx.diagnosis import Diagnosis, diagnose
     from graftonnx.errors import (
         DataError,
         GraftError,
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
     from graftonnx.training import TrainConfig, resume, train
 
 _HOME = {
+    "Benchmark": "benchmarks",
     "Comparison": "comparison",
     "DataError": "errors",
+    "Diagnosis": "diagnosis",
     "GraftError": "errors",
     "ModelError": "errors",
     "Network": "model",
@@ -51,8 +55,10 @@ _HOME = {
     "Tap": "taps",
     "TrainConfig": "training",
     "UnsupportedOpError": "errors",
+    "benchmark": "benchmarks",
     "compare": "comparison",
     "compare_module": "parity",
+    "diagnose": "diagnosis",
     "evaluate": "evaluation",
     "export": "exporting",
     "fuse": "fusion",
@@ -66,8 +72,10 @@ _HOME = {
 }
 
 __all__ = [
+    "Benchmark",
     "Comparison",
     "DataError",
+    "Diagnosis",
     "GraftError",
     "ModelError",
     "Network",
@@ -80,8 +88,10 @@ __all__ = [
     "Tap",
     "TrainConfig",
     "UnsupportedOpError",
+    "benchmark",
     "compare",
     "compare_module",
+    "diagnose",
     "evaluate",
     "export",
     "fuse",

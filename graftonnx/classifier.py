@@ -24,6 +24,7 @@ from graftonnx.images import Pixels, Planes, as_input, decode, to_input
 from graftonnx.metadata import PRESETS, Metadata, Preprocess
 from graftonnx.model import load
 from graftonnx.providers import Provider
+from graftonnx.providers.settings import Settings
 from graftonnx.runtime import Session, open_session
 from graftonnx.spine import final_softmax
 
@@ -141,7 +142,11 @@ class Classifier:
 
 
 def open_classifier(
-    source: Path, *, provider: Provider = "auto", preprocess: Preprocess | str | None = None
+    source: Path,
+    *,
+    provider: Provider = "auto",
+    preprocess: Preprocess | str | None = None,
+    settings: Settings | None = None,
 ) -> Classifier:
     """Load a classifier.
 
@@ -149,20 +154,21 @@ def open_classifier(
         source: A run folder, or an ONNX file.
         provider: As in :func:`graftonnx.runtime.open_session`.
         preprocess: What the input expects, for a file that does not say so itself.
+        settings: How the provider is to run it.
 
     Raises:
         ModelError: If it cannot be read, is no image classifier, or does not say what its input expects.
         RuntimeProviderError: If the provider cannot be used here.
     """
     path = model_file(source)
-    session = open_session(path, provider=provider)
+    session = open_session(path, provider=provider, settings=settings)
     convention = known_preprocess(path, session.metadata, preprocess)
     if session.metadata.input is not None:
         return Classifier(session, convention, softmax=session.metadata.activation == "softmax")
     network = load(path, preprocess=convention)
     proto = network.proto
     proto.graph.name = path.name
-    session = open_session(proto, provider=provider)
+    session = open_session(proto, provider=provider, settings=settings)
     has_softmax = final_softmax(network.view, network.head.output) is not None
     return Classifier(session, convention, softmax=has_softmax)
 

@@ -50,7 +50,9 @@ def run(
         raise click.UsageError("A comparison trains in one process. Leave out --devices and --nodes.")
     from graftonnx.comparison import compare
     from graftonnx.training import Interrupted
+    from graftonnx.training.memory import keep_freed_pages
 
+    keep_freed_pages()
     try:
         comparison = compare(
             source,

@@ -21,6 +21,8 @@ COMMANDS = {
     "export": "Write the deployable file of a trained network.",
     "eval": "Measure the accuracy of a network on labelled images.",
     "predict": "Classify images.",
+    "bench": "Measure latency, throughput, memory and energy of networks.",
+    "doctor": "Say what works on this machine, what does not, and why.",
     "zoo": "List and export the networks of the paper.",
 }
 """Every command with its summary; `graftonnx.cli.<name>_command` holds it."""

@@ -17,6 +17,7 @@ from graftonnx.cli.progress import progress
 if TYPE_CHECKING:
     from graftonnx.prediction import Answer
     from graftonnx.providers import Provider
+    from graftonnx.providers.settings import Settings
 
 Format = Literal["table", "csv", "json"]
 
@@ -56,6 +57,7 @@ def command(
     output: Path | None,
     force: bool,
     provider: Provider,
+    settings: Settings,
     batch_size: int,
     workers: int,
     preprocess: str | None,
@@ -76,7 +78,7 @@ def command(
     if output is not None:
         check_writable(output, force=force)
     paths = find_images(images)
-    classifier = open_classifier(model, provider=provider, preprocess=preprocess)
+    classifier = open_classifier(model, provider=provider, preprocess=preprocess, settings=settings)
     note_fallback(classifier.session)
     top = min(top, classifier.classes)
     answers: list[Answer] = []

@@ -92,8 +92,10 @@ def command(
     config = config_of(settings)
     _launch_others(resume_from, output, config, settings)
     from graftonnx.training import Interrupted, resume, train
+    from graftonnx.training.memory import keep_freed_pages
     from graftonnx.training.world import leads, one_voice
 
+    keep_freed_pages()
     progress = not console.is_quiet()
     try:
         with one_voice():

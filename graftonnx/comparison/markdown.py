@@ -50,7 +50,7 @@ def conditions(comparison: Comparison) -> str:
     images = "/".join(map(str, sorted(set(comparison.images))))
     chosen = "; they also chose each run's best epoch" if comparison.part == "val" else ""
     drawn = ", drawn anew by each seed" if comparison.redrawn else ""
-    config = comparison.request.config
+    config = comparison.config
     return (
         f"Accuracy in ONNX Runtime on {images} {PARTS[comparison.part]} images{drawn}{chosen}. "
         f"{comparison.basis} All runs: {config.epochs} epochs, batch {config.batch_size}, seeds "

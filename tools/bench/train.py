@@ -34,6 +34,7 @@ from graftonnx.data.splits import split
 from graftonnx.training import TrainConfig
 from graftonnx.training.data import TrainBatches
 from graftonnx.training.finetuner import Finetuner, planes
+from graftonnx.training.memory import keep_freed_pages
 from graftonnx.training.progress import silence
 from graftonnx.training.source import open_source
 from graftonnx.training.speed import Mode
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
+    keep_freed_pages()
     source = open_source(options.source)
     data = open_data(options.data)
     parts = split(data, 0.2, 0)

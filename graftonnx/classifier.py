@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftonnx.errors import DataError, ModelError
+from graftonnx.feeds import Feed, image_shape
 from graftonnx.files import MODEL_FILE
 from graftonnx.images import Decoded, Pixels, Planes, as_input, decode_stream, to_input, undecodable
 from graftonnx.metadata import PRESETS, Metadata, Preprocess
@@ -71,14 +72,14 @@ class Classifier:
         self.labels = session.metadata.labels
         self.preprocess = preprocess
         self._softmax = softmax
-        self._shapes = [image_shape(session.name, shape) for shape in session.input_shapes]
+        self._feed = Feed(session, preprocess)
         outputs = session.output_shape(session.output_names[0])
         if not isinstance(outputs[1], int):
             raise ModelError(
                 f"cannot use '{session.name}': its output is {list(outputs)}; expected a fixed number of "
                 "classes. Export it with that."
             )
-        self.size = (max(shape[1] for shape in self._shapes), max(shape[2] for shape in self._shapes))
+        self.size = self._feed.size
         self.classes = outputs[1]
         fixed = session.input_shape[0]
         self.batch = fixed if isinstance(fixed, int) else None
@@ -98,7 +99,7 @@ class Classifier:
         step = self.batch or len(images)
         filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % step, axis=0)])
         parts = (to_input(filled[start : start + step]) for start in range(0, len(filled), step))
-        outputs = np.concatenate([self._run(planes) for planes in parts])[: len(images)]
+        outputs = np.concatenate([self.session.run(*self._feed(part))[0] for part in parts])[: len(images)]
         scores = outputs.reshape(len(images), -1).astype(np.float32)
         if not np.isfinite(scores).all():
             raise ModelError(
@@ -106,11 +107,6 @@ class Classifier:
                 "Its weights are damaged, or it was trained to divergence: train again."
             )
         return scores if self._softmax else softmax(scores)
-
-    def _run(self, planes: Floats) -> Floats:
-        """Run the network on RGB images in 0..1, [N, 3, H, W]."""
-        inputs = (preprocessed(as_input(planes, shape), self.preprocess) for shape in self._shapes)
-        return self.session.run(*inputs)[0]
 
     def predict(
         self, paths: Iterable[Path], *, batch_size: int = 32, workers: int = 0
@@ -257,45 +253,6 @@ def known_preprocess(path: Path, metadata: Metadata, given: Preprocess | str | N
     found = said or given
     assert found is not None
     return found
-
-
-def preprocessed(images: Floats, convention: Preprocess) -> Floats:
-    """Turn images in 0..1 into what a network was trained on.
-
-    Args:
-        images: RGB or luma, float32 [N, C, H, W].
-        convention: What the network expects; its order does not count for luma.
-
-    Returns:
-        float32 [N, C, H, W].
-    """
-    if convention == Preprocess():
-        return images
-    if images.shape[1] == 3 and convention.order == "bgr":
-        images = images[:, ::-1]
-    mean, std = (np.array(v, np.float64).reshape(1, -1, 1, 1) for v in (convention.mean, convention.std))
-    scale, offset = (convention.scale / std).astype(np.float32), (-mean / std).astype(np.float32)
-    return np.ascontiguousarray(images * scale + offset, np.float32)
-
-
-def image_shape(name: str, shape: tuple[int | str | None, ...]) -> tuple[int, int, int]:
-    """Return C, H and W of an input; C is 1 for grey and 3 for anything else.
-
-    Raises:
-        ModelError: If it takes no images, or images of any size.
-    """
-    if len(shape) != 4:
-        raise ModelError(
-            f"cannot use '{name}': its input is {list(shape)}, expected images [N, C, H, W]. Run it with "
-            "your own code."
-        )
-    _, channels, height, width = shape
-    if not isinstance(height, int) or not isinstance(width, int):
-        raise ModelError(
-            f"cannot use '{name}': its input is {list(shape)}; expected a fixed height and width. Export it "
-            "with them."
-        )
-    return 1 if channels == 1 else 3, height, width
 
 
 def same_picture(session: Session, images: Planes) -> tuple[Planes, ...]:

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from graftonnx.classifier import Classifier, image_shape
+from graftonnx.classifier import Classifier
 from graftonnx.errors import GraftError
+from graftonnx.feeds import image_shape
 from graftonnx.images import GREY
 from graftonnx.metadata import Preprocess, Record
 

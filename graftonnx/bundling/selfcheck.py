@@ -17,7 +17,7 @@ from PIL import Image
 from graftonnx.bundling.manifest import EXAMPLE, INPUTS, outputs_path
 from graftonnx.classifier import Classifier, Floats
 from graftonnx.errors import GraftError, ParityError
-from graftonnx.exporting import random_images
+from graftonnx.exporting.pictures import random_images
 from graftonnx.images import Pixels
 
 IMAGES = 8
@@ -35,8 +35,7 @@ without saturation.
 
 def draw(classifier: Classifier) -> Pixels:
     """Return the drawn images of which a network is least sure, uint8 [N, H, W, 3]."""
-    drawn = random_images(DRAWN, *classifier.size)
-    images: Pixels = np.rint(drawn.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+    images = random_images(DRAWN, *classifier.size)
     answers = _probabilities(classifier, images).astype(np.float64)
     entropy = -(answers * np.log(np.maximum(answers, np.finfo(np.float64).tiny))).sum(axis=1)
     return images[np.sort(np.argsort(-entropy, kind="stable")[:IMAGES])]

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graftonnx.benchmarks import Benchmark, benchmark
+    from graftonnx.bundling import bundle, verify
+    from graftonnx.classifier import open_classifier
     from graftonnx.comparison import Comparison, compare
     from graftonnx.conversion import to_torch, write_back
     from graftonnx.diagnosis import Diagnosis, diagnose
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from graftonnx.model import Network, load, save
     from graftonnx.parity import compare_module
     from graftonnx.plan import Plan, Rejection, Skip
+    from graftonnx.prediction import predict, write_predictions
     from graftonnx.taps import Tap
     from graftonnx.training import TrainConfig, resume, train
 
@@ -56,6 +59,7 @@ _HOME = {
     "TrainConfig": "training",
     "UnsupportedOpError": "errors",
     "benchmark": "benchmarks",
+    "bundle": "bundling",
     "compare": "comparison",
     "compare_module": "parity",
     "diagnose": "diagnosis",
@@ -64,11 +68,15 @@ _HOME = {
     "fuse": "fusion",
     "load": "model",
     "match": "matching",
+    "open_classifier": "classifier",
+    "predict": "prediction",
     "resume": "training",
     "save": "model",
     "to_torch": "conversion",
     "train": "training",
+    "verify": "bundling",
     "write_back": "conversion",
+    "write_predictions": "prediction",
 }
 
 __all__ = [
@@ -89,6 +97,7 @@ __all__ = [
     "TrainConfig",
     "UnsupportedOpError",
     "benchmark",
+    "bundle",
     "compare",
     "compare_module",
     "diagnose",
@@ -97,11 +106,15 @@ __all__ = [
     "fuse",
     "load",
     "match",
+    "open_classifier",
+    "predict",
     "resume",
     "save",
     "to_torch",
     "train",
+    "verify",
     "write_back",
+    "write_predictions",
 ]
 
 

@@ -1,0 +1,151 @@
+"""`graftonnx bundle`: make a folder with all that it takes to run a network elsewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graftonnx.cli import console
+from graftonnx.cli.inference_options import preprocess_option
+from graftonnx.cli.parameters import DATA_HELP, force_option, json_option, quiet_option
+
+if TYPE_CHECKING:
+    from graftonnx.bundling.making import Bundle
+
+PRECISIONS = ("fp32",)
+
+
+class Licence(click.ParamType[tuple[str, str]]):
+    """`a=Apache-2.0`: a branch, and the licence of its parent."""
+
+    name = "BRANCH=LICENCE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Return both parts."""
+        found = re.fullmatch(r"([a-z])=(.+)", str(value))
+        if found is None:
+            self.fail(
+                f"{value!r} is no licence of a branch; give BRANCH=LICENCE, as a=Apache-2.0.", param, ctx
+            )
+        return found[1], found[2]
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path), metavar="RUN|FILE.onnx")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    required=True,
+    help="The folder to make.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(PRECISIONS),
+    multiple=True,
+    default=PRECISIONS[:1],
+    show_default=True,
+    help="Of the networks in it; may be repeated, the first one counts where none is asked for.",
+)
+@click.option("--name", help="Name of the network.  [default: that of the folder]")
+@click.option(
+    "--data",
+    metavar="DATA",
+    help=f"Measure the accuracy on it. {DATA_HELP}  [default: what validated the run]",
+)
+@click.option(
+    "--split-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The split.json of the run, for --data.  [default: the one beside the network]",
+)
+@click.option(
+    "--labels",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Class names, one on each line; they replace those in the network.",
+)
+@click.option(
+    "--licence", "licences", type=Licence(), multiple=True, help="The licence of a parent; may be repeated."
+)
+@preprocess_option
+@force_option
+@json_option
+@quiet_option
+def command(
+    source: Path,
+    output: Path,
+    precisions: tuple[str, ...],
+    name: str | None,
+    data: str | None,
+    split_file: Path | None,
+    labels: Path | None,
+    licences: tuple[tuple[str, str], ...],
+    preprocess: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Make a folder with all that it takes to run a network elsewhere: a run folder, or an ONNX file.
+
+    In it: the network, labels, a model card, a selfcheck, a predict.py that needs ONNX Runtime, NumPy and
+    Pillow alone, a model repository for Triton, and the sums of all files, which `graftonnx verify` checks.
+    """
+    from graftonnx.bundling import bundle
+    from graftonnx.files import read_labels
+
+    made = bundle(
+        source,
+        output,
+        precisions=tuple(dict.fromkeys(precisions)),
+        name=name,
+        data=data,
+        split_file=split_file,
+        labels=read_labels(labels) if labels else None,
+        preprocess=preprocess,
+        licences=dict(licences),
+        force=force,
+        on_step=lambda step: console.note(f"{step} ..."),
+    )
+    if as_json:
+        console.print_json(_record(made))
+    else:
+        _print(made)
+
+
+def _record(made: Bundle) -> dict[str, object]:
+    return {
+        "path": str(made.path),
+        "name": made.verified.name,
+        "files": made.verified.files,
+        "split": made.selection.part if made.selection is not None else None,
+        "models": [
+            {
+                "precision": model.precision,
+                "bytes": made.bytes[model.precision],
+                "seconds": made.seconds[model.precision],
+                "top1": made.accuracies[model.precision].top1 if made.accuracies else None,
+                "tolerance": model.tolerance,
+            }
+            for model in made.verified.models
+        ],
+    }
+
+
+def _print(made: Bundle) -> None:
+    """Print a line for each precision, and what is in the folder."""
+    for model in made.verified.models:
+        accuracy = f", top-1 {made.accuracies[model.precision].top1:.2%}" if made.accuracies else ""
+        console.say(
+            f"{model.precision}: {made.bytes[model.precision] / 1e6:.1f} MB{accuracy}, "
+            f"{1e3 * made.seconds[model.precision]:.2f} ms for one image"
+        )
+    console.say(f"Wrote {made.path}: {made.verified.files} files, verified.")
+    if not made.accuracies:
+        console.note("Note: its accuracy was not measured: give --data.")

@@ -10,10 +10,11 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import preprocess_option
-from graftonnx.cli.parameters import DATA_HELP, Choice, force_option, json_option, quiet_option
+from graftonnx.cli.parameters import DATA_HELP, Choice, any_file, force_option, json_option, quiet_option
 
 if TYPE_CHECKING:
     from graftonnx.bundling.making import Bundle
+    from graftonnx.cli.records import BundleRecord
 
 PRECISIONS = ("fp32",)
 
@@ -58,6 +59,7 @@ class Licence(click.ParamType[tuple[str, str]]):
 @click.option(
     "--data",
     metavar="DATA",
+    shell_complete=any_file,
     help=f"Measure the accuracy on it. {DATA_HELP}  [default: what validated the run]",
 )
 @click.option(
@@ -119,7 +121,7 @@ def command(
         _print(made)
 
 
-def _record(made: Bundle) -> dict[str, object]:
+def _record(made: Bundle) -> BundleRecord:
     return {
         "path": str(made.path),
         "name": made.verified.name,

@@ -13,6 +13,8 @@ from graftonnx.cli import console
 from graftonnx.spelling import did_you_mean
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from graftonnx.metadata import Preprocess
     from graftonnx.model import Network
 
@@ -28,6 +30,13 @@ LARGEST = 1 << 15
 ORDERS = ("rgb", "bgr", "grey")
 
 _PREPROCESS = re.compile(r"([a-z])=(.+)")
+
+
+def any_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a parameter that may be a file, for `shell_complete`."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 class Choice(click.Choice[str]):

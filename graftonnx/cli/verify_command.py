@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,7 @@ def command(folder: Path, provider: Provider, as_json: bool) -> None:
 
     verified = verify(folder, provider=provider)
     if as_json:
-        console.print_json(dataclasses.asdict(verified))
+        console.print_json(verified)
         return
     console.say(f"{verified.files} files are what they were")
     for model in verified.models:

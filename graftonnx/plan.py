@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from graftonnx import documents, files
+from graftonnx import documents, files, notebook
 from graftonnx.errors import PlanError
 from graftonnx.metadata import InputKind, Preprocess, Record
 from graftonnx.spelling import did_you_mean
@@ -141,6 +141,18 @@ class Plan(Record):
         for skip in self.skips:
             pairs.setdefault(frozenset((skip.source, skip.target)), []).append(skip)
         return [tuple(pair) for pair in pairs.values()]
+
+    def _repr_html_(self) -> str:
+        """Return the exchanges as a table, for notebooks."""
+        names = ", ".join(f"{letter}: {parent.name}" for letter, parent in self.parents.items())
+        return notebook.table(
+            (
+                (skip.source, skip.target, skip.projection, "" if skip.score is None else f"{skip.score:.2f}")
+                for skip in self.skips
+            ),
+            headings=("from", "into", "through", "score"),
+            caption=f"{len(self.exchanges)} exchanges ({names})",
+        )
 
     def to_yaml(self) -> str:
         """Return the plan as a YAML document that :func:`from_yaml` reads back."""

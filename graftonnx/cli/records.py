@@ -14,7 +14,7 @@ from graftonnx.metadata import HeadRecord, Parent, Preprocess
 from graftonnx.plan import Plan
 from graftonnx.prediction.answers import Candidate
 
-Shape = list[int | None | Literal["batch"]]
+Shape = list[int | Literal["batch"] | None]
 """None where an extent is not known."""
 
 

@@ -157,13 +157,6 @@ def _print(result: TrainResult) -> None:
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in (
-        ("model", str(result.model)),
-        ("validation accuracy", f"{result.val_accuracy:.2%} of {result.val_images} images (ONNX Runtime)"),
-        ("", f"{result.val_accuracy_torch:.2%} (PyTorch)"),
-        ("best epoch", f"{result.best_epoch} of {result.epochs}"),
-        ("time", f"{result.seconds:.0f} s, {result.images_per_second:.0f} training images/s"),
-        ("trained on", f"{result.device}, {result.precision}, {result.layout}"),
-    ):
+    for name, value in result.summary():
         table.add_row(name, value)
     console.print_table(table)

@@ -50,10 +50,15 @@ def explain(error: click.UsageError, args: list[str]) -> None:
         args: All that was typed behind `graftonnx`.
     """
     context = error.ctx
-    if context is None or context.parent is None or not sys.stderr.isatty():
+    if context is None or context.parent is None or not _watched():
         return
     if _path(context) == args:
         _end(context)
+
+
+def _watched() -> bool:
+    """Return whether a person reads what is printed to stderr."""
+    return sys.stderr.isatty()
 
 
 def _path(context: click.Context | None) -> list[str]:

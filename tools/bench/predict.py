@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Classify many images: what it takes, and what is left of it after five kills.
 
-    .venv/bin/python tools/bench/predict.py [--model RUN|FILE.onnx] [--images N] [--format csv|json|jsonl|parquet]
+    .venv/bin/python tools/bench/predict.py [--model RUN|FILE.onnx] [--images N] [--format csv]
 
 Writes N JPEG files of 200 x 300 pixels (a tenth of them drawn, the others hard links, one of them damaged);
-classifies a tenth of them, and all; then starts again, kills the command (SIGKILL) five times at random moments,
-lets it finish, and compares the two files byte by byte. CPU time and the maximum resident set are those of the
-command's process, as the system counts them.
+classifies a tenth of them, and all; then starts again, kills the command (SIGKILL) five times at random
+moments, lets it finish, and compares the two files byte by byte. CPU time and the maximum resident set are
+those of the command's process, as the system counts them.
 """
 
 from __future__ import annotations

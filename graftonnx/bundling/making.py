@@ -102,6 +102,7 @@ def bundle(
     """
     report = on_step or (lambda step: None)
     _check_target(output, force=force)
+    name = _name(name, output)
     origin = origin_of(source)
     selection = select(data, None, source=source, split_file=split_file) if data else _selection(origin)
     given = functools.partial(
@@ -119,15 +120,16 @@ def bundle(
         exported = {}
         for precision in precisions:
             report(f"exporting {precision}")
-            where = selection.data.where if selection is not None and precision != "fp32" else None
-            exported[precision] = given(model_path(folder, precision), precision=precision, data=where)
+            exported[precision] = given(
+                model_path(folder, precision), precision=precision, data=_where(selection, precision)
+            )
         classifiers = {
             precision: open_classifier(written.path, provider="cpu")
             for precision, written in exported.items()
         }
         first = classifiers[precisions[0]]
         _check_labels(source, first.labels)
-        manifest = _manifest(_name(name, output), classifiers)
+        manifest = _manifest(name, classifiers)
         images = _write_contents(folder, manifest, classifiers)
         report("measuring")
         models = measure(exported, classifiers, images, selection)
@@ -142,6 +144,11 @@ def bundle(
 
 def _selection(origin: Origin | None) -> Selection | None:
     return origin.selection if origin is not None else None
+
+
+def _where(selection: Selection | None, precision: Precision) -> str | None:
+    """Return the images on which an export is compared with its source; float32 needs none."""
+    return selection.data.where if selection is not None and precision != "fp32" else None
 
 
 def _check_labels(source: Path, labels: Sequence[str]) -> None:

@@ -52,9 +52,8 @@ def main() -> None:
             seconds = measure([*command, str(images), "-o", str(output)])
         kill_and_resume([*command, str(folder / "images"), "-o", str(killed)], seconds)
         same = filecmp.cmp(whole, killed, shallow=False)
-        print(
-            f"after {KILLS} kills the file is {'the same' if same else 'ANOTHER'}: {whole.stat().st_size:,} bytes"
-        )
+        found = "the same" if same else "ANOTHER"
+        print(f"after {KILLS} kills the file is {found}: {whole.stat().st_size:,} bytes")
         raise SystemExit(not same)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graftonnx.comparison import Comparison, compare
     from graftonnx.conversion import to_torch, write_back
+    from graftonnx.drawing import view
     from graftonnx.errors import (
         DataError,
         GraftError,
@@ -62,6 +63,7 @@ _HOME = {
     "save": "model",
     "to_torch": "conversion",
     "train": "training",
+    "view": "drawing",
     "write_back": "conversion",
 }
 
@@ -91,6 +93,7 @@ __all__ = [
     "save",
     "to_torch",
     "train",
+    "view",
     "write_back",
 ]
 

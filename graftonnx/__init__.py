@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graftonnx.comparison import Comparison, compare
     from graftonnx.conversion import to_torch, write_back
-    from graftonnx.drawing import view
+    from graftonnx.drawing import explain_plan, view
     from graftonnx.errors import (
         DataError,
         GraftError,
@@ -55,6 +55,7 @@ _HOME = {
     "compare": "comparison",
     "compare_module": "parity",
     "evaluate": "evaluation",
+    "explain_plan": "drawing",
     "export": "exporting",
     "fuse": "fusion",
     "load": "model",
@@ -85,6 +86,7 @@ __all__ = [
     "compare",
     "compare_module",
     "evaluate",
+    "explain_plan",
     "export",
     "fuse",
     "load",

@@ -44,10 +44,6 @@ def render_page(picture: Picture, scene: Scene) -> str:
         kinds=[(kind, meaning) for kind, meaning in KINDS.items() if kind in shown],
         scale=strength_scale(max(shares)) if shares else None,
         parents=shlex.join(column.name for column in picture.columns),
-        no_rejections="A fused file does not keep them; `graftonnx match` lists them, and "
-        "`graftonnx view` of a plan file."
-        if picture.head
-        else "None.",
         most_rows=MOST_ROWS,
         version=version("graftonnx"),
         policy=pages.policy(script),

@@ -15,8 +15,6 @@ from graftonnx.plan import Plan, Skip, read_plan
 from graftonnx.projections import projection_macs, projection_parameters
 from graftonnx.splice import named_skips
 from graftonnx.taps import find_taps, trunk
-from graftonnx.training.report.validation import read_findings
-from graftonnx.training.run import RunFolder
 
 PLAN_SUFFIXES = (".yaml", ".yml")
 
@@ -110,6 +108,9 @@ def _refuse_parents(name: str, parents: Sequence[object]) -> None:
 
 def _trained(path: Path) -> Picture:
     """Draw the network of a run, with what its skips have learned."""
+    from graftonnx.training.report.validation import read_findings
+    from graftonnx.training.run import RunFolder
+
     run = RunFolder(path)
     run.read("draw")
     if not run.model.is_file():

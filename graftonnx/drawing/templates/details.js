@@ -40,18 +40,12 @@ function show(content) {
   details.scrollTop = 0;
 }
 
-function facts(rows) {
-  const list = make("dl", { className: "pairs" });
-  for (const [name, value] of rows) list.append(make("dt", {}, name), make("dd", {}, value));
-  return list;
-}
-
 function blockDetails(block) {
   const letter = data.columns[block.column].letter;
   const key = boxOf.get(block.index);
   const isInGroup = data.boxes[key].length > 1;
   return [
-    make("h3", {}, block.tap),
+    make("h3", {}, breakable(block.tap)),
     facts([
       ...(letter ? [["branch", `${letter}: ${data.columns[block.column].name}`]] : []),
       ["output", block.shape || "unknown shape"],
@@ -135,14 +129,16 @@ function operatorTable(first, length) {
   return make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Operators" }, table);
 }
 
+const note = (text) => make("span", { className: "reads" }, breakable(text));
+
 function operatorRow(op, id, first) {
   const isInLine = id > first && op.reads.length === 1 && op.reads[0] === values[id - 1];
-  const reads = isInLine || !op.reads.length ? null : make("span", { className: "reads" }, `reads ${op.reads.join(", ")}`);
-  const name = op.name && op.name !== op.value ? make("span", { className: "reads" }, `node ${op.name}`) : null;
+  const reads = isInLine || !op.reads.length ? null : note(`reads ${op.reads.join(", ")}`);
+  const name = op.name && op.name !== op.value ? note(`node ${op.name}`) : null;
   return make(
     "tr",
     {},
-    make("th", { scope: "row" }, op.kind, make("span", { className: "value" }, op.value), name, reads),
+    make("th", { scope: "row" }, op.kind, make("span", { className: "value" }, breakable(op.value)), name, reads),
     make("td", {}, op.shape),
     make("td", { className: "number" }, op.parameters ? op.parameters.toLocaleString("en") : ""),
     make("td", { className: "number" }, op.macs ? short(op.macs) : ""),

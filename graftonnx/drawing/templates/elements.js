@@ -7,8 +7,16 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/** A long name with places where a line may break. */
+function breakable(name) {
+  const parts = name.split(/(?<=[./_])/u).flatMap((part) => [document.createElement("wbr"), part]);
+  const whole = document.createDocumentFragment();
+  whole.append(...parts.slice(1));
+  return whole;
+}
+
 function button(text, action, className = "link") {
-  const element = make("button", { type: "button", className }, text);
+  const element = make("button", { type: "button", className }, breakable(text));
   element.addEventListener("click", action);
   return element;
 }
@@ -23,3 +31,10 @@ function short(value) {
 
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+
+/** Names and values, side by side. */
+function facts(rows) {
+  const list = make("dl", { className: "pairs" });
+  for (const [name, value] of rows) list.append(make("dt", {}, name), make("dd", {}, value));
+  return list;
+}

@@ -42,6 +42,7 @@ if (current) current.setAttribute("tabindex", "0");
 
 const size = { width: figure.viewBox.baseVal.width, height: figure.viewBox.baseVal.height };
 const fitting = () => Math.min(1.25, (stage.clientWidth - 2) / size.width);
+const LEGIBLE = 0.6;
 let zoom = 1;
 let wasDragged = false;
 
@@ -90,5 +91,5 @@ stage.addEventListener("pointerdown", (down) => {
   window.addEventListener("pointermove", move);
   window.addEventListener("pointerup", () => window.removeEventListener("pointermove", move), { once: true });
 });
-zooms.fit();
+scale(Math.max(fitting(), LEGIBLE));
 stage.scrollTo(0, 0);

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftonnx.classifier import preprocessed
 from graftonnx.data.opening import open_data
 from graftonnx.errors import DataError, ModelError
+from graftonnx.feeds import preprocessed
 from graftonnx.images import Pixels, as_input, decode_stream, to_input
 from graftonnx.runtime import Session
 

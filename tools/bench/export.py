@@ -15,9 +15,10 @@ ratios counts:
 Where a parent's file fixes its batch, the same network with a free one runs. Without files: pairs of
 $GRAFTONNX_SHARED/models (default ../shared) and of the onnx package.
 
-Tried and not done: 1x1 Convs that read the same value, merged into one Conv with a Split behind it. Inception
-v1 and v2 have nine and ten such groups. On one thread with AVX-512, CPU time at batch 1 and 8 becomes 1.03 and
-1.03 times what it was with v1, 1.01 and 1.02 times with v2: ONNX Runtime's blocked layout ends at a Split.
+Tried and not done: 1x1 Convs that read the same value, merged into one Conv with a Split behind it.
+Inception v1 and v2 have nine and ten such groups. On one thread with AVX-512, CPU time at batch 1 and 8
+becomes 1.03 and 1.03 times what it was with v1, 1.01 and 1.02 times with v2: ONNX Runtime's blocked layout
+ends at a Split.
 """
 
 from __future__ import annotations

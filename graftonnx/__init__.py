@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graftonnx.comparison import Comparison, compare
     from graftonnx.conversion import to_torch, write_back
     from graftonnx.diagnosis import Diagnosis, diagnose
+    from graftonnx.drawing import explain_plan, view
     from graftonnx.errors import (
         DataError,
         GraftError,
@@ -64,6 +65,7 @@ _HOME = {
     "compare_module": "parity",
     "diagnose": "diagnosis",
     "evaluate": "evaluation",
+    "explain_plan": "drawing",
     "export": "exporting",
     "fuse": "fusion",
     "load": "model",
@@ -75,6 +77,7 @@ _HOME = {
     "to_torch": "conversion",
     "train": "training",
     "verify": "bundling",
+    "view": "drawing",
     "write_back": "conversion",
     "write_predictions": "prediction",
 }
@@ -102,6 +105,7 @@ __all__ = [
     "compare_module",
     "diagnose",
     "evaluate",
+    "explain_plan",
     "export",
     "fuse",
     "load",
@@ -113,6 +117,7 @@ __all__ = [
     "to_torch",
     "train",
     "verify",
+    "view",
     "write_back",
     "write_predictions",
 ]

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import onnx
 
 from graftonnx import costs
-from graftonnx.bundling.manifest import CARD, Input, Manifest, model_path
-from graftonnx.bundling.measuring import spelled_machine
+from graftonnx.bundling.manifest import CARD, Input, Manifest
+from graftonnx.bundling.measuring import Measured, spelled_machine
 from graftonnx.bundling.origin import Origin
+from graftonnx.classifier import Classifier
+from graftonnx.comparison.markdown import table
 from graftonnx.evaluation import Evaluation, Selection
 from graftonnx.files import sha256
 from graftonnx.graph import GraphView
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.plan import from_yaml
+from graftonnx.training.run import versions
 from graftonnx.weights import read
 
 MOST_NAMES = 30
@@ -29,8 +30,10 @@ MOST_NAMES = 30
 WORST = 3
 """Classes of lowest recall that are named."""
 
+NOTHING = "-"
+
 UNKNOWN = "unknown"
-"""What stands for a licence that nobody gave."""
+"""What stands for a licence, or a version, that nobody gave."""
 
 PARTS = {
     "val": "validation images",
@@ -46,22 +49,16 @@ class Facts:
 
     Attributes:
         source: The file that was bundled.
-        preprocess: What its input expects.
-        labels: Class names.
-        output: Name of its output.
-        seconds: For one image, by precision.
-        accuracies: By precision; empty if nothing was measured.
+        network: The first precision, open.
+        models: All precisions, measured.
         selection: The images that were counted.
         origin: The run that trained it.
         licences: Of its parents, by branch, as the user gave them.
     """
 
     source: Path
-    preprocess: Preprocess
-    labels: tuple[str, ...]
-    output: str
-    seconds: Mapping[str, float]
-    accuracies: Mapping[str, Evaluation]
+    network: Classifier
+    models: Sequence[Measured]
     selection: Selection | None
     origin: Origin | None
     licences: Mapping[str, str]
@@ -72,7 +69,7 @@ def write_card(folder: Path, manifest: Manifest, facts: Facts) -> None:
     skeleton, _ = read(facts.source)
     metadata, view = read_metadata(skeleton), GraphView(skeleton.graph)
     parents = _parents(facts, skeleton, metadata)
-    evaluation = next(iter(facts.accuracies.values()), None)
+    evaluation = facts.models[0].evaluation
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("graftonnx.bundling", "files"),
         undefined=jinja2.StrictUndefined,
@@ -82,20 +79,21 @@ def write_card(folder: Path, manifest: Manifest, facts: Facts) -> None:
     environment.filters.update(cell=cell, percent=_percent)
     text = environment.get_template(f"{CARD}.jinja").render(
         name=manifest.name,
-        labels=facts.labels,
-        shown_labels=_listed(facts.labels),
+        labels=facts.network.labels,
+        shown_labels=_listed(facts.network.labels),
         parents=parents,
         exchanges=len(from_yaml(metadata.plan).skips) if metadata.plan else 0,
         head=metadata.head,
-        models=_models(folder, facts),
-        accuracies=facts.accuracies,
+        models="\n".join(table(*_models(facts.models))),
         measured=_measured(facts),
-        runtime=version("onnxruntime-gpu"),
+        runtime=_runtime(),
         machine=spelled_machine(),
         size=manifest.size,
         inputs=manifest.inputs,
-        conventions={name: _spelled(facts.preprocess, found) for name, found in manifest.inputs.items()},
-        output=facts.output,
+        conventions={
+            name: _spelled(facts.network.preprocess, found) for name, found in manifest.inputs.items()
+        },
+        output=facts.network.session.output_names[0],
         source=facts.source.name,
         source_sha256=sha256(facts.source),
         parameters=f"{costs.parameters(view):,}",
@@ -110,11 +108,17 @@ def write_card(folder: Path, manifest: Manifest, facts: Facts) -> None:
 
 def cell(text: object) -> str:
     """Return text that neither ends a cell of a table nor begins a tag."""
-    return re.sub(r"\s+", " ", str(text)).replace("|", r"\|").replace("<", "&lt;") or "-"
+    return re.sub(r"\s+", " ", str(text)).replace("|", r"\|").replace("<", "&lt;") or NOTHING
+
+
+def _runtime() -> str:
+    """Return the version of ONNX Runtime, by either name of its package."""
+    found = versions()
+    return found.get("onnxruntime-gpu") or found.get("onnxruntime") or UNKNOWN
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.2%}"
+    return NOTHING if share is None else f"{share:.2%}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -122,16 +126,26 @@ def _listed(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
 
 
-def _models(folder: Path, facts: Facts) -> list[dict[str, Any]]:
-    files = {name: model_path(folder, name) for name in facts.seconds}
-    return [
-        {
-            "precision": name,
-            "bytes": sum(part.stat().st_size for part in file.parent.glob(f"{file.name}*")),
-            "seconds": facts.seconds[name],
-        }
-        for name, file in files.items()
-    ]
+def _models(models: Sequence[Measured]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the precisions; what was not measured has no column."""
+    columns: dict[str, Callable[[Measured], str]] = {
+        "precision": lambda model: f"{model.precision}: `models/{model.precision}.onnx`",
+        "size": lambda model: f"{model.bytes / 1e6:.1f} MB",
+        "one image": lambda model: f"{1e3 * model.seconds:.2f} ms",
+        "answers as before": lambda model: _percent(_agreement(model)),
+        "top-1": lambda model: _percent(model.evaluation.top1 if model.evaluation else None),
+        "top-5": lambda model: _percent(model.evaluation.top5 if model.evaluation else None),
+        "loss": lambda model: f"{model.evaluation.loss:.4f}" if model.evaluation else NOTHING,
+    }
+    cells = {heading: [give(model) for model in models] for heading, give in columns.items()}
+    shown = {heading: column for heading, column in cells.items() if set(column) != {NOTHING}}
+    return list(shown), [list(row) for row in zip(*shown.values(), strict=True)]
+
+
+def _agreement(model: Measured) -> float | None:
+    """Return the share of images that get the answer of the network that was exported."""
+    found = model.fidelity
+    return found.agreement if found is not None and not found.random else None
 
 
 def _parents(facts: Facts, model: onnx.ModelProto, metadata: Metadata) -> list[dict[str, str]]:
@@ -159,19 +173,27 @@ def _parents(facts: Facts, model: onnx.ModelProto, metadata: Metadata) -> list[d
 
 def _measured(facts: Facts) -> str | None:
     """Return in words on which images the accuracies were measured."""
-    if facts.selection is None:
+    evaluation = facts.models[0].evaluation
+    if facts.selection is None or evaluation is None:
         return None
-    where = Path(facts.selection.data.where).name
-    images = next(iter(facts.accuracies.values())).images
+    where, images = Path(facts.selection.data.where).name, evaluation.images
     return f"{images:,} {PARTS[facts.selection.part]} of {cell(where)}"
 
 
 def _spelled(convention: Preprocess, found: Input) -> str:
     """Return in words what an input takes."""
-    grey = len(found.offset) == 1
-    if convention == Preprocess():
-        return "luma in 0..1" if grey else "RGB in 0..1"
-    order = "grey" if grey else convention.order.upper()
+    channels, (height, width) = len(found.offset), found.size
+    extents = f"{channels}, {height}, {width}" if found.layout == "nchw" else f"{height}, {width}, {channels}"
+    return f"{found.type} [batch, {extents}], {_values(convention, found)}"
+
+
+def _values(convention: Preprocess, found: Input) -> str:
+    order = "luma" if len(found.offset) == 1 else convention.order.upper()
+    if found.type == "uint8":
+        return f"{order} in 0..255"
+    plain = Preprocess(order=convention.order)
+    if convention == plain:
+        return f"{order} in 0..1"
     mean, std = (", ".join(f"{x:g}" for x in numbers) for numbers in (convention.mean, convention.std))
     return f"({order} in 0..1 x {convention.scale:g} - [{mean}]) / [{std}]"
 
@@ -179,7 +201,8 @@ def _spelled(convention: Preprocess, found: Input) -> str:
 def _limits(facts: Facts, evaluation: Evaluation | None, parents: Sequence[Mapping[str, str]]) -> list[str]:
     """Return a sentence on each thing that a user should not expect."""
     found = [
-        f"It names one of its {len(facts.labels)} classes whatever an image shows. Its probabilities are not "
+        f"It names one of its {len(facts.network.labels)} classes whatever an image shows. Its probabilities "
+        "are not "
         "calibrated: a high one is no proof.",
     ]
     if evaluation is not None and facts.selection is not None:

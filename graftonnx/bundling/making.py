@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -23,20 +24,18 @@ from graftonnx.bundling.manifest import (
     inputs_of,
     model_path,
 )
-from graftonnx.bundling.measuring import latencies
+from graftonnx.bundling.measuring import Measured, measure
 from graftonnx.bundling.origin import Origin, origin_of
 from graftonnx.bundling.sums import SUMS, write_sums
 from graftonnx.bundling.triton import write_repository
 from graftonnx.bundling.verifying import Verified, verify
 from graftonnx.classifier import Classifier, model_file, open_classifier
 from graftonnx.errors import DataError, GraftError
-from graftonnx.evaluation import Evaluation, Selection, evaluate, select
+from graftonnx.evaluation import Selection, select
 from graftonnx.exporting import export
+from graftonnx.exporting.form import ElementType
 from graftonnx.images import Pixels
-from graftonnx.metadata import Preprocess
-
-PRECISIONS = ("fp32",)
-"""What a network can be exported in."""
+from graftonnx.metadata import ImageLayout, Precision, Preprocess
 
 _FIT, _UNFIT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"), re.compile(r"[^A-Za-z0-9_.-]+")
 
@@ -48,17 +47,13 @@ class Bundle:
     Attributes:
         path: The folder.
         verified: What verifying it gave.
-        bytes: Size of each precision's file.
-        seconds: For one image, by precision.
-        accuracies: By precision; empty if there were no images to measure on.
-        selection: The images that were counted.
+        models: Its precisions.
+        selection: The images that were counted; None if nobody gave any.
     """
 
     path: Path
     verified: Verified
-    bytes: Mapping[str, int]
-    seconds: Mapping[str, float]
-    accuracies: Mapping[str, Evaluation]
+    models: tuple[Measured, ...]
     selection: Selection | None
 
 
@@ -66,10 +61,14 @@ def bundle(
     source: Path,
     output: Path,
     *,
-    precisions: Sequence[str] = PRECISIONS[:1],
+    precisions: Sequence[Precision] = ("fp32",),
     name: str | None = None,
+    element: ElementType = "float",
+    layout: ImageLayout = "nchw",
     data: str | Path | None = None,
     split_file: Path | None = None,
+    calibrate: str | Path | None = None,
+    accept_loss: bool = False,
     labels: tuple[str, ...] | None = None,
     preprocess: Preprocess | str | None = None,
     licences: Mapping[str, str] | None = None,
@@ -83,8 +82,12 @@ def bundle(
         output: The folder to make.
         precisions: Of the networks in it; the first one counts where none is asked for.
         name: Of the network; by default that of the output folder.
-        data: Labelled images to measure the accuracy on; by default those that validated or tested the run.
+        element: As in :func:`graftonnx.export`, like `layout`, `calibrate` and `accept_loss`.
+        layout: Likewise.
+        data: Labelled images to measure on; by default those that validated or tested the run.
         split_file: The split of the run that trained the network, for `data`.
+        calibrate: Likewise.
+        accept_loss: Likewise.
         labels: Class names that replace those in the file.
         preprocess: What the input expects, for a file that does not say so itself.
         licences: Of the parents, by branch.
@@ -99,59 +102,53 @@ def bundle(
     """
     report = on_step or (lambda step: None)
     _check_target(output, force=force)
+    name = _name(name, output)
     origin = origin_of(source)
     selection = select(data, None, source=source, split_file=split_file) if data else _selection(origin)
+    given = functools.partial(
+        export,
+        source,
+        element=element,
+        layout=layout,
+        split_file=split_file,
+        calibrate=calibrate,
+        accept_loss=accept_loss,
+        labels=labels,
+        preprocess=preprocess,
+    )
     with _published(output) as folder:
-        report("exporting")
+        exported = {}
+        for precision in precisions:
+            report(f"exporting {precision}")
+            exported[precision] = given(
+                model_path(folder, precision), precision=precision, data=_where(selection, precision)
+            )
         classifiers = {
-            precision: _export(source, folder, precision, labels, preprocess) for precision in precisions
+            precision: open_classifier(written.path, provider="cpu")
+            for precision, written in exported.items()
         }
-        first = next(iter(classifiers.values()))
+        first = classifiers[precisions[0]]
         _check_labels(source, first.labels)
-        manifest = _manifest(_name(name, output), classifiers)
+        manifest = _manifest(name, classifiers)
         images = _write_contents(folder, manifest, classifiers)
         report("measuring")
-        seconds = latencies(classifiers, images)
-        accuracies = {
-            precision: evaluate(classifier, selection, skip_bad=True)
-            for precision, classifier in classifiers.items()
-            if selection is not None
-        }
-        facts = Facts(
-            source=model_file(source),
-            preprocess=first.preprocess,
-            labels=first.labels,
-            output=first.session.output_names[0],
-            seconds=seconds,
-            accuracies=accuracies,
-            selection=selection,
-            origin=origin,
-            licences=licences or {},
+        models = measure(exported, classifiers, images, selection)
+        write_card(
+            folder, manifest, Facts(model_file(source), first, models, selection, origin, licences or {})
         )
-        write_card(folder, manifest, facts)
         write_sums(folder)
         report("verifying")
         verified = verify(folder)
-        sizes = {precision: model_path(folder, precision).stat().st_size for precision in precisions}
-    return Bundle(output, verified, sizes, seconds, accuracies, selection)
+    return Bundle(output, verified, models, selection)
 
 
 def _selection(origin: Origin | None) -> Selection | None:
     return origin.selection if origin is not None else None
 
 
-def _export(
-    source: Path,
-    folder: Path,
-    precision: str,
-    labels: tuple[str, ...] | None,
-    preprocess: Preprocess | str | None,
-) -> Classifier:
-    """Write a precision of the network, and open it."""
-    path = model_path(folder, precision)
-    path.parent.mkdir(exist_ok=True)
-    export(source, path, labels=labels, preprocess=preprocess)
-    return open_classifier(path, provider="cpu")
+def _where(selection: Selection | None, precision: Precision) -> str | None:
+    """Return the images on which an export is compared with its source; float32 needs none."""
+    return selection.data.where if selection is not None and precision != "fp32" else None
 
 
 def _check_labels(source: Path, labels: Sequence[str]) -> None:
@@ -175,7 +172,7 @@ def _name(given: str | None, output: Path) -> str:
     return given or _UNFIT.sub("-", output.resolve().name).strip(".-") or "network"
 
 
-def _manifest(name: str, classifiers: Mapping[str, Classifier]) -> Manifest:
+def _manifest(name: str, classifiers: Mapping[Precision, Classifier]) -> Manifest:
     first = next(iter(classifiers.values()))
     models = {
         precision: Model(triton=name if classifier is first else f"{name}_{precision}")
@@ -184,7 +181,7 @@ def _manifest(name: str, classifiers: Mapping[str, Classifier]) -> Manifest:
     return Manifest(name=name, size=first.size, inputs=inputs_of(first), models=models)
 
 
-def _write_contents(folder: Path, manifest: Manifest, classifiers: Mapping[str, Classifier]) -> Pixels:
+def _write_contents(folder: Path, manifest: Manifest, classifiers: Mapping[Precision, Classifier]) -> Pixels:
     """Write everything but card and sums; return the images of the selfcheck."""
     first = next(iter(classifiers.values()))
     labels = "".join(f"{label}\n" for label in first.labels)
@@ -229,7 +226,8 @@ def _published(output: Path) -> Iterator[Path]:
     temporary, old = (place.with_name(f".{place.name}.{os.getpid()}.{what}") for what in ("part", "old"))
     try:
         temporary.mkdir()
-        (temporary / "selfcheck").mkdir()
+        for name in ("models", "selfcheck"):
+            (temporary / name).mkdir()
         yield temporary
         _swap(temporary, place, old)
     except OSError as error:

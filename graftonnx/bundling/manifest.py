@@ -12,7 +12,7 @@ from graftonnx.classifier import Classifier
 from graftonnx.errors import GraftError
 from graftonnx.feeds import image_shape
 from graftonnx.images import GREY
-from graftonnx.metadata import Preprocess, Record
+from graftonnx.metadata import ImageLayout, InputConvention, Precision, Preprocess, Record
 
 MANIFEST = "bundle.json"
 CARD = "MODEL_CARD.md"
@@ -30,17 +30,21 @@ class Input(Record):
     """How an image becomes what an input takes.
 
     The image, 8-bit RGB of the bundle's size, is divided by 255; each pixel `p`, [3], becomes
-    `p @ matrix + offset`, [C]; then it is stretched to `size`.
+    `p @ matrix + offset`, [C]; then it is stretched to `size`, and rounded where the type is `uint8`.
 
     Attributes:
         size: Height and width, in pixels.
         matrix: [3, C].
         offset: [C].
+        layout: Whether the channels come before height and width, or behind them.
+        type: Of its elements.
     """
 
     size: tuple[int, int]
     matrix: tuple[tuple[float, ...], ...]
     offset: tuple[float, ...]
+    layout: ImageLayout
+    type: Literal["float32", "uint8"]
 
 
 class Model(Record):
@@ -68,7 +72,7 @@ class Manifest(Record):
     name: Name
     size: tuple[int, int]
     inputs: dict[str, Input]
-    models: dict[Name, Model] = Field(min_length=1)
+    models: dict[Precision, Model] = Field(min_length=1)
 
 
 def model_path(folder: Path, precision: str) -> Path:
@@ -110,11 +114,18 @@ def read_manifest(folder: Path) -> Manifest:
 def inputs_of(classifier: Classifier) -> dict[str, Input]:
     """Return what the inputs of a network take."""
     session = classifier.session
+    convention = session.metadata.input or InputConvention()
     found = {}
     for name, shape in zip(session.input_names, session.input_shapes, strict=True):
-        channels, height, width = image_shape(session.name, shape)
+        channels, height, width = image_shape(session.name, shape, convention)
         matrix, offset = affine(classifier.preprocess, channels)
-        found[name] = Input(size=(height, width), matrix=matrix, offset=offset)
+        found[name] = Input(
+            size=(height, width),
+            matrix=matrix,
+            offset=offset,
+            layout=convention.layout,
+            type="uint8" if session.input_type == np.uint8 else "float32",
+        )
     return found
 
 

@@ -19,12 +19,13 @@ from graftonnx.classifier import Classifier, Floats
 from graftonnx.errors import GraftError, ParityError
 from graftonnx.exporting.pictures import random_images
 from graftonnx.images import Pixels
+from graftonnx.metadata import Precision
 
 IMAGES = 8
 DRAWN = 64
 """Images that are kept, of how many."""
 
-TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 1e-2, "int8": 5e-2}
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 1e-2, "int8": 5e-2}
 """How far a probability may be off on another machine.
 
 CPUs sum float32 in different orders, which is 1e-6; GPUs multiply it in TF32, which is up to 1e-3. float16
@@ -38,7 +39,8 @@ def draw(classifier: Classifier) -> Pixels:
     images = random_images(DRAWN, *classifier.size)
     answers = _probabilities(classifier, images).astype(np.float64)
     entropy = -(answers * np.log(np.maximum(answers, np.finfo(np.float64).tiny))).sum(axis=1)
-    return images[np.sort(np.argsort(-entropy, kind="stable")[:IMAGES])]
+    chosen: Pixels = images[np.sort(np.argsort(-entropy, kind="stable")[:IMAGES])]
+    return chosen
 
 
 def write_inputs(folder: Path, images: Pixels) -> None:
@@ -47,7 +49,7 @@ def write_inputs(folder: Path, images: Pixels) -> None:
     Image.fromarray(images[0]).save(folder / EXAMPLE)
 
 
-def write_outputs(folder: Path, precision: str, classifier: Classifier, images: Pixels) -> None:
+def write_outputs(folder: Path, precision: Precision, classifier: Classifier, images: Pixels) -> None:
     """Write what a precision gives for the images."""
     np.savez_compressed(
         outputs_path(folder, precision),

@@ -15,8 +15,10 @@ from graftonnx.cli.parameters import DATA_HELP, Choice, any_file, force_option, 
 if TYPE_CHECKING:
     from graftonnx.bundling.making import Bundle
     from graftonnx.cli.records import BundleRecord
+    from graftonnx.exporting.form import ElementType
+    from graftonnx.metadata import ImageLayout, Precision
 
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 class Licence(click.ParamType[tuple[str, str]]):
@@ -55,6 +57,17 @@ class Licence(click.ParamType[tuple[str, str]]):
     show_default=True,
     help="Of the networks in it; may be repeated, the first one counts where none is asked for.",
 )
+@click.option(
+    "--input",
+    "element",
+    type=Choice(["float", "uint8"]),
+    default="float",
+    show_default=True,
+    help="As `export` has it, like --layout, --calibrate and --accept-loss.",
+)
+@click.option(
+    "--layout", type=Choice(["nchw", "nhwc"]), default="nchw", show_default=True, help="Of the input."
+)
 @click.option("--name", help="Name of the network.  [default: that of the folder]")
 @click.option(
     "--data",
@@ -67,6 +80,14 @@ class Licence(click.ParamType[tuple[str, str]]):
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="The split.json of the run, for --data.  [default: the one beside the network]",
+)
+@click.option(
+    "--calibrate",
+    metavar="DATA",
+    help="Images that int8 takes its ranges from.  [default: training images of --data]",
+)
+@click.option(
+    "--accept-loss", is_flag=True, help="Write networks though their answers differ more often than expected."
 )
 @click.option(
     "--labels",
@@ -84,10 +105,14 @@ class Licence(click.ParamType[tuple[str, str]]):
 def command(
     source: Path,
     output: Path,
-    precisions: tuple[str, ...],
+    precisions: tuple[Precision, ...],
+    element: ElementType,
+    layout: ImageLayout,
     name: str | None,
     data: str | None,
     split_file: Path | None,
+    calibrate: str | None,
+    accept_loss: bool,
     labels: Path | None,
     licences: tuple[tuple[str, str], ...],
     preprocess: str | None,
@@ -106,9 +131,13 @@ def command(
         source,
         output,
         precisions=tuple(dict.fromkeys(precisions)),
+        element=element,
+        layout=layout,
         name=name,
         data=data,
         split_file=split_file,
+        calibrate=calibrate,
+        accept_loss=accept_loss,
         labels=read_labels(labels) if labels else None,
         preprocess=preprocess,
         licences=dict(licences),
@@ -130,24 +159,29 @@ def _record(made: Bundle) -> BundleRecord:
         "models": [
             {
                 "precision": model.precision,
-                "bytes": made.bytes[model.precision],
-                "seconds": made.seconds[model.precision],
-                "top1": made.accuracies[model.precision].top1 if made.accuracies else None,
-                "tolerance": model.tolerance,
+                "bytes": model.bytes,
+                "seconds": model.seconds,
+                "top1": model.evaluation.top1 if model.evaluation is not None else None,
+                "fidelity": model.fidelity,
             }
-            for model in made.verified.models
+            for model in made.models
         ],
     }
 
 
 def _print(made: Bundle) -> None:
     """Print a line for each precision, and what is in the folder."""
-    for model in made.verified.models:
-        accuracy = f", top-1 {made.accuracies[model.precision].top1:.2%}" if made.accuracies else ""
+    for model in made.models:
+        accuracy = f", top-1 {model.evaluation.top1:.2%}" if model.evaluation is not None else ""
+        same = (
+            f", {model.fidelity.agreement:.2%} of the answers as before"
+            if model.fidelity is not None and not model.fidelity.random
+            else ""
+        )
         console.say(
-            f"{model.precision}: {made.bytes[model.precision] / 1e6:.1f} MB{accuracy}, "
-            f"{1e3 * made.seconds[model.precision]:.2f} ms for one image"
+            f"{model.precision}: {model.bytes / 1e6:.1f} MB, {1e3 * model.seconds:.2f} ms for one image"
+            f"{accuracy}{same}"
         )
     console.say(f"Wrote {made.path}: {made.verified.files} files, verified.")
-    if not made.accuracies:
+    if made.selection is None:
         console.note("Note: its accuracy was not measured: give --data.")

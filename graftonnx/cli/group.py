@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "inspect": "Show what is in a network: input, output, cost and taps.",
     "check": "Compare a network in PyTorch with ONNX Runtime, or with another file.",
+    "view": "Draw a network, a plan, a fused file or a run.",
     "match": "Plan the exchanges between networks.",
     "fuse": "Join networks into one trainable ONNX file.",
     "train": "Fine-tune a fused network on labelled images.",

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from graftonnx.diagnosis import Diagnosis
 from graftonnx.errors import Refusal
 from graftonnx.evaluation import ClassScore, Part
+from graftonnx.exporting.fidelity import Fidelity
 from graftonnx.metadata import HeadRecord, Parent, Preprocess
 from graftonnx.plan import Plan
 from graftonnx.prediction.answers import Candidate
@@ -113,8 +114,8 @@ class Fused(TypedDict):
     plan: Plan
 
 
-class Report(TypedDict):
-    """What `report` tells."""
+class Page(TypedDict):
+    """What `view` and `report` tell: where the page is."""
 
     path: str
 
@@ -126,7 +127,7 @@ class BundledModel(TypedDict):
     bytes: int
     seconds: float
     top1: float | None
-    tolerance: float
+    fidelity: Fidelity | None
 
 
 class BundleRecord(TypedDict):

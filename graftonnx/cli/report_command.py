@@ -11,7 +11,7 @@ from graftonnx.cli import console
 from graftonnx.cli.parameters import json_option, quiet_option
 
 if TYPE_CHECKING:
-    from graftonnx.cli.records import Report
+    from graftonnx.cli.records import Page
 
 
 @click.command()
@@ -31,7 +31,7 @@ def command(run: Path, data: Path | None, as_json: bool) -> None:
 
     page = rewrite_report(run, data=data, note=console.note)
     if as_json:
-        report: Report = {"path": str(page)}
-        console.print_json(report)
+        written: Page = {"path": str(page)}
+        console.print_json(written)
     else:
         console.say(f"wrote {page}")

@@ -15,10 +15,11 @@ from graftonnx.spelling import did_you_mean
 PRINTED = {
     "inspect": ("cli.records:Inspection",),
     "check": ("cli.records:Check",),
+    "view": ("cli.records:Page",),
     "match": ("plan:Plan",),
     "fuse": ("cli.records:Fused", "plan:Plan"),
     "train": ("training.config:TrainResult", "comparison.record:Comparison"),
-    "report": ("cli.records:Report",),
+    "report": ("cli.records:Page",),
     "compare": ("comparison.record:Comparison",),
     "export": ("exporting.deploying:Export",),
     "bundle": ("cli.records:BundleRecord",),

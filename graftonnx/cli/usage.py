@@ -13,6 +13,7 @@ from graftonnx.cli.exit_codes import USAGE
 EXAMPLES = {
     "inspect": "graftonnx inspect squeezenet.onnx",
     "check": "graftonnx check squeezenet.onnx",
+    "view": "graftonnx view fused.onnx",
     "match": "graftonnx match a.onnx b.onnx -o plan.yaml",
     "fuse": "graftonnx fuse a.onnx b.onnx -o fused.onnx --classes 10",
     "train": "graftonnx train fused.onnx --data photos -o run",

@@ -188,7 +188,8 @@ class TestMaking:
         card = (whole / "MODEL_CARD.md").read_text()
         accuracy = json.loads(invoke("eval", run, "--data", run.parents[2] / "data", "--json").stdout)["top1"]
         size = (whole / "models" / "fp32.onnx").stat().st_size / 1e6
-        assert f"| fp32 | `models/fp32.onnx` | {size:.1f} MB | {accuracy:.2%} | " in card
+        assert f"| fp32: `models/fp32.onnx` | {size:.1f} MB | " in card
+        assert f" ms | {accuracy:.2%} | 100.00% | " in card
         assert "on 12 validation images of data." in card
         parents = read_metadata(onnx.load(run / "model.onnx")).parents
         for parent, licence in zip(parents, ("MIT", "Apache-2.0"), strict=True):
@@ -203,10 +204,35 @@ class TestMaking:
         record = json.loads(invoke("bundle", run, "-o", tmp_path / "b", "--json", "--name", "net.1").stdout)
         assert (record["path"], record["name"], record["split"]) == (str(tmp_path / "b"), "net.1", "val")
         (only,) = record["models"]
-        assert (only["precision"], only["tolerance"], only["bytes"] > 0, only["seconds"] > 0) == (
-            "fp32", 1e-3, True, True,
+        assert (only["precision"], only["fidelity"], only["bytes"] > 0, only["seconds"] > 0) == (
+            "fp32", None, True, True,
         )  # fmt: skip
         assert (tmp_path / "b" / "triton" / "net.1").is_dir()
+
+    def test_every_precision_of_8_bit_images_is_measured_and_checked(
+        self, run: Path, tmp_path: Path, three_packages: Path
+    ) -> None:
+        names = ("int8", "fp16", "bf16", "fp32")
+        given = [word for name in names for word in ("--precision", name)]
+        form = ("--input", "uint8", "--layout", "nhwc", "--accept-loss")
+        result = invoke("bundle", run, "-o", tmp_path / "b", *given, *form, "-q")
+        assert result.exit_code == 0, result.output
+        assert [line.partition(":")[0] for line in result.stdout.splitlines()[:-1]] == list(names)
+        checked = json.loads(invoke("verify", tmp_path / "b", "--json").stdout)["models"]
+        assert [(model["precision"], model["tolerance"]) for model in checked] == [
+            ("int8", 5e-2), ("fp16", 1e-2), ("bf16", 1e-2), ("fp32", 1e-3),
+        ]  # fmt: skip
+        card = (tmp_path / "b" / "MODEL_CARD.md").read_text()
+        assert "| precision | size | one image | answers as before | top-1 | top-5 | loss |" in card
+        assert "- `input`: uint8 [batch, 16, 16, 3], RGB in 0..255" in card
+        for name in names:
+            folder = "b" if name == "int8" else f"b_{name}"
+            text = (tmp_path / "b" / "triton" / folder / "config.pbtxt").read_text()
+            config = text_format.Parse(text, model_config_pb2.ModelConfig())
+            assert config.input[0].data_type == model_config_pb2.TYPE_UINT8
+            assert list(config.input[0].dims) == [16, 16, 3]
+            done = predict(tmp_path / "b", three_packages, "--precision", name)
+            assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
     def test_without_data_nothing_is_said_of_accuracy(self, run: Path, tmp_path: Path) -> None:
         shutil.copy(run / "model.onnx", tmp_path / "m.onnx")

@@ -60,6 +60,7 @@ def check(name: str, text: str) -> Any:
         "inspect a.onnx",
         "inspect fused.onnx",
         "check a.onnx",
+        "view a.onnx",
         "match a.onnx b.onnx",
         "fuse a.onnx b.onnx -o f.onnx",
         "fuse a.onnx b.onnx --dry-run",

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Classify many images: what it takes, and what is left of it after five kills.
 
-    .venv/bin/python tools/bench/predict.py [--model RUN|FILE.onnx] [--images N] [--format csv|json|jsonl|parquet]
+    .venv/bin/python tools/bench/predict.py [--model RUN|FILE.onnx] [--images N] [--format csv]
 
 Writes N JPEG files of 200 x 300 pixels (a tenth of them drawn, the others hard links, one of them damaged);
-classifies a tenth of them, and all; then starts again, kills the command (SIGKILL) five times at random moments,
-lets it finish, and compares the two files byte by byte. CPU time and the maximum resident set are those of the
-command's process, as the system counts them.
+classifies a tenth of them, and all; then starts again, kills the command (SIGKILL) five times at random
+moments, lets it finish, and compares the two files byte by byte. CPU time and the maximum resident set are
+those of the command's process, as the system counts them.
 """
 
 from __future__ import annotations
@@ -52,9 +52,8 @@ def main() -> None:
             seconds = measure([*command, str(images), "-o", str(output)])
         kill_and_resume([*command, str(folder / "images"), "-o", str(killed)], seconds)
         same = filecmp.cmp(whole, killed, shallow=False)
-        print(
-            f"after {KILLS} kills the file is {'the same' if same else 'ANOTHER'}: {whole.stat().st_size:,} bytes"
-        )
+        found = "the same" if same else "ANOTHER"
+        print(f"after {KILLS} kills the file is {found}: {whole.stat().st_size:,} bytes")
         raise SystemExit(not same)
 
 

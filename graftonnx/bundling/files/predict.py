@@ -24,11 +24,11 @@ def decode(path):  # RGB, uint8 [H, W, 3]: upright, on white, stretched
     return np.asarray(image.convert("RGB").resize(BUNDLE["size"][::-1], Image.Resampling.BILINEAR))
 
 
-def feed(pixels, rule):  # what an input takes of it, float32 [1, C, H', W']
-    matrix, offset = np.float32(rule["matrix"]), np.float32(rule["offset"])
-    image = np.moveaxis(np.float32(pixels) / 255 @ matrix + offset, 2, 0)
-    planes = [Image.fromarray(x).resize(rule["size"][::-1], Image.Resampling.BILINEAR) for x in image]
-    return np.stack(planes)[None]
+def feed(pixels, rule):  # what an input takes of it: [1, C, H', W'] or [1, H', W', C]
+    image = np.float32(pixels) / 255 @ np.float32(rule["matrix"]) + np.float32(rule["offset"])
+    planes = [Image.fromarray(x.T).resize(rule["size"][::-1], Image.Resampling.BILINEAR) for x in image.T]
+    image = np.stack(planes, axis=2 if rule["layout"] == "nhwc" else 0)[None]
+    return (np.rint(image) if rule["type"] == "uint8" else image).astype(rule["type"])
 
 
 def classify(session, pixels):  # probabilities, [K]

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graftonnx.benchmarks import Benchmark, benchmark
+    from graftonnx.bundling import bundle, verify
+    from graftonnx.classifier import open_classifier
     from graftonnx.comparison import Comparison, compare
     from graftonnx.conversion import to_torch, write_back
     from graftonnx.diagnosis import Diagnosis, diagnose
+    from graftonnx.drawing import explain_plan, view
     from graftonnx.errors import (
         DataError,
         GraftError,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from graftonnx.model import Network, load, save
     from graftonnx.parity import compare_module
     from graftonnx.plan import Plan, Rejection, Skip
+    from graftonnx.prediction import predict, write_predictions
     from graftonnx.taps import Tap
     from graftonnx.training import TrainConfig, resume, train
 
@@ -56,19 +60,26 @@ _HOME = {
     "TrainConfig": "training",
     "UnsupportedOpError": "errors",
     "benchmark": "benchmarks",
+    "bundle": "bundling",
     "compare": "comparison",
     "compare_module": "parity",
     "diagnose": "diagnosis",
     "evaluate": "evaluation",
+    "explain_plan": "drawing",
     "export": "exporting",
     "fuse": "fusion",
     "load": "model",
     "match": "matching",
+    "open_classifier": "classifier",
+    "predict": "prediction",
     "resume": "training",
     "save": "model",
     "to_torch": "conversion",
     "train": "training",
+    "verify": "bundling",
+    "view": "drawing",
     "write_back": "conversion",
+    "write_predictions": "prediction",
 }
 
 __all__ = [
@@ -89,19 +100,26 @@ __all__ = [
     "TrainConfig",
     "UnsupportedOpError",
     "benchmark",
+    "bundle",
     "compare",
     "compare_module",
     "diagnose",
     "evaluate",
+    "explain_plan",
     "export",
     "fuse",
     "load",
     "match",
+    "open_classifier",
+    "predict",
     "resume",
     "save",
     "to_torch",
     "train",
+    "verify",
+    "view",
     "write_back",
+    "write_predictions",
 ]
 
 

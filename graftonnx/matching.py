@@ -25,6 +25,8 @@ from graftonnx.projections import Policy
 from graftonnx.scoring import Pairs, score
 from graftonnx.taps import Tap, find_taps, trunk
 
+Branches = tuple[str, str]
+
 DEFAULT_SKIPS = 6
 
 MOST_TAPS = 1500
@@ -72,11 +74,7 @@ def match(
     branches = dict(zip(ascii_lowercase, parents, strict=False))
     size = fused_size(parents)
     taps = {branch: candidates(network) for branch, network in branches.items()}
-    work = sum(price(network.view, trunk(network)) for network in parents)
-    pairs = {
-        (x, y): score(taps[x], taps[y], work, policy, (similarity or {}).get((x, y)))
-        for x, y in itertools.combinations(branches, 2)
-    }
+    pairs = _scored(branches, taps, policy, similarity)
     budget = Budget(max_macs, max_parameters)
     chosen = _progressive(list(branches), taps, pairs, max_skips, budget)
     return Plan(
@@ -95,6 +93,36 @@ def match(
             for rejection in _rejections(pair, both, chosen[pair], max_skips, budget)
         ),
     )
+
+
+def score_pairs(
+    *parents: Network,
+    policy: Policy = "near",
+    similarity: Mapping[tuple[str, str], Scores] | None = None,
+) -> dict[tuple[str, str], Pairs]:
+    """Return for each two branches the scores of all pairs of taps.
+
+    Args:
+        *parents: As for :func:`match`.
+        policy: Likewise.
+        similarity: Likewise.
+    """
+    branches = dict(zip(ascii_lowercase, parents, strict=False))
+    taps = {branch: candidates(network) for branch, network in branches.items()}
+    return _scored(branches, taps, policy, similarity)
+
+
+def _scored(
+    branches: Mapping[str, Network],
+    taps: Mapping[str, Sequence[Tap]],
+    policy: Policy,
+    similarity: Mapping[tuple[str, str], Scores] | None,
+) -> dict[Branches, Pairs]:
+    work = sum(price(network.view, trunk(network)) for network in branches.values())
+    return {
+        (x, y): score(taps[x], taps[y], work, policy, (similarity or {}).get((x, y)))
+        for x, y in itertools.combinations(branches, 2)
+    }
 
 
 def candidates(network: Network) -> list[Tap]:
@@ -147,9 +175,6 @@ def check_input(parent: Network) -> None:
             f"'{parent.name}' has the inputs {names}; expected a parent with one. Fuse its own parents again "
             "with shared inputs."
         )
-
-
-Branches = tuple[str, str]
 
 
 def _progressive(

@@ -102,8 +102,8 @@ class TestPackages:
     @pytest.mark.usefixtures("machine")
     def test_a_provider_that_no_package_has(self) -> None:
         assert obstacle("xnnpack") == (
-            f"the installed onnxruntime-gpu {ort.__version__} is built without XNNPACK. No package on PyPI "
-            "has it: build ONNX Runtime with it, or ask its vendor."
+            f"the installed onnxruntime-gpu {ort.__version__} is built without XNNPACK. Build ONNX Runtime "
+            "with it, or ask its vendor for a package."
         )
 
     @pytest.mark.usefixtures("machine")

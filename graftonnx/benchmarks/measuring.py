@@ -108,6 +108,7 @@ def benchmark(
             name: tuple(str(session.coverage) for session in opened) for name, opened in sessions.items()
         },
         provider=first.provider,
+        fallback=first.fallback,
         options=first.provider_options,
         threads=threads,
         streams=streams,

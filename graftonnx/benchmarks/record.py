@@ -69,6 +69,7 @@ class Benchmark(Record):
         contenders: For each contender the files that it runs.
         coverage: For each contender, and each of its files, which nodes ran where.
         provider: Where they ran.
+        fallback: Why `auto` did not take CUDA although an NVIDIA driver is installed; None otherwise.
         options: Options of the provider in force, by ONNX Runtime's names.
         threads: CPU threads within an operator; 0 if ONNX Runtime chose.
         streams: Runs of a contender at the same time.
@@ -85,6 +86,7 @@ class Benchmark(Record):
     contenders: dict[str, tuple[str, ...]]
     coverage: dict[str, tuple[str, ...]]
     provider: str
+    fallback: str | None
     options: dict[str, str]
     threads: int
     streams: int

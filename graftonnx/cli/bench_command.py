@@ -173,6 +173,8 @@ def command(
             measure_memory=memory,
             on_round=advance,
         )
+    if result.fallback:
+        console.note(f"Note: running on the CPU: {result.fallback}")
     if as_json:
         console.print_json(result.model_dump(mode="json"))
     else:

@@ -156,7 +156,8 @@ def command(
     if plan is None and len(networks) == 1:
         plan = lone_plan(networks[0])
     if plan is None:
-        plan = make_plan(networks, calibration, inputs=inputs or "shared", **limits)
+        similarity = None if calibration is None else calibration.similarity()
+        plan = make_plan(networks, similarity, inputs=inputs or "shared", **limits)
     if inputs is not None:
         plan = plan.model_copy(update={"inputs": inputs})
     if dry_run:

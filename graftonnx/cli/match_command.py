@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 @click.command(name="match")
 @click.argument("parents", nargs=-1, required=True, metavar="A B [C ...]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan as YAML here.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="PAGE",
+    help="Write a page that shows why this plan: every pair's score, the chosen ones, the reasons.",
+)
 @input_size_option
 @inputs_option
 @matching_options
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
 def command(
     parents: tuple[str, ...],
     output: Path | None,
+    page: Path | None,
     input_size: tuple[int, int] | None,
     inputs: InputKind | None,
     preprocess: tuple[str, ...],
@@ -61,18 +69,27 @@ def command(
         raise click.UsageError(
             f"{len(paths)} parents given; expected two or more: graftonnx match A B [C ...]"
         )
-    if output is not None:
-        files.check_writable(output, force=force)
+    for target in (output, page):
+        if target is not None:
+            files.check_writable(target, force=force)
     networks = load_parents(paths, [input_size] * len(paths), conventions, dequantize=dequantize)
-    plan = make_plan(networks, calibration_of(networks, calibrate), inputs=inputs or "shared", **limits)
+    calibration = calibration_of(networks, calibrate)
+    similarity = None if calibration is None else calibration.similarity()
+    plan = make_plan(networks, similarity, inputs=inputs or "shared", **limits)
     if output is not None:
         write_plan(plan, output, force=force)
+    if page is not None:
+        from graftonnx.drawing import explain_plan
+
+        policy = limits["policy"]
+        explain_plan(plan, *networks, output=page, policy=policy, similarity=similarity, force=force)
     if as_json:
         console.print_json(plan.model_dump(mode="json"))
         return
     print_plan(plan, rejections=True)
-    if output is not None:
-        console.note(f"wrote {output}")
+    for target in (output, page):
+        if target is not None:
+            console.note(f"wrote {target}")
 
 
 def print_plan(plan: Plan, *, rejections: bool) -> None:

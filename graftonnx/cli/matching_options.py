@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,13 @@ import click
 from graftonnx.cli import console
 
 if TYPE_CHECKING:
+    from graftonnx.alignment import Scores
     from graftonnx.calibration import Calibration
     from graftonnx.metadata import InputKind
     from graftonnx.model import Network
     from graftonnx.plan import Plan
+
+    Similarity = Mapping[tuple[str, str], Scores]
 
 _AMOUNT = re.compile(r"\+?(\d+(?:\.\d+)?)([%kKMG]?)")
 _UNITS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
@@ -101,7 +104,7 @@ def calibration_of(networks: Sequence[Network], folder: Path | None) -> Calibrat
 
 def make_plan(
     networks: Sequence[Network],
-    calibration: Calibration | None,
+    similarity: Similarity | None,
     *,
     inputs: InputKind,
     max_skips: int,
@@ -123,6 +126,6 @@ def make_plan(
         policy=policy,
         max_macs=None if max_flops is None else max_flops.of(flops) / 2,
         max_parameters=None if max_params is None else max_params.of(weights),
-        similarity=None if calibration is None else calibration.similarity(),
+        similarity=similarity,
         inputs=inputs,
     )

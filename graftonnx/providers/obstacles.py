@@ -57,7 +57,7 @@ def _package_obstacle(entry: Entry) -> str | None:
     package = present[0] if present else "onnxruntime"
     what = f"the installed {package} {ort.__version__} is built without {entry.title}."
     if entry.package is None:
-        return f"{what} No package on PyPI has it: build ONNX Runtime with it, or ask its vendor."
+        return f"{what} Build ONNX Runtime with it, or ask its vendor for a package."
     return f"{what} Replace it with: pip uninstall -y {package} && pip install {entry.package}."
 
 

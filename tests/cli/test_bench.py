@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 from lookalikes import colour_folder, colour_network
 from PIL import Image
-from simulated import pretend
+from simulated import pretend, pretend_driver_only
 
 from graftonnx.cli import graftonnx
+from graftonnx.providers import driver
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +89,15 @@ def test_the_chart_is_written_and_not_replaced_unasked() -> None:
     assert (again.exit_code, again.stdout) == (1, "")
     assert "cannot write 'c.png': it exists. Choose another" in again.stderr
     assert bench("a.onnx", "--batch", "1", "--chart", "c.png", "--force", "-q").stderr == ""
+
+
+@pytest.mark.skipif(driver() is not None, reason="an NVIDIA driver is here: CUDA may work")
+def test_a_gpu_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_driver_only(monkeypatch)
+    result = CliRunner().invoke(graftonnx, ["bench", "a.onnx", "--rounds", "1", "--no-memory"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("on cpu, ")
+    assert result.stderr.startswith("Note: running on the CPU: libcublas")
 
 
 class TestRefusals:

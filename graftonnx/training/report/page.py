@@ -5,26 +5,25 @@ from __future__ import annotations
 import base64
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
-from pydantic import ValidationError
 
+from graftonnx import pages
 from graftonnx.costs import macs, parameters
 from graftonnx.errors import GraftError
 from graftonnx.evaluation import Evaluation
 from graftonnx.graph import GraphView
 from graftonnx.metadata import Metadata, read_metadata
+from graftonnx.pages import DASH, TIMES, percent, short
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.history import Epoch, best_of, read_metrics
 from graftonnx.training.report.charts import Line, line_chart, merged
 from graftonnx.training.report.pictures import BLUE, by_branch, picture_box
-from graftonnx.training.report.validation import Findings, Mistake
+from graftonnx.training.report.validation import Findings, Mistake, read_findings
 from graftonnx.training.run import RunFolder, RunRecord
 from graftonnx.weights import read
 
@@ -33,8 +32,6 @@ MOST_CELLS = 25
 
 MOST_ROWS = 25
 """Rows of a table that are shown at once; the others unfold."""
-
-DASH, TIMES = "\u2013", " \u00d7 "
 
 COLOURS = ("c1", "c2", "c3", "c4")
 """Classes of the style sheet, for lines."""
@@ -52,17 +49,11 @@ def render_page(run: RunFolder, record: RunRecord, notes: Sequence[str] = ()) ->
         GraftError: If a file in the folder is not what a run wrote.
     """
     epochs = read_metrics(run.metrics)
-    findings = _findings(run)
+    findings = read_findings(run.findings)
     network = _network(run)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("graftonnx.training.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=percent, short=short, breakable=breakable)
-    return environment.get_template("report.html").render(
+    return pages.render(
+        "graftonnx.training.report",
+        "report.html",
         title=run.path.resolve().name,
         record=record,
         notes=notes,
@@ -87,24 +78,6 @@ def render_page(run: RunFolder, record: RunRecord, notes: Sequence[str] = ()) ->
     )
 
 
-def percent(value: float | None, digits: int = 2) -> str:
-    """Return a share as 12.34%; a dash for none."""
-    return DASH if value is None else f"{value:.{digits}%}"
-
-
-def short(value: float) -> str:
-    """Return a large number in thousands, millions or billions: 23.4 M."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:g}"
-
-
-def breakable(name: str) -> Markup:
-    """Return a long name with places where a line may break: after dots, slashes and underscores."""
-    return Markup("<wbr>").join(re.split(r"(?<=[./_])", name))
-
-
 def duration(seconds: float) -> str:
     """Return a time in the two largest units: 4 min 12 s."""
     whole = round(seconds)
@@ -113,19 +86,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _findings(run: RunFolder) -> Findings | None:
-    """Read `validation.json`, if the run has come that far."""
-    if not run.findings.is_file():
-        return None
-    try:
-        return Findings.model_validate_json(run.findings.read_bytes())
-    except ValidationError as error:
-        raise GraftError(
-            f"cannot read '{run.findings}': it is damaged. Remove it; with its data at hand, the report "
-            "measures anew."
-        ) from error
 
 
 def _headlines(

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from graftonnx.classifier import Floats, same_picture, softmax
+from graftonnx.errors import GraftError
 from graftonnx.evaluation import LEAST, TOP, Evaluation
 from graftonnx.images import Pixels, to_input
 from graftonnx.metadata import Record
@@ -70,6 +72,23 @@ class Findings(Record):
         return Evaluation(
             self.labels, np.array(self.confusion, np.int64), self.top5_hits, self.loss, self.provider
         )
+
+
+def read_findings(path: Path) -> Findings | None:
+    """Read `validation.json`; None if it is not there.
+
+    Raises:
+        GraftError: If it is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return Findings.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise GraftError(
+            f"cannot read '{path}': it is damaged. Remove it; with its data at hand, the report "
+            "measures anew."
+        ) from error
 
 
 def examine(

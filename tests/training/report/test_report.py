@@ -16,10 +16,11 @@ from PIL import Image
 from training.report.conftest import CONFIG, ODD
 
 from graftonnx.errors import DataError, GraftError
+from graftonnx.pages import breakable, percent, short
 from graftonnx.training import train
 from graftonnx.training.history import Epoch, write_metrics
 from graftonnx.training.report import rewrite_report, writing
-from graftonnx.training.report.page import breakable, duration, percent, render_page, short
+from graftonnx.training.report.page import duration, render_page
 from graftonnx.training.report.validation import Findings
 from graftonnx.training.run import RunFolder
 

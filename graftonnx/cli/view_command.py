@@ -1,0 +1,41 @@
+"""`graftonnx view`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from graftonnx.cli import console
+from graftonnx.cli.parameters import dequantize_option, force_option, quiet_option
+
+
+@click.command(name="view")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("parents", nargs=-1, type=click.Path(path_type=Path), metavar="[A B ...]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="PAGE",
+    help="page.html, or figure.svg or figure.png for a paper.  [default: FILE.html here]",
+)
+@click.option("--open", "show", is_flag=True, help="Open it in the browser.")
+@dequantize_option
+@force_option
+@quiet_option
+def command(
+    file: Path, parents: tuple[Path, ...], output: Path | None, show: bool, dequantize: bool, force: bool
+) -> None:
+    """Draw a network, a fused file, a run folder, or a plan (with its parents A B ... behind it).
+
+    The page needs nothing but a browser: branches as columns of blocks, the skips between them, every
+    operator, what was not exchanged and why, and the plan, in which skips can be switched on and off.
+    """
+    from graftonnx.drawing import view
+
+    if output is None:
+        output = Path(f"{file.resolve().stem}.html")
+    console.say(f"wrote {view(file, *parents, output=output, force=force, dequantize=dequantize)}")
+    if show:
+        click.launch(str(output.resolve()))

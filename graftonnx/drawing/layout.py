@@ -1,0 +1,214 @@
+"""Lay a picture out: columns of boxes whose height grows with the square root of MACs, skips between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from graftonnx.drawing.columns import Column
+from graftonnx.drawing.connections import draw_skips, draw_wires, join_wires, number_skips
+from graftonnx.drawing.frame import (
+    COLOURS,
+    JOIN,
+    LANE_GAP,
+    LEAST,
+    MARGIN,
+    MOST,
+    PLAIN,
+    ROW_GAP,
+    TOP,
+    WIDTH,
+    Slot,
+    left_of,
+    slot_of,
+    width_of,
+)
+from graftonnx.drawing.labels import (
+    KINDS,
+    beginning,
+    describe,
+    ending,
+    list_kinds,
+    name_of,
+    spelled,
+    strength_scale,
+)
+from graftonnx.drawing.picture import Picture
+from graftonnx.drawing.rows import Cell, Place, find_rows, stack
+from graftonnx.drawing.scene import Box, Point, Scene, Skip, Text
+from graftonnx.pages import TIMES, short
+
+
+def lay_out(picture: Picture) -> Scene:
+    """Return the figure of a picture."""
+    ends = _ends(picture)
+    rows = [find_rows(column, ends[c]) for c, column in enumerate(picture.columns)]
+    for c, column_rows in enumerate(rows):
+        for row in column_rows:
+            row.sort(key=lambda cell: (ends[c].isdisjoint(cell) == (c == 0), cell))
+    slots = _slots(rows)
+    boxes = _place(picture, rows, slots)
+    bottom = max(box.y + box.height for box in boxes.values())
+    top, head = _outside(picture, bottom)
+    skips = draw_skips(picture, boxes, slots)
+    lowest = head[-1].y + head[-1].height if head else bottom
+    samples, meanings = _legend(picture, lowest + 26)
+    return Scene(
+        width=width_of(len(picture.columns)),
+        height=(meanings[-1].y if meanings else lowest) + 14,
+        title=f"{picture.title}: {picture.about}",
+        wires=(*draw_wires(picture, boxes, slots), *join_wires(boxes, rows, top, head)),
+        boxes=(*top, *boxes.values(), *head),
+        skips=tuple(skip for skip, _ in skips),
+        texts=(*_headings(picture), *number_skips(skips)),
+        samples=tuple(samples),
+        legend=tuple(meanings),
+        blocks={_key(slot): (slot[0], rows[slot[0]][slot[1]][slot[2]]) for slot in boxes},
+    )
+
+
+def _ends(picture: Picture) -> list[frozenset[int]]:
+    """Return for each column the blocks at which skips begin or end."""
+    taps = {tap for arc in picture.arcs for tap in (arc.skip.source, arc.skip.target)}
+    return [
+        frozenset(index for tap, index in column.places.items() if tap in taps) for column in picture.columns
+    ]
+
+
+def _slots(rows: Sequence[Sequence[Sequence[Cell]]]) -> list[dict[int, Slot]]:
+    """Return for each column where each of its blocks is drawn."""
+    return [
+        {
+            index: (c, r, lane)
+            for r, row in enumerate(column)
+            for lane, cell in enumerate(row)
+            for index in cell
+        }
+        for c, column in enumerate(rows)
+    ]
+
+
+def _place(
+    picture: Picture, rows: Sequence[Sequence[Sequence[Cell]]], slots: Sequence[Mapping[int, Slot]]
+) -> dict[Slot, Box]:
+    """Return every box of a column at its place."""
+    largest = max(block.macs for column in picture.columns for block in column.blocks) or 1
+    sizes = [
+        [[_height(_macs(picture.columns[c], cell) / largest) for cell in row] for row in column]
+        for c, column in enumerate(rows)
+    ]
+    heights = [[max(row) for row in column] for column in sizes]
+    pairs: list[tuple[Place, Place]] = [
+        (slot_of(picture, slots, arc.skip.source)[:2], slot_of(picture, slots, arc.skip.target)[:2])
+        for arc in picture.arcs
+    ]
+    pairs += [((0, len(rows[0]) - 1), (c, len(rows[c]) - 1)) for c in range(1, len(rows))]
+    middles = stack(heights, ROW_GAP, pairs)
+    boxes = {}
+    for c, column in enumerate(rows):
+        for r, row in enumerate(column):
+            width = (WIDTH - LANE_GAP * (len(row) - 1)) / len(row)
+            for lane, cell in enumerate(row):
+                height = sizes[c][r][lane]
+                boxes[c, r, lane] = _box(
+                    picture.columns[c],
+                    cell,
+                    (left_of(c) + lane * (width + LANE_GAP), TOP + middles[c][r] - height / 2),
+                    (width, height),
+                    COLOURS[c % len(COLOURS)],
+                    _key((c, r, lane)),
+                )
+    return boxes
+
+
+def _key(slot: Slot) -> str:
+    return "-".join(map(str, slot))
+
+
+def _macs(column: Column, cell: Cell) -> float:
+    """Return the MACs of a box: a group is as high as its largest block."""
+    return max(column.blocks[index].macs for index in cell)
+
+
+def _height(share: float) -> float:
+    return round(LEAST + (MOST - LEAST) * math.sqrt(share), 1)
+
+
+def _box(column: Column, cell: Cell, corner: Point, size: tuple[float, float], colour: str, key: str) -> Box:
+    blocks = [column.blocks[index] for index in cell]
+    (x, y), (width, height) = corner, size
+    if len(blocks) > 1:
+        macs = sum(block.macs for block in blocks)
+        name, right = f"{len(blocks)} blocks", f"{short(macs)} MACs" if macs else ""
+        title = f"{len(blocks)} blocks, {name_of(blocks[0])} to {name_of(blocks[-1])}, {short(macs)} MACs"
+    else:
+        name, right = name_of(blocks[0]), spelled(blocks[0].shape)
+        title = describe(blocks[0])
+    if width < WIDTH / 2:
+        right = ""
+    second = list_kinds(blocks[0].operators) if height >= 36 and len(blocks) == 1 else ""
+    line = y + height / 2 + (-3 if second else 4)
+    room = width - 16 - (7.2 * len(right) if right else 0)
+    texts = [Text(x + 8, line, ending(name, room))]
+    if right:
+        texts.append(Text(x + width - 8, line, right, "end", style="soft"))
+    if second:
+        cost = f"{short(blocks[0].macs)} MACs" if width >= WIDTH / 2 else ""
+        texts.append(Text(x + 8, line + 14, beginning(second, width - 16 - 7 * len(cost)), style="soft"))
+        texts += [Text(x + width - 8, line + 14, cost, "end", style="soft")] if cost else []
+    return Box(x, y, width, height, colour, key, title, tuple(texts), len(blocks) > 1)
+
+
+def _outside(picture: Picture, bottom: float) -> tuple[list[Box], list[Box]]:
+    """Return the box of the shared input, if there is one, and that of the head."""
+    centre = width_of(len(picture.columns)) / 2
+    shared = picture.plan is not None and picture.plan.inputs == "shared" and len(picture.columns) > 1
+
+    def box(y: float, width: float, text: str, key: str, title: str) -> Box:
+        line = Text(centre, y + 15, text, "middle")
+        return Box(centre - width / 2, y, width, 23.0, "ink", key, title, (line,))
+
+    top = []
+    if shared and picture.plan is not None:
+        size = TIMES.strip().join(map(str, picture.plan.input_size))
+        top = [box(8, 150, f"input {size}", "", f"the shared input, {size}")]
+    if not picture.head:
+        return top, []
+    kinds = list_kinds(picture.head)
+    logits = "" if picture.classes is None else f" \u2192 {picture.classes} classes"
+    text = f"head: {beginning(kinds, 330 - 6.6 * len(logits))}{logits}"
+    return top, [box(bottom + JOIN, min(400.0, 2 * centre - 20), text, "head", f"head: {kinds}{logits}")]
+
+
+def _headings(picture: Picture) -> list[Text]:
+    """Return the names of the columns."""
+    texts = []
+    for c, column in enumerate(picture.columns):
+        name = f"{column.letter}: {column.name}" if column.letter else column.name
+        texts.append(Text(left_of(c), TOP - 26, ending(name, WIDTH, 13), size=13.0, style="strong"))
+        macs = sum(block.macs for block in column.blocks)
+        parameters = sum(block.parameters for block in column.blocks)
+        about = (
+            f"{TIMES.strip().join(map(str, column.input))}, {short(parameters)} parameters, "
+            f"{short(macs)} MACs"
+        )
+        texts.append(Text(left_of(c), TOP - 11, about, style="soft"))
+    return texts
+
+
+def _legend(picture: Picture, y: float) -> tuple[list[Skip], list[Text]]:
+    """Return what lines mean: samples of them, and words; below a figure that stands alone."""
+    x, step = MARGIN, 16.0
+    texts = [Text(x, y, "Height of a block: square root of its MACs.", style="soft")]
+    samples = []
+    for kind, meaning in KINDS.items():
+        if any(arc.kind == kind for arc in picture.arcs):
+            y += step
+            points = ((x, y - 4), (x + 9, y - 4), (x + 18, y - 4), (x + 27, y - 4))
+            head = ((x + 34, y - 4), (x + 27, y - 7.5), (x + 27, y - 0.5))
+            samples.append(Skip(points, head, kind, PLAIN, "", meaning))
+            texts.append(Text(x + 42, y, meaning, style="soft"))
+    strongest = max((arc.share for arc in picture.arcs if arc.share is not None), default=None)
+    if strongest is not None:
+        texts.append(Text(x, y + step, f"Width of a skip: {strength_scale(strongest)}", style="soft"))
+    return samples, texts

@@ -1,0 +1,124 @@
+"""How long pages of `graftonnx view` take: to write, and to open in Chromium, by the number of operators.
+
+    .venv/bin/python tools/bench/view.py [--sizes 300 3000 20000] [--repeats 5]
+
+Networks are random: convolutions, sums, concatenations. A page is open when its script has run and two frames
+are drawn; a search and a click on a block are timed likewise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from selenium import webdriver
+
+from graftonnx.drawing import view
+from graftonnx.model import from_proto
+
+AFTER_FRAMES = """
+const [act, done] = arguments;
+const start = performance.now();
+new Function(act)();
+requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - start)));
+"""
+
+OPENED = """
+const done = arguments[0];
+requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now())));
+"""
+
+SEARCH = (
+    "const s = document.getElementById('search'); s.value = 'relu_1'; s.dispatchEvent(new Event('input'));"
+)
+CLICK = (
+    "document.querySelectorAll('.box[data-key]')[3].dispatchEvent(new MouseEvent('click', {bubbles: true}));"
+)
+
+
+def random_dag(nodes: int, seed: int = 0) -> ModelProto:
+    """Return a classifier of images with about `nodes` operators, many of which read two earlier ones."""
+    rng, numbers = random.Random(seed), np.random.default_rng(seed)
+    weight = numbers.standard_normal((8, 8, 1, 1), np.float32) / 3
+    weights = [numpy_helper.from_array(weight, "shared")]
+    weights.append(numpy_helper.from_array(numbers.standard_normal((8, 3, 1, 1), np.float32), "stem.weight"))
+    weights.append(numpy_helper.from_array(numbers.standard_normal((4, 8), np.float32), "fc.weight"))
+    made = [helper.make_node("Conv", ["image", "stem.weight"], ["/trunk/stem/Conv_output_0"])]
+    values = ["/trunk/stem/Conv_output_0"]
+    read: set[str] = set()
+
+    def add(kind: str, inputs: list[str], name: str) -> None:
+        value = f"/trunk/{name}_output_0"
+        made.append(helper.make_node(kind, inputs, [value], name=f"/trunk/{name}"))
+        read.update(inputs)
+        values.append(value)
+
+    while len(made) < nodes - 4:
+        stage, index = f"stage{len(made) // 500}", len(made)
+        if rng.random() < 0.3:
+            add("Add", [values[-1], rng.choice(values[-12:-1] or values)], f"{stage}/sum/Add_{index}")
+        else:
+            add("Conv", [rng.choice(values[-3:]), "shared"], f"{stage}/conv/Conv_{index}")
+        add("Relu", [values[-1]], f"{stage}/relu/Relu_{index}")
+    ends = [value for value in values if value not in read]
+    made.append(helper.make_node("Sum", ends, ["sum"]))
+    made.append(helper.make_node("GlobalAveragePool", ["sum"], ["pooled"]))
+    made.append(helper.make_node("Flatten", ["pooled"], ["flat"], axis=1))
+    made.append(helper.make_node("Gemm", ["flat", "fc.weight"], ["scores"], transB=1))
+    graph = helper.make_graph(
+        made,
+        "dag",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 16, 16])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 4])],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def open_browser() -> webdriver.Chrome:
+    """Return Chromium without a window."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000"):
+        options.add_argument(argument)
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[300, 3_000, 20_000])
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    print("operators    page MB    load s    write s    open ms    search ms    click ms")
+    browser = open_browser()
+    with tempfile.TemporaryDirectory() as folder:
+        for size in arguments.sizes:
+            start = time.perf_counter()
+            network = from_proto(random_dag(size), f"dag{size}.onnx")
+            loaded = time.perf_counter()
+            page = view(network, output=Path(folder) / f"{size}.html")
+            written = time.perf_counter()
+            found: list[list[float]] = [[], [], []]
+            for _ in range(arguments.repeats):
+                browser.get(page.as_uri())
+                found[0].append(browser.execute_async_script(OPENED))
+                found[1].append(browser.execute_async_script(AFTER_FRAMES, SEARCH))
+                found[2].append(browser.execute_async_script(AFTER_FRAMES, CLICK))
+            opened, searched, clicked = (statistics.median(times) for times in found)
+            print(
+                f"{len(network.view.nodes):9,}  {page.stat().st_size / 1e6:9.2f}  {loaded - start:8.1f}  "
+                f"{written - loaded:9.1f}  {opened:9.0f}  {searched:11.0f}  {clicked:10.0f}"
+            )
+    browser.quit()
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import provider_options
-from graftonnx.cli.parameters import DATA_HELP, ImageSize, force_option, json_option, quiet_option
+from graftonnx.cli.parameters import DATA_HELP, Choice, ImageSize, force_option, json_option, quiet_option
 from graftonnx.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class AgainstCommand(click.Command):
 )
 @click.option(
     "--io",
-    type=click.Choice(["arrays", "bound", "resident"]),
+    type=Choice(["arrays", "bound", "resident"]),
     default="arrays",
     show_default=True,
     help="arrays: handed over anew for each run; bound: copied to and from preallocated buffers on the "

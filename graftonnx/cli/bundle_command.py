@@ -11,7 +11,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import preprocess_option
-from graftonnx.cli.parameters import DATA_HELP, force_option, json_option, quiet_option
+from graftonnx.cli.parameters import DATA_HELP, Choice, force_option, json_option, quiet_option
 
 if TYPE_CHECKING:
     from graftonnx.bundling.making import Bundle
@@ -51,7 +51,7 @@ class Licence(click.ParamType[tuple[str, str]]):
 @click.option(
     "--precision",
     "precisions",
-    type=click.Choice(PRECISIONS),
+    type=Choice(PRECISIONS),
     multiple=True,
     default=PRECISIONS[:1],
     show_default=True,

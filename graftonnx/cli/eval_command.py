@@ -10,7 +10,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import note_fallback, preprocess_option, run_options
-from graftonnx.cli.parameters import DATA_HELP, json_option, quiet_option
+from graftonnx.cli.parameters import DATA_HELP, Choice, json_option, quiet_option
 from graftonnx.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ PARTS = {"train": "training images", "val": "validation images", "test": "test i
 @click.option(
     "--split",
     "part",
-    type=click.Choice(list(PARTS)),
+    type=Choice(list(PARTS)),
     help="Which images.  [default: val where it is known, else test where there is one, else all]",
 )
 @click.option(
@@ -42,7 +42,7 @@ PARTS = {"train": "training images", "val": "validation images", "test": "test i
 )
 @click.option(
     "--on-bad-image",
-    type=click.Choice(["error", "skip"]),
+    type=Choice(["error", "skip"]),
     default="error",
     show_default=True,
     help="An image that cannot be decoded.",

@@ -10,7 +10,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import preprocess_option
-from graftonnx.cli.parameters import DATA_HELP, ImageSize, quiet_option
+from graftonnx.cli.parameters import DATA_HELP, Choice, ImageSize, quiet_option
 
 if TYPE_CHECKING:
     from graftonnx.exporting import Export
@@ -67,7 +67,7 @@ class BatchOrDynamic(click.ParamType[int | None]):
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    type=Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
     help="fp16: computes in float16, for GPUs; bf16: stores the weights in half the bytes and computes in "
@@ -76,13 +76,13 @@ class BatchOrDynamic(click.ParamType[int | None]):
 @click.option(
     "--input",
     "element",
-    type=click.Choice(["float", "uint8"]),
+    type=Choice(["float", "uint8"]),
     default="float",
     show_default=True,
     help="float: RGB in 0..1; uint8: 8-bit pixels as cameras give them, normalised inside.",
 )
 @click.option(
-    "--layout", type=click.Choice(["nchw", "nhwc"]), default="nchw", show_default=True, help="Of the input."
+    "--layout", type=Choice(["nchw", "nhwc"]), default="nchw", show_default=True, help="Of the input."
 )
 @click.option(
     "--size",

@@ -13,6 +13,7 @@ from graftonnx.cli.match_command import print_plan
 from graftonnx.cli.matching_options import LIMITS, calibration_of, make_plan, matching_options
 from graftonnx.cli.parameters import (
     LETTERS,
+    Choice,
     dequantize_option,
     force_option,
     input_size_option,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 @matching_options
 @click.option(
     "--skip-init",
-    type=click.Choice(["zero", "paper", "lsq"]),
+    type=Choice(["zero", "paper", "lsq"]),
     default="zero",
     show_default=True,
     help="zero: all branches start as exactly their parents; paper: plain additions; lsq: a little of what "
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 @dequantize_option
 @click.option(
     "--heads",
-    type=click.Choice(["concat", "sum", "attention"]),
+    type=Choice(["concat", "sum", "attention"]),
     default="concat",
     show_default=True,
     help="How the branches' features are joined: side by side; each through a dense layer to one width, then "
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--features",
-    type=click.Choice(["penultimate", "logits"]),
+    type=Choice(["penultimate", "logits"]),
     default="penultimate",
     show_default=True,
     help="What is joined: the last feature tensors, pooled, or the parents' own class scores (stacking).",

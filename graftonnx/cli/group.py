@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import Any, NoReturn
 
 import click
 
 from graftonnx.errors import GraftError
+from graftonnx.spelling import did_you_mean
 
 COMMANDS = {
     "inspect": "Show what is in a network: input, output, cost and taps.",
@@ -53,9 +53,7 @@ class LazyGroup(click.Group):
         """Find the command; an unknown one is answered with the nearest names."""
         name = args[0]
         if name not in COMMANDS:
-            near = difflib.get_close_matches(name, COMMANDS, n=2)
-            hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-            ctx.fail(f"No such command '{name}'.{hint}")
+            ctx.fail(f"No such command '{name}'.{did_you_mean(name, COMMANDS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

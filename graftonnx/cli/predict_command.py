@@ -12,7 +12,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import note_fallback, preprocess_option, run_options
-from graftonnx.cli.parameters import json_option, quiet_option
+from graftonnx.cli.parameters import Choice, json_option, quiet_option
 from graftonnx.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ INTERRUPTED = 130
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
+    type=Choice(["table", "csv", "json", "jsonl", "parquet"]),
     help="[default: by the name of the output file; a table on the screen]",
 )
 @click.option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graftonnx.cli import console
-from graftonnx.cli.parameters import json_option, quiet_option
+from graftonnx.cli.parameters import Choice, json_option, quiet_option
 from graftonnx.providers import PROVIDERS
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("folder", type=click.Path(path_type=Path), metavar="BUNDLE")
 @click.option(
     "--provider",
-    type=click.Choice(PROVIDERS),
+    type=Choice(PROVIDERS),
     default="cpu",
     show_default=True,
     help="Where to run its networks.",

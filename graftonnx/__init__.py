@@ -15,8 +15,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graftonnx.benchmarks import Benchmark, benchmark
+    from graftonnx.bundling import bundle, verify
+    from graftonnx.classifier import open_classifier
     from graftonnx.comparison import Comparison, compare
     from graftonnx.conversion import to_torch, write_back
+    from graftonnx.diagnosis import Diagnosis, diagnose
     from graftonnx.drawing import explain_plan, view
     from graftonnx.errors import (
         DataError,
@@ -34,12 +38,15 @@ if TYPE_CHECKING:
     from graftonnx.model import Network, load, save
     from graftonnx.parity import compare_module
     from graftonnx.plan import Plan, Rejection, Skip
+    from graftonnx.prediction import predict, write_predictions
     from graftonnx.taps import Tap
     from graftonnx.training import TrainConfig, resume, train
 
 _HOME = {
+    "Benchmark": "benchmarks",
     "Comparison": "comparison",
     "DataError": "errors",
+    "Diagnosis": "diagnosis",
     "GraftError": "errors",
     "ModelError": "errors",
     "Network": "model",
@@ -52,25 +59,34 @@ _HOME = {
     "Tap": "taps",
     "TrainConfig": "training",
     "UnsupportedOpError": "errors",
+    "benchmark": "benchmarks",
+    "bundle": "bundling",
     "compare": "comparison",
     "compare_module": "parity",
+    "diagnose": "diagnosis",
     "evaluate": "evaluation",
     "explain_plan": "drawing",
     "export": "exporting",
     "fuse": "fusion",
     "load": "model",
     "match": "matching",
+    "open_classifier": "classifier",
+    "predict": "prediction",
     "resume": "training",
     "save": "model",
     "to_torch": "conversion",
     "train": "training",
+    "verify": "bundling",
     "view": "drawing",
     "write_back": "conversion",
+    "write_predictions": "prediction",
 }
 
 __all__ = [
+    "Benchmark",
     "Comparison",
     "DataError",
+    "Diagnosis",
     "GraftError",
     "ModelError",
     "Network",
@@ -83,20 +99,27 @@ __all__ = [
     "Tap",
     "TrainConfig",
     "UnsupportedOpError",
+    "benchmark",
+    "bundle",
     "compare",
     "compare_module",
+    "diagnose",
     "evaluate",
     "explain_plan",
     "export",
     "fuse",
     "load",
     "match",
+    "open_classifier",
+    "predict",
     "resume",
     "save",
     "to_torch",
     "train",
+    "verify",
     "view",
     "write_back",
+    "write_predictions",
 ]
 
 

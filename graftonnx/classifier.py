@@ -7,7 +7,6 @@ outputs mean. Any other ONNX classifier goes through the same door as a parent, 
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,16 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftonnx.errors import DataError, ModelError
+from graftonnx.feeds import Feed, image_shape
 from graftonnx.files import MODEL_FILE
-from graftonnx.images import Pixels, Planes, as_input, decode, to_input
+from graftonnx.images import Decoded, Pixels, Planes, as_input, decode_stream, to_input, undecodable
 from graftonnx.metadata import PRESETS, Metadata, Preprocess
 from graftonnx.model import load
 from graftonnx.providers import Provider
+from graftonnx.providers.settings import Settings
 from graftonnx.runtime import Session, open_session
 from graftonnx.spine import final_softmax
 
-AHEAD = 3
-"""Batches that are decoded, or being decoded, while one is classified."""
+AHEAD = 1
+"""Batches that wait, decoded, while one is classified."""
+
+FILES = 4
+"""Image files that one task of a thread decodes."""
 
 Floats = NDArray[np.float32]
 
@@ -51,26 +55,31 @@ class Classifier:
     """A session that takes 8-bit RGB images and gives probabilities.
 
     Attributes:
+        path: The file it was loaded from; None for a model in memory.
         session: Where it runs.
         size: Height and width at which it takes images, in pixels; of several inputs the largest.
         classes: Number of classes, K.
         labels: Their names; empty if nobody gave any.
+        preprocess: What its inputs expect.
         batch: The batch size that the file fixes; None if it takes any.
     """
 
-    def __init__(self, session: Session, preprocess: Preprocess, *, softmax: bool) -> None:
+    def __init__(
+        self, session: Session, preprocess: Preprocess, *, softmax: bool, path: Path | None = None
+    ) -> None:
+        self.path = path
         self.session = session
         self.labels = session.metadata.labels
-        self._preprocess = preprocess
+        self.preprocess = preprocess
         self._softmax = softmax
-        self._shapes = [image_shape(session.name, shape) for shape in session.input_shapes]
+        self._feed = Feed(session, preprocess)
         outputs = session.output_shape(session.output_names[0])
         if not isinstance(outputs[1], int):
             raise ModelError(
                 f"cannot use '{session.name}': its output is {list(outputs)}; expected a fixed number of "
                 "classes. Export it with that."
             )
-        self.size = (max(shape[1] for shape in self._shapes), max(shape[2] for shape in self._shapes))
+        self.size = self._feed.size
         self.classes = outputs[1]
         fixed = session.input_shape[0]
         self.batch = fixed if isinstance(fixed, int) else None
@@ -90,7 +99,7 @@ class Classifier:
         step = self.batch or len(images)
         filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % step, axis=0)])
         parts = (to_input(filled[start : start + step]) for start in range(0, len(filled), step))
-        outputs = np.concatenate([self._run(planes) for planes in parts])[: len(images)]
+        outputs = np.concatenate([self.session.run(*self._feed(part))[0] for part in parts])[: len(images)]
         scores = outputs.reshape(len(images), -1).astype(np.float32)
         if not np.isfinite(scores).all():
             raise ModelError(
@@ -98,11 +107,6 @@ class Classifier:
                 "Its weights are damaged, or it was trained to divergence: train again."
             )
         return scores if self._softmax else softmax(scores)
-
-    def _run(self, planes: Floats) -> Floats:
-        """Run the network on RGB images in 0..1, [N, 3, H, W]."""
-        inputs = (preprocessed(as_input(planes, shape), self._preprocess) for shape in self._shapes)
-        return self.session.run(*inputs)[0]
 
     def predict(
         self, paths: Iterable[Path], *, batch_size: int = 32, workers: int = 0
@@ -114,39 +118,61 @@ class Classifier:
             batch_size: Images that go through the network at once.
             workers: Threads that decode; 0 means one per core.
         """
-        waiting = iter(paths)
-        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-            queue: deque[tuple[Path, Future[Pixels]]] = deque()
-            try:
-                while True:
-                    room = AHEAD * batch_size - len(queue)
-                    for path in itertools.islice(waiting, room):
-                        queue.append((path, pool.submit(decode, path, self.size)))
-                    if not queue:
-                        return
-                    batch = [queue.popleft() for _ in range(min(batch_size, len(queue)))]
-                    yield from self._classify(batch)
-            finally:
-                pool.shutdown(cancel_futures=True)
+        waiting: deque[Path] = deque()
 
-    def _classify(self, batch: list[tuple[Path, Future[Pixels]]]) -> Iterator[Prediction]:
-        images: list[Pixels] = []
-        errors: dict[int, str] = {}
-        for position, (_, future) in enumerate(batch):
-            try:
-                images.append(future.result())
-            except DataError as error:
-                errors[position] = error.message
-        rows = iter(self.probabilities(np.stack(images)) if images else ())
-        for position, (path, _) in enumerate(batch):
-            if position in errors:
-                yield Prediction(path, error=errors[position])
-            else:
-                yield Prediction(path, probabilities=next(rows))
+        def contents() -> Iterator[tuple[int, Path]]:
+            for position, path in enumerate(paths):
+                waiting.append(path)
+                yield position, path
+
+        decoded = decode_stream(contents(), self.size, workers=workers, chunk=FILES)
+        for batch, probabilities in self.classify(decoded, batch_size=batch_size):
+            rows = iter(probabilities)
+            for image in batch:
+                path = waiting.popleft()
+                if image.pixels is None:
+                    yield Prediction(path, error=undecodable(path, image.reason).message)
+                else:
+                    yield Prediction(path, probabilities=next(rows))
+
+    def classify(
+        self, images: Iterable[Decoded], *, batch_size: int = 32
+    ) -> Iterator[tuple[list[Decoded], Floats]]:
+        """Classify decoded images; while a batch goes through the network the next ones are gathered.
+
+        Batches are cut by position, so that the same images always share one, whichever can be decoded.
+
+        Args:
+            images: Pixels at the network's size, or reasons why there are none.
+            batch_size: Images that go through the network at once.
+
+        Yields:
+            The images of each batch, in order, and the probabilities of those that have pixels, [M, K].
+        """
+        source = iter(images)
+        running: deque[tuple[list[Decoded], Future[Floats]]] = deque()
+        with ThreadPoolExecutor(1) as runner:
+            while batch := list(itertools.islice(source, batch_size)):
+                running.append((batch, runner.submit(self._answers, batch)))
+                if len(running) > AHEAD:
+                    batch, answers = running.popleft()
+                    yield batch, answers.result()
+            for batch, answers in running:
+                yield batch, answers.result()
+
+    def _answers(self, batch: list[Decoded]) -> Floats:
+        """Return the probabilities [M, K] of the images that have pixels."""
+        pixels = [image.pixels for image in batch if image.pixels is not None]
+        return self.probabilities(np.stack(pixels)) if pixels else np.empty((0, self.classes), np.float32)
 
 
 def open_classifier(
-    source: Path, *, provider: Provider = "auto", preprocess: Preprocess | str | None = None
+    source: Path,
+    *,
+    provider: Provider = "auto",
+    preprocess: Preprocess | str | None = None,
+    settings: Settings | None = None,
+    labels: tuple[str, ...] = (),
 ) -> Classifier:
     """Load a classifier.
 
@@ -154,22 +180,37 @@ def open_classifier(
         source: A run folder, or an ONNX file.
         provider: As in :func:`graftonnx.runtime.open_session`.
         preprocess: What the input expects, for a file that does not say so itself.
+        settings: How the provider is to run it.
+        labels: Class names that replace those in the file.
 
     Raises:
         ModelError: If it cannot be read, is no image classifier, or does not say what its input expects.
+        DataError: If the labels do not fit.
         RuntimeProviderError: If the provider cannot be used here.
     """
-    path = model_file(source)
-    session = open_session(path, provider=provider)
+    classifier = _open(model_file(source), provider, preprocess, settings)
+    if labels and len(labels) != classifier.classes:
+        raise DataError(
+            f"cannot label '{classifier.session.name}': {len(labels)} labels given, it has "
+            f"{classifier.classes} classes. Give one each class."
+        )
+    classifier.labels = labels or classifier.labels
+    return classifier
+
+
+def _open(
+    path: Path, provider: Provider, preprocess: Preprocess | str | None, settings: Settings | None
+) -> Classifier:
+    session = open_session(path, provider=provider, settings=settings)
     convention = known_preprocess(path, session.metadata, preprocess)
     if session.metadata.input is not None:
-        return Classifier(session, convention, softmax=session.metadata.activation == "softmax")
+        return Classifier(session, convention, softmax=session.metadata.activation == "softmax", path=path)
     network = load(path, preprocess=convention)
     proto = network.proto
     proto.graph.name = path.name
-    session = open_session(proto, provider=provider)
+    session = open_session(proto, provider=provider, settings=settings)
     has_softmax = final_softmax(network.view, network.head.output) is not None
-    return Classifier(session, convention, softmax=has_softmax)
+    return Classifier(session, convention, softmax=has_softmax, path=path)
 
 
 def model_file(source: Path) -> Path:
@@ -212,45 +253,6 @@ def known_preprocess(path: Path, metadata: Metadata, given: Preprocess | str | N
     found = said or given
     assert found is not None
     return found
-
-
-def preprocessed(images: Floats, convention: Preprocess) -> Floats:
-    """Turn images in 0..1 into what a network was trained on.
-
-    Args:
-        images: RGB or luma, float32 [N, C, H, W].
-        convention: What the network expects; its order does not count for luma.
-
-    Returns:
-        float32 [N, C, H, W].
-    """
-    if convention == Preprocess():
-        return images
-    if images.shape[1] == 3 and convention.order == "bgr":
-        images = images[:, ::-1]
-    mean, std = (np.array(v, np.float64).reshape(1, -1, 1, 1) for v in (convention.mean, convention.std))
-    scale, offset = (convention.scale / std).astype(np.float32), (-mean / std).astype(np.float32)
-    return np.ascontiguousarray(images * scale + offset, np.float32)
-
-
-def image_shape(name: str, shape: tuple[int | str | None, ...]) -> tuple[int, int, int]:
-    """Return C, H and W of an input; C is 1 for grey and 3 for anything else.
-
-    Raises:
-        ModelError: If it takes no images, or images of any size.
-    """
-    if len(shape) != 4:
-        raise ModelError(
-            f"cannot use '{name}': its input is {list(shape)}, expected images [N, C, H, W]. Run it with "
-            "your own code."
-        )
-    _, channels, height, width = shape
-    if not isinstance(height, int) or not isinstance(width, int):
-        raise ModelError(
-            f"cannot use '{name}': its input is {list(shape)}; expected a fixed height and width. Export it "
-            "with them."
-        )
-    return 1 if channels == 1 else 3, height, width
 
 
 def same_picture(session: Session, images: Planes) -> tuple[Planes, ...]:

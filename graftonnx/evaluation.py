@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,7 +17,6 @@ from graftonnx.data.opening import open_data
 from graftonnx.data.splits import read_split
 from graftonnx.errors import DataError
 from graftonnx.files import SPLIT_FILE
-from graftonnx.images import Decoded, Pixels
 
 Part = Literal["train", "val", "test", "all"]
 
@@ -244,15 +242,19 @@ def evaluate(
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     hits, loss = 0, 0.0
     bad: list[BadImage] = []
-    images = decode_samples(selection.data, samples, classifier.size, workers)
-    decoded = _marked(images, samples, bad, on_image)
-    while batch := list(itertools.islice(decoded, batch_size)):
-        probabilities = classifier.probabilities(np.stack([pixels for _, pixels in batch]))
-        true = np.array([outputs[label] for label, _ in batch])
-        right = probabilities[np.arange(len(batch)), true]
+    decoded = decode_samples(selection.data, samples, classifier.size, workers)
+    for batch, probabilities in classifier.classify(decoded, batch_size=batch_size):
+        true = np.array(
+            [outputs[samples[image.position].label] for image in batch if image.pixels is not None], np.int64
+        )
+        right = probabilities[np.arange(len(true)), true]
         np.add.at(confusion, (true, probabilities.argmax(axis=1)), 1)
         hits += int(((probabilities > right[:, None]).sum(axis=1) < TOP).sum())
         loss -= float(np.log(np.maximum(right, LEAST), dtype=np.float64).sum())
+        bad += [BadImage(samples[i.position].name, i.reason) for i in batch if i.pixels is None]
+        if on_image is not None:
+            for _ in batch:
+                on_image()
     if bad and (not skip_bad or len(bad) == len(samples)):
         raise bad_images(where, bad, len(samples))
     return Evaluation(
@@ -263,23 +265,6 @@ def evaluate(
         classifier.session.provider,
         tuple(bad),
     )
-
-
-def _marked(
-    decoded: Iterator[Decoded],
-    samples: Sequence[Sample],
-    bad: list[BadImage],
-    on_image: Callable[[], object] | None,
-) -> Iterator[tuple[int, Pixels]]:
-    """Yield the label and the pixels of each image; put those that cannot be decoded into `bad`."""
-    for image in decoded:
-        sample = samples[image.position]
-        if image.pixels is None:
-            bad.append(BadImage(sample.name, image.reason))
-        else:
-            yield sample.label, image.pixels
-        if on_image is not None:
-            on_image()
 
 
 def _listed(what: str, names: Sequence[str], limit: int = 10) -> str:

@@ -99,7 +99,7 @@ def undecodable(name: object, reason: str) -> DataError:
 
 
 def decode_stream(
-    contents: Iterable[tuple[int, Content]], size: tuple[int, int], *, workers: int = 0
+    contents: Iterable[tuple[int, Content]], size: tuple[int, int], *, workers: int = 0, chunk: int = CHUNK
 ) -> Iterator[Decoded]:
     """Decode images in threads, a bounded number ahead; Pillow decodes outside of Python's lock.
 
@@ -107,18 +107,19 @@ def decode_stream(
         contents: The images, each with a position of the caller's.
         size: Height and width of every result, in pixels.
         workers: Threads; 0 means one per core.
+        chunk: Most images that one task of a thread decodes.
 
     Yields:
         Each image, in the order given; one that cannot be decoded with the reason.
     """
     threads = workers or os.cpu_count() or 1
-    chunks = _chunks(contents)
+    chunks = _chunks(contents, chunk)
     with ThreadPoolExecutor(threads) as pool:
         queue: deque[Future[list[Decoded]]] = deque()
         try:
             while True:
-                for chunk in itertools.islice(chunks, threads + 2 - len(queue)):
-                    queue.append(pool.submit(_decode_chunk, chunk, size))
+                for piece in itertools.islice(chunks, threads + 2 - len(queue)):
+                    queue.append(pool.submit(_decode_chunk, piece, size))
                 if not queue:
                     return
                 yield from queue.popleft().result()
@@ -203,14 +204,14 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     return [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces if p], name
 
 
-def _chunks(contents: Iterable[tuple[int, Content]]) -> Iterator[list[tuple[int, Content]]]:
+def _chunks(contents: Iterable[tuple[int, Content]], most: int) -> Iterator[list[tuple[int, Content]]]:
     """Cut the images into pieces of work, each large enough to be worth a task and small enough to wait."""
     chunk: list[tuple[int, Content]] = []
     held = 0
     for item in contents:
         chunk.append(item)
         held += len(item[1]) if isinstance(item[1], bytes) else getattr(item[1], "nbytes", 0)
-        if len(chunk) == CHUNK or held >= CHUNK_BYTES:
+        if len(chunk) == most or held >= CHUNK_BYTES:
             yield chunk
             chunk, held = [], 0
     if chunk:

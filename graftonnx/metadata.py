@@ -9,6 +9,7 @@
 | `graftonnx.plan` | the plan that was spliced in; fused files only |
 | `graftonnx.head` | :class:`HeadRecord`: what decides over the branches; fused files only |
 | `graftonnx.activation` | `"softmax"` if the output is already probabilities, else absent |
+| `graftonnx.precision` | :data:`Precision` of an exported file; absent where that is float32 |
 """
 
 from __future__ import annotations
@@ -66,14 +67,31 @@ PRESETS: dict[str, Preprocess] = {
 """The input conventions that have a name."""
 
 
+ImageLayout = Literal["nchw", "nhwc"]
+"""Whether the channels of an image input come before its height and width, or behind them."""
+
+
 class InputConvention(Record):
-    """What the image input of a graph expects, apart from its shape `[N, C, H, W]`.
+    """What the image input of a graph expects, apart from its shape.
 
     For a fused file this is the `unit` preset: RGB in 0..1, or the luma of that where an input has one
-    channel. It holds for every input of a file that has several.
+    channel. Where an input is of 8-bit pixels, it is the `raw` preset. It holds for every input of a file
+    that has several.
+
+    Attributes:
+        preprocess: What becomes of an RGB image in 0..1.
+        layout: The order of the axes.
+        size: Height and width to which a file that takes images of any size reduces them, in pixels.
     """
 
     preprocess: Preprocess = Preprocess()
+    layout: ImageLayout = "nchw"
+    size: tuple[int, int] | None = None
+
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+"""Of the numbers in an exported file: float32 throughout; float16 throughout; weights stored in bfloat16 and
+computed with in float32; or weights and most activations in 8 bits."""
 
 
 class Parent(Record):
@@ -157,6 +175,7 @@ class Metadata(Record):
     plan: str | None = None
     head: HeadRecord | None = None
     activation: Literal["softmax"] | None = None
+    precision: Precision | None = None
 
     @property
     def branch_inputs(self) -> dict[str, str]:

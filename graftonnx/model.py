@@ -251,9 +251,13 @@ def save(model: Network | onnx.ModelProto, path: str | Path, *, force: bool = Fa
     Raises:
         GraftError: If the target exists and `force` is false, or cannot be written.
     """
-    path = Path(path)
-    files.check_writable(path, force=force)
     skeleton, weights = (model.skeleton, model.weights) if isinstance(model, Network) else split(model)
+    save_skeleton(skeleton, weights, Path(path), force=force)
+
+
+def save_skeleton(skeleton: onnx.ModelProto, weights: Weights, path: Path, *, force: bool = False) -> None:
+    """Do what :func:`save` does, with a skeleton and its large tensors."""
+    files.check_writable(path, force=force)
     if not exceeds_protobuf(skeleton, weights):
         with files.atomic(path) as temporary:
             write(skeleton, weights, temporary)

@@ -10,11 +10,12 @@ import onnx
 import pytest
 from lookalikes import COLOURS, RGB, UNIT, colour_network, model, write_image
 
-from graftonnx.classifier import Classifier, model_file, open_classifier, preprocessed, softmax
+from graftonnx.classifier import FILES, Classifier, model_file, open_classifier, softmax
 from graftonnx.cli.inference_options import PRESETS as OFFERED_PRESETS
 from graftonnx.cli.inference_options import PROVIDERS as OFFERED_PROVIDERS
 from graftonnx.errors import ModelError
 from graftonnx.exporting import export
+from graftonnx.feeds import preprocessed
 from graftonnx.images import as_input
 from graftonnx.metadata import PRESETS, InputConvention, Metadata, Preprocess
 from graftonnx.providers import PROVIDERS
@@ -120,10 +121,10 @@ def test_only_a_few_batches_are_read_ahead(classifier: Classifier, tmp_path: Pat
             taken.append(k)
             yield path
 
-    predictions = classifier.predict(endless(), batch_size=4)
+    predictions = classifier.predict(endless(), batch_size=4, workers=2)
     next(predictions)
     predictions.close()
-    assert len(taken) <= 12
+    assert len(taken) <= 3 * 4 + 4 * FILES
 
 
 class TestRefusals:

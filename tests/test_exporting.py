@@ -12,17 +12,17 @@ from builders import plain_cnn, residual_cnn
 from lookalikes import COLOURS, colour_network, fused_metadata, model, two_branches
 
 import graftonnx
-from graftonnx import exporting
 from graftonnx.blocks import SkipInit
 from graftonnx.classifier import softmax
 from graftonnx.errors import DataError, GraftError, ModelError, ParityError
-from graftonnx.exporting import export
+from graftonnx.exporting import draft, export
 from graftonnx.files import read_labels
 from graftonnx.folding import Folded
 from graftonnx.fusion import fuse
 from graftonnx.metadata import InputConvention, Metadata, Preprocess, read_metadata
 from graftonnx.model import from_proto
 from graftonnx.runtime import open_session
+from graftonnx.weights import Weights
 
 X = np.random.default_rng(5).random((3, 3, 12, 12), dtype=np.float32)
 
@@ -250,15 +250,13 @@ class TestRefusals:
     ) -> None:
         """A broken folding is put in place of ours: it forgets one channel of one bias."""
 
-        def broken(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, Folded]:
-            copy = onnx.ModelProto()
-            copy.CopyFrom(proto)
-            tensor = next(t for t in copy.graph.initializer if t.name == "a/conv1.bias")
+        def broken(skeleton: onnx.ModelProto, weights: Weights) -> tuple[onnx.ModelProto, Folded]:
+            tensor = next(t for t in skeleton.graph.initializer if t.name == "a/conv1.bias")
             bias = onnx.numpy_helper.to_array(tensor) * np.float32([1, 1, 0, 1])
             tensor.CopyFrom(onnx.numpy_helper.from_array(bias, tensor.name))
-            return copy, Folded()
+            return skeleton, Folded()
 
-        monkeypatch.setattr(exporting, "fold_operators", broken)
+        monkeypatch.setattr(draft, "fold_skeleton", broken)
         with pytest.raises(
             ParityError,
             match=r"cannot export '.*model.onnx': the folded network differs from it by .* of the largest "

@@ -165,6 +165,32 @@ class TestInFrontOfAConv:
         assert report.preprocessing == 1
         check_same(model, folded)
 
+    def test_a_scale_leaves_its_shift_behind_for_a_conv_that_pads(self) -> None:
+        """X * s + t becomes (x + t / s) * s, and Gather goes along."""
+        model = build(
+            "g = Gather <axis = 1> (x, order) a = Mul(g, s) b = Add(a, t)"
+            " y = Conv <pads = [1, 1, 1, 1]> (b, w)",
+            w=random(3, 4, 3, 3),
+            order=np.int64([2, 0, 3, 1]),
+            s=np.float32([2, -0.5, 3, 5]).reshape(1, 4, 1, 1),
+            t=random(1, 4, 1, 1, seed=2),
+        )
+        folded, report = fold_operators(model)
+        assert operators(folded) == ["Add", "Conv"]
+        assert report.preprocessing == 2
+        check_same(model, folded)
+
+    def test_a_scale_of_zero_stays_where_it_is(self) -> None:
+        model = build(
+            "a = Mul(x, s) b = Add(a, t) y = Conv <pads = [1, 1, 1, 1]> (b, w)",
+            w=random(3, 4, 3, 3),
+            s=np.float32([2, 0, 3, 1]).reshape(1, 4, 1, 1),
+            t=random(1, 4, 1, 1),
+        )
+        folded, _ = fold_operators(model)
+        assert operators(folded) == ["Mul", "Add", "Conv"]
+        check_same(model, folded)
+
     def test_each_group_gets_the_scale_of_its_own_channels(self) -> None:
         model = build(
             "a = Mul(x, s) b = Add(a, t) y = Conv <group = 2> (b, w)",
@@ -190,6 +216,69 @@ class TestInFrontOfAConv:
     def test_what_another_node_reads_stays(self) -> None:
         model = build("a = Mul(x, s) c = Conv(a, w) y = Add(c, a)", w=random(4, 4, 1, 1), s=np.float32([3]))
         assert operators(fold_operators(model)[0]) == ["Mul", "Conv", "Add"]
+
+
+class TestProjections:
+    POOL = "AveragePool <kernel_shape = [2, 2], pads = [1, 1, 0, 0]"
+
+    def test_a_pool_goes_behind_a_projection_to_fewer_channels(self) -> None:
+        model = build(
+            f"p = {self.POOL}> (x) c = Conv(p, w, b) y = Relu(c)", w=random(2, 4, 1, 1), b=random(2)
+        )
+        folded, report = fold_operators(model)
+        assert operators(folded) == ["Conv", "AveragePool", "Relu"]
+        assert report == Folded(pools=1)
+        check_same(model, folded)
+
+    @pytest.mark.parametrize(
+        ("pool", "weight"),
+        [
+            ("> (x)", random(4, 4, 1, 1)),
+            ("> (x)", random(2, 4, 3, 3)),
+            (", strides = [2, 2]> (x)", random(2, 4, 1, 1)),
+            (", count_include_pad = 1> (x)", random(2, 4, 1, 1)),
+        ],
+        ids=["as many channels", "a window", "strides", "padding that counts"],
+    )
+    def test_a_pool_stays_where_the_conv_would_work_more_or_give_something_else(
+        self, pool: str, weight: NDArray[np.float32]
+    ) -> None:
+        model = build(f"p = {self.POOL}{pool} y = Conv(p, w, b)", w=weight, b=random(len(weight)))
+        assert operators(fold_operators(model)[0]) == ["AveragePool", "Conv"]
+
+    @pytest.mark.parametrize(
+        ("window", "bias"),
+        [("", True), ("<strides = [2, 2]>", True), ("<pads = [1, 1, 1, 1]>", False)],
+    )
+    def test_a_projection_goes_into_the_conv_behind_it(self, window: str, bias: bool) -> None:
+        first = "Conv(x, w, b)" if bias else "Conv(x, w)"
+        model = build(
+            f"c = {first} y = Conv {window} (c, v, d)",
+            w=random(4, 4, 1, 1),
+            b=random(4),
+            v=random(3, 4, 3, 3, seed=1),
+            d=random(3, seed=2),
+        )
+        folded, report = fold_operators(model)
+        assert operators(folded) == ["Conv"]
+        assert report == Folded(products=1)
+        check_same(model, folded)
+
+    @pytest.mark.parametrize(
+        ("body", "middle"),
+        [
+            ("c = Conv(x, w, b) y = Conv <pads = [1, 1, 1, 1]> (c, v)", 4),
+            ("c = Conv(x, w) r = Relu(c) y = Conv(r, v)", 4),
+            ("c = Conv(x, w) d = Conv(c, v) e = GlobalAveragePool(c) y = Add(d, e)", 4),
+            ("c = Conv(x, w) y = Conv(c, v)", 1),
+        ],
+        ids=["padding behind a bias", "an activation", "another reader", "a bottleneck"],
+    )
+    def test_a_projection_stays_where_the_product_is_another_or_costs_more(
+        self, body: str, middle: int
+    ) -> None:
+        model = build(body, w=random(middle, 4, 1, 1), b=random(middle), v=random(4, middle, 3, 3, seed=1))
+        assert operators(fold_operators(model)[0]) == operators(model)
 
 
 class TestDropped:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 import sys
 import time
@@ -14,11 +13,13 @@ import onnx.parser
 import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
+from simulated import FakeDriver, pretend, pretend_driver_only
 
-from graftonnx import providers
 from graftonnx.errors import ModelError, RuntimeProviderError
 from graftonnx.metadata import Metadata, write_metadata
-from graftonnx.providers import Provider
+from graftonnx.providers import CATALOGUE, Provider, driver, nvidia
+from graftonnx.providers.catalogue import Entry
+from graftonnx.providers.settings import Settings
 from graftonnx.runtime import blamed, open_session, with_outputs
 
 IMAGES = np.arange(2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4) - 40
@@ -31,35 +32,6 @@ def model() -> onnx.ModelProto:
         tiny (float[N, 3, 4, 4] x) => (float[N, 3, 4, 4] y, float[N, 3, 4, 4] n)
         { r = Relu(x)  y = Add(r, r)  n = Neg(r) }"""
     )
-
-
-class FakeDriver:
-    """The three functions of NVIDIA's driver library that are asked, without a GPU behind them."""
-
-    def __init__(self, version: int = 99000, status: int = 0, devices: int = 1) -> None:
-        self.version, self.status, self.devices = version, status, devices
-
-    def cuDriverGetVersion(self, target: object) -> int:  # noqa: N802 - NVIDIA's name
-        ctypes.cast(target, ctypes.POINTER(ctypes.c_int))[0] = self.version  # type: ignore[arg-type]
-        return 0
-
-    def cuInit(self, flags: int) -> int:  # noqa: N802 - NVIDIA's name
-        return self.status
-
-    def cuDeviceGetCount(self, target: object) -> int:  # noqa: N802 - NVIDIA's name
-        ctypes.cast(target, ctypes.POINTER(ctypes.c_int))[0] = self.devices  # type: ignore[arg-type]
-        return 0
-
-
-def pretend(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver | None) -> None:
-    """Make `ctypes.CDLL` find this NVIDIA driver, or none."""
-
-    def load(name: str) -> FakeDriver:
-        if driver is None:
-            raise OSError(f"{name}: cannot open shared object file")
-        return driver
-
-    monkeypatch.setattr(providers.ctypes, "CDLL", load)
 
 
 def test_outputs_come_in_the_order_asked_for(model: onnx.ModelProto) -> None:
@@ -257,7 +229,7 @@ class TestCuda:
     ) -> None:
         pretend(monkeypatch, None)
         assert refusal(model) == (
-            f"cannot run 'tiny' on CUDA: the NVIDIA driver is missing ({providers._DRIVER} cannot be "
+            f"cannot run 'tiny' on CUDA: the NVIDIA driver is missing ({nvidia.DRIVER} cannot be "
             "loaded). Install the driver; in a container, start it with GPU access (docker run --gpus all). "
             "Or choose the provider 'cpu'."
         )
@@ -279,18 +251,7 @@ class TestCuda:
         pretend(monkeypatch, driver)
         assert "the NVIDIA driver finds no usable GPU (CUDA error 100). Check nvidia-smi" in refusal(model)
 
-    def test_both_wheels_side_by_side(self, model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(providers.importlib.metadata, "version", lambda name: "1.0")
-        assert (
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files. Repair it "
-            "with: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu."
-        ) in refusal(model)
-
-    def test_a_wheel_without_cuda(self, model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-        assert "the installed onnxruntime is built without CUDA. Replace it" in refusal(model)
-
-    @pytest.mark.skipif(providers.driver() is not None, reason="an NVIDIA driver is here: CUDA may work")
+    @pytest.mark.skipif(driver() is not None, reason="an NVIDIA driver is here: CUDA may work")
     def test_missing_libraries_are_named_and_onnx_runtime_is_silent(
         self, model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
@@ -302,7 +263,7 @@ class TestCuda:
         assert 'pip install "onnxruntime-gpu[cuda,cudnn]"' in message
         assert capfd.readouterr() == ("", "")
 
-    @pytest.mark.skipif(providers.driver() is not None, reason="an NVIDIA driver is here: CUDA may work")
+    @pytest.mark.skipif(driver() is not None, reason="an NVIDIA driver is here: CUDA may work")
     def test_auto_runs_on_the_cpu_and_remembers_why(
         self, model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
@@ -322,22 +283,51 @@ class TestCuda:
         session = open_session(model, provider=provider)
         assert (session.provider, session.fallback) == ("cpu", None)
 
-    @pytest.mark.gpu
-    @pytest.mark.skipif(providers.cuda_obstacle() is not None, reason="no usable CUDA device")
-    def test_cuda_runs_where_it_is(self, model: onnx.ModelProto) -> None:
-        session = open_session(model, provider="cuda")
-        assert session.provider == "cuda"
-        np.testing.assert_array_equal(session.run(IMAGES)[0], 2 * np.maximum(IMAGES, 0))
 
+class TestSettings:
+    @pytest.fixture
+    def openvino(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The CPU plays the part of OpenVINO."""
+        monkeypatch.setitem(CATALOGUE, "openvino", Entry("OpenVINO", "CPUExecutionProvider"))
+        monkeypatch.setattr("graftonnx.runtime.opening.obstacle", lambda provider: None)
+        monkeypatch.setattr("graftonnx.runtime.opening.chain", lambda *wish: [("CPUExecutionProvider", {})])
 
-def pretend_driver_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulate NVIDIA's driver; every other library is looked up for real."""
-    real = ctypes.CDLL
+    @pytest.mark.usefixtures("openvino")
+    def test_the_folder_of_compiled_files_is_made(self, model: onnx.ModelProto, tmp_path: Path) -> None:
+        settings = Settings(cache=tmp_path / "new" / "cache")
+        assert open_session(model, provider="openvino", settings=settings).provider == "openvino"
+        assert (tmp_path / "new" / "cache").is_dir()
 
-    def load(name: str, *args: object, **kwargs: object) -> object:
-        return FakeDriver() if name == providers._DRIVER else real(name, *args, **kwargs)  # type: ignore[arg-type]
+    @pytest.mark.usefixtures("openvino")
+    def test_a_folder_that_cannot_be_made(self, model: onnx.ModelProto, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(RuntimeProviderError) as caught:
+            open_session(model, provider="openvino", settings=Settings(cache=tmp_path / "file"))
+        assert caught.value.message == (
+            f"cannot run 'tiny': no compiled files can be kept in '{tmp_path / 'file'}': File exists. Choose "
+            "another --cache."
+        )
 
-    monkeypatch.setattr(ctypes, "CDLL", load)
+    def test_a_name_with_a_dot_configures_the_session(self, model: onnx.ModelProto) -> None:
+        """ONNX Runtime refuses this entry on the CPU, so it has arrived."""
+        settings = Settings(options={"session.disable_cpu_ep_fallback": "1"})
+        with pytest.raises(ModelError, match="disabled fallback to the CPU EP via session configuration"):
+            open_session(model, provider="cpu", settings=settings)
+
+    def test_an_option_that_the_cpu_does_not_have(self, model: onnx.ModelProto) -> None:
+        with pytest.raises(RuntimeProviderError) as caught:
+            open_session(model, provider="cpu", settings=Settings(options={"use_tf32": "1"}))
+        assert caught.value.message == (
+            "cannot run 'tiny': the provider 'cpu' has no option 'use_tf32'. Leave it out, or name the "
+            "provider that has it."
+        )
+
+    def test_an_option_for_a_gpu_is_not_dropped_where_auto_finds_none(
+        self, model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pretend(monkeypatch, None)
+        with pytest.raises(RuntimeProviderError, match="the provider 'cpu' has no option 'use_tf32'"):
+            open_session(model, provider="auto", settings=Settings(options={"use_tf32": "1"}))
 
 
 def test_importing_the_package_does_not_import_onnx_runtime() -> None:

@@ -16,6 +16,7 @@ from graftonnx.cli.progress import progress
 if TYPE_CHECKING:
     from graftonnx.evaluation import Evaluation, Part, Selection
     from graftonnx.providers import Provider
+    from graftonnx.providers.settings import Settings
 
 MOST_COLUMNS = 20
 """Classes up to which the confusion matrix is shown; with more, the most confused pairs."""
@@ -57,6 +58,7 @@ def command(
     split_file: Path | None,
     on_bad_image: str,
     provider: Provider,
+    settings: Settings,
     batch_size: int,
     workers: int,
     preprocess: str | None,
@@ -71,7 +73,7 @@ def command(
     from graftonnx.data.cache import described
     from graftonnx.evaluation import evaluate, select
 
-    classifier = open_classifier(model, provider=provider, preprocess=preprocess)
+    classifier = open_classifier(model, provider=provider, preprocess=preprocess, settings=settings)
     note_fallback(classifier.session)
     selection = select(data, part, source=model, split_file=split_file)
     if part is None and selection.part == "all":

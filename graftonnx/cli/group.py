@@ -20,8 +20,12 @@ COMMANDS = {
     "report": "Write the page about a training run anew.",
     "compare": "Fine-tune a fused network and its parts alike: did fusion help?",
     "export": "Write the deployable file of a trained network.",
+    "bundle": "Make a folder with all that it takes to run a network elsewhere.",
+    "verify": "Check a bundle: every file, every network.",
     "eval": "Measure the accuracy of a network on labelled images.",
     "predict": "Classify images.",
+    "bench": "Measure latency, throughput, memory and energy of networks.",
+    "doctor": "Say what works on this machine, what does not, and why.",
     "zoo": "List and export the networks of the paper.",
 }
 """Every command with its summary; `graftonnx.cli.<name>_command` holds it."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import io
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import click
 
@@ -15,25 +16,32 @@ from graftonnx.cli.parameters import json_option, quiet_option
 from graftonnx.cli.progress import progress
 
 if TYPE_CHECKING:
-    from graftonnx.prediction import Answer
+    from graftonnx.classifier import Classifier
+    from graftonnx.prediction import Answer, Tally, Written
+    from graftonnx.prediction.formats import Format, Text
+    from graftonnx.prediction.listing import Listing
     from graftonnx.providers import Provider
+    from graftonnx.providers.settings import Settings
 
-Format = Literal["table", "csv", "json"]
+Style = Literal["table", "csv", "json", "jsonl", "parquet"]
 
 SOME_UNREADABLE = 3
 """The exit code when images could not be read; all others are classified."""
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="RUN|FILE.onnx")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|GLOB...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|GLOB|-...")
 @click.option(
     "--top", type=click.IntRange(min=1), default=1, show_default=True, help="Likeliest classes to give."
 )
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["table", "csv", "json"]),
+    type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
     help="[default: by the name of the output file; a table on the screen]",
 )
 @click.option(
@@ -41,9 +49,16 @@ SOME_UNREADABLE = 3
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write CSV or JSON to this file.",
+    help="Write the answers to this file; if the command is interrupted, the same one goes on.",
 )
-@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--force", is_flag=True, help="Replace an existing file, and begin anew.")
+@click.option("-0", "--null", is_flag=True, help="Names on standard input end with NUL: find -print0.")
+@click.option(
+    "--labels",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Class names, one on each line; they replace those in the network.",
+)
 @run_options
 @preprocess_option
 @json_option
@@ -52,10 +67,13 @@ def command(
     model: Path,
     images: tuple[str, ...],
     top: int,
-    style: Format | None,
+    style: Style | None,
     output: Path | None,
     force: bool,
+    null: bool,
+    labels: Path | None,
     provider: Provider,
+    settings: Settings,
     batch_size: int,
     workers: int,
     preprocess: str | None,
@@ -63,70 +81,130 @@ def command(
 ) -> None:
     """Classify images with a run folder or an ONNX file.
 
-    Images are files, folders (everything below them) and glob patterns; answers come in their order. Files
-    that cannot be read are named at the end, the others are classified, and the exit code is 3.
+    Images are files, folders (everything below them), glob patterns, and - for names on standard input;
+    answers come in their order. A file that cannot be read gets a row with the reason, is named at the end,
+    and makes the exit code 3.
     """
     style = _style("json" if as_json and style is None else style, output)
-    if as_json and style != "json":
-        raise click.UsageError(f"--json and --format {style} exclude each other.")
+    _check_usage(images, style, null=null, as_json=as_json)
     from graftonnx.classifier import open_classifier
-    from graftonnx.files import check_writable
-    from graftonnx.prediction import answer, find_images
+    from graftonnx.files import read_labels
+    from graftonnx.prediction.listing import list_images, read_names
 
-    if output is not None:
-        check_writable(output, force=force)
-    paths = find_images(images)
-    classifier = open_classifier(model, provider=provider, preprocess=preprocess)
+    names: Iterable[str] = ()
+    if "-" in images:
+        names = read_names(cast(io.BufferedIOBase, sys.stdin.buffer), b"\0" if null else b"\n")
+    listing = list_images(images, names)
+    given = read_labels(labels) if labels else ()
+    classifier = open_classifier(
+        model, provider=provider, preprocess=preprocess, settings=settings, labels=given
+    )
     note_fallback(classifier.session)
-    top = min(top, classifier.classes)
-    answers: list[Answer] = []
-    unreadable: list[str] = []
-    with progress("Classifying", len(paths)) as advance:
-        for prediction in classifier.predict(paths, batch_size=batch_size, workers=workers):
-            if prediction.probabilities is None:
-                unreadable.append(prediction.error or "")
-            else:
-                answers.append(answer(prediction.path, prediction.probabilities, classifier.labels, top))
-            advance()
-    _give(answers, top, style, output)
-    if unreadable:
-        for reason in unreadable:
-            console.warn(reason)
-        console.warn(f"{len(unreadable)} of {len(paths)} images could not be read.")
+    job = _Job(classifier, listing, min(top, classifier.classes), batch_size, workers)
+    if output is None or style == "table":
+        tally = _show(job, style)
+    else:
+        tally = _save(job, style, output, force=force)
+    if tally.unreadable:
+        _name(tally)
         sys.exit(SOME_UNREADABLE)
 
 
-def _style(style: Format | None, output: Path | None) -> Format:
+class _Job(NamedTuple):
+    """What is to be classified, and how."""
+
+    classifier: Classifier
+    listing: Listing
+    top: int
+    batch_size: int
+    workers: int
+
+
+def _style(style: Style | None, output: Path | None) -> Style:
     """Return the format: what was asked for, or what the output file's name says."""
     if output is None:
+        if style == "parquet":
+            raise click.UsageError("Parquet is for files: give -o FILE.parquet.")
         return style or "table"
     if style == "table":
-        raise click.UsageError("A table is for the screen: with -o give --format csv or json.")
+        raise click.UsageError(
+            "A table is for the screen: with -o give --format csv, json, jsonl or parquet."
+        )
     if style is None:
-        named: dict[str, Format] = {".csv": "csv", ".json": "json"}
-        if output.suffix.lower() not in named:
-            raise click.UsageError(f"Cannot tell the format from '{output}': give --format csv or json.")
-        style = named[output.suffix.lower()]
+        from graftonnx.prediction.formats import SUFFIXES
+
+        if output.suffix.lower() not in SUFFIXES:
+            raise click.UsageError(
+                f"Cannot tell the format from '{output}': give --format csv, json, jsonl or parquet."
+            )
+        style = SUFFIXES[output.suffix.lower()]
     return style
 
 
-def _give(answers: list[Answer], top: int, style: Format, output: Path | None) -> None:
-    """Print the answers, or write them to a file."""
-    from graftonnx.files import write_text
-    from graftonnx.prediction import to_csv, to_records
+def _check_usage(images: Sequence[str], style: Style, *, null: bool, as_json: bool) -> None:
+    if as_json and style != "json":
+        raise click.UsageError(f"--json and --format {style} exclude each other.")
+    if images.count("-") > 1:
+        raise click.UsageError("Standard input can be read once: give - once.")
+    if null and "-" not in images:
+        raise click.UsageError("-0 is about names on standard input: give - as well.")
 
-    if style == "table":
-        _print(answers, top)
-        return
-    if style == "csv":
-        text = to_csv(answers, top)
-    else:
-        text = json.dumps(to_records(answers), indent=2, ensure_ascii=False) + "\n"
-    if output is None:
-        console.say(text.removesuffix("\n"))
-    else:
-        write_text(output, text)
-        console.note(f"Wrote {output}: {len(answers)} images.")
+
+def _save(job: _Job, style: Format, output: Path, *, force: bool) -> Written:
+    """Write the answers to a file; after Ctrl-C say how to go on."""
+    from graftonnx.prediction import write_predictions
+    from graftonnx.prediction.journal import journal_of
+
+    try:
+        with progress("Classifying", job.listing.count) as advance:
+            written = write_predictions(
+                job.classifier,
+                job.listing.names,
+                output,
+                style=style,
+                top=job.top,
+                batch_size=job.batch_size,
+                workers=job.workers,
+                force=force,
+                on_images=advance,
+            )
+    except KeyboardInterrupt:
+        part = journal_of(output)
+        kept = (
+            f" What is answered is in {part}; the same command goes on from there." if part.exists() else ""
+        )
+        console.warn(f"Interrupted.{kept}")
+        sys.exit(INTERRUPTED)
+    resumed = f" ({written.resumed} of them before it was interrupted)" if written.resumed else ""
+    console.note(f"Wrote {output}: {written.images} images{resumed}.")
+    return written
+
+
+def _show(job: _Job, style: Style) -> Tally:
+    """Print the answers: a table when all are there, other formats as they come."""
+    from graftonnx.prediction import Tally, predict
+    from graftonnx.prediction.formats import lines
+
+    tally = Tally()
+    streamed = style != "table" and sys.stdout.isatty()
+    with progress("Classifying", job.listing.count, hidden=streamed) as advance:
+        found = predict(
+            job.classifier, job.listing.names, top=job.top, batch_size=job.batch_size, workers=job.workers
+        )
+        answers = tally.counted(_advancing(found, advance))
+        if style != "table":
+            for line in lines(answers, cast("Text", style), job.top):
+                console.say(line)
+            return tally
+        rows = [answer for answer in answers if answer.error is None]
+    _print(rows, job.top)
+    return tally
+
+
+def _advancing(answers: Iterable[Answer], advance: Callable[[int], object]) -> Iterator[Answer]:
+    for answer in answers:
+        advance(1)
+        yield answer
 
 
 def _print(answers: list[Answer], top: int) -> None:
@@ -139,5 +217,15 @@ def _print(answers: list[Answer], top: int) -> None:
         table.add_column("probability", justify="right")
     for row in answers:
         cells = [(escape(c.label), f"{c.probability:.1%}") for c in row.candidates]
-        table.add_row(escape(str(row.image)), *(cell for pair in cells for cell in pair))
+        table.add_row(escape(row.image), *(cell for pair in cells for cell in pair))
     console.print_table(table)
+
+
+def _name(tally: Tally) -> None:
+    """Print what could not be read."""
+    for error in tally.errors:
+        console.warn(error)
+    more = tally.unreadable - len(tally.errors)
+    if more:
+        console.warn(f"... and {more} more")
+    console.warn(f"{tally.unreadable} of {tally.images} images could not be read.")

@@ -48,6 +48,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
     "Recipe": (
         ("recipe", _choice(config.Recipe), "Source of the defaults."),
         ("epochs", COUNT, "Passes over the training images."),
+        ("min_steps", click.IntRange(min=0), "Optimiser steps at least, by more epochs, without --epochs."),
         ("batch_size", BatchSize(), "Images per batch, over all devices."),
         ("accumulate", COUNT, "Batches per optimiser step."),
         ("patience", click.IntRange(min=0), "Stop after so many epochs that are no better."),

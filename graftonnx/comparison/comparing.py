@@ -113,6 +113,7 @@ def _judged(runs: Runs, request: Request, images: int) -> Comparison:
     }
     return Comparison(
         request=request,
+        config=first.config,
         seeds=tuple(runs.seeds),
         part=part,
         images=tuple(len(one.images) for one in table[FUSED]),

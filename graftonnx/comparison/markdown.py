@@ -19,9 +19,9 @@ def markdown(comparison: Comparison) -> str:
         (
             f"# Did fusion help? {comparison.request.source.name} on {Path(comparison.request.data).name}\n",
             f"{comparison.verdict}\n",
-            *_table(COLUMNS, (row(standing) for standing in comparison.networks)),
+            *table(COLUMNS, (row(standing) for standing in comparison.networks)),
             "",
-            *_table(
+            *table(
                 ("fused against", "difference", "McNemar, by seed: fused only / rival only right"), contests
             ),
             "",
@@ -50,7 +50,7 @@ def conditions(comparison: Comparison) -> str:
     images = "/".join(map(str, sorted(set(comparison.images))))
     chosen = "; they also chose each run's best epoch" if comparison.part == "val" else ""
     drawn = ", drawn anew by each seed" if comparison.redrawn else ""
-    config = comparison.request.config
+    config = comparison.config
     return (
         f"Accuracy in ONNX Runtime on {images} {PARTS[comparison.part]} images{drawn}{chosen}. "
         f"{comparison.basis} All runs: {config.epochs} epochs, batch {config.batch_size}, seeds "
@@ -66,7 +66,7 @@ def _tests(comparison: Comparison, contest: Contest) -> tuple[str, str, str]:
     return f"{rival.name}: {rival.description}", figures(contest), tests
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return the lines of a table."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]

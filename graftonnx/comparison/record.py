@@ -95,6 +95,7 @@ class Comparison(Record):
 
     Attributes:
         request: What was asked for.
+        config: What all runs were trained with: all that was left open is decided. Its seed is the first one.
         seeds: Of the runs.
         part: Which images are counted: `test` where the data has test images, else `val`. Validation images
             also choose each run's best epoch, so all accuracies on them are a little too high.
@@ -111,6 +112,7 @@ class Comparison(Record):
     """
 
     request: Request
+    config: TrainConfig
     seeds: tuple[int, ...]
     part: Literal["val", "test"]
     images: tuple[int, ...]

@@ -217,6 +217,7 @@ def _settled(config: TrainConfig, first: RunRecord) -> TrainConfig:
             "layout": first.layout,
             "compile": "yes" if first.compiled else "no",
             "batch_size": first.config.batch_size,
+            "epochs": first.config.epochs,
         }
     )
 

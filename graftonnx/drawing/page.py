@@ -108,7 +108,7 @@ def front_coded(texts: Sequence[str], others: Sequence[str] | None = None) -> di
 
     Lengths are those of JavaScript, in UTF-16.
     """
-    known = others if others is not None else ["", *texts[:-1]]
+    known = others if others is not None else ["", *texts][: len(texts)]
     shared = [_shared(*pair) for pair in zip(texts, known, strict=True)]
     return {
         "shared": [len(text[:n].encode("utf-16-le")) // 2 for text, n in zip(texts, shared, strict=True)],

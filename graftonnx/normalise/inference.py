@@ -42,6 +42,11 @@ def infer_shapes(model: onnx.ModelProto, kinds: Collection[str] | None = None) -
     return inferred
 
 
+def add_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with the shapes of values that have none yet; what stands there stays."""
+    return shape_inference.infer_shapes(model, data_prop=True)
+
+
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     return shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
 

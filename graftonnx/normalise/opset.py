@@ -176,19 +176,39 @@ def _kinds(graph: onnx.GraphProto, kinds: Collection[str] | None = None) -> set[
 
 def _expand_newer(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Replace operators that :data:`OPSET` does not know, or knows with another meaning, by their bodies."""
-    newer = []
-    for op_type in sorted({node.op_type for node in model.graph.node}):
-        schema: Any = defs.get_schema(op_type, opset, "")
-        if schema.since_version > OPSET and (schema.has_function or schema.has_context_dependent_function):
-            newer.append(("", op_type))
-    if not newer:
+    return expand(
+        model,
+        {
+            kind
+            for kind in {node.op_type for node in model.graph.node}
+            if defs.get_schema(kind, opset, "").since_version > OPSET
+        },
+        opset,
+    )
+
+
+def expand(model: onnx.ModelProto, kinds: Collection[str], opset: int) -> onnx.ModelProto:
+    """Return a model with the bodies that the standard defines in the place of some operators.
+
+    Args:
+        model: A skeleton.
+        kinds: The operators; those without such a body stay.
+        opset: Of the model.
+    """
+    schemas: dict[str, Any] = {kind: defs.get_schema(kind, opset, "") for kind in sorted(kinds)}
+    chosen = [
+        ("", kind)
+        for kind, schema in schemas.items()
+        if schema.has_function or schema.has_context_dependent_function
+    ]
+    if not chosen:
         return model
     typed = shape_inference.infer_shapes(model)
     typed.graph.value_info.extend(
         onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         for tensor in typed.graph.initializer
     )
-    return inliner.inline_selected_functions(typed, newer, inline_schema_functions=True)
+    return inliner.inline_selected_functions(typed, chosen, inline_schema_functions=True)
 
 
 def _drop_unit_dilations(model: onnx.ModelProto) -> None:

@@ -43,6 +43,8 @@ class TrainConfig(Record):
     Attributes:
         recipe: `balanced` is made of the defaults below; `quick` and `best` change some (:data:`RECIPES`).
         epochs: Passes over the training images.
+        min_steps: Optimiser steps at least: where the epochs have fewer, there are more epochs. Epochs that
+            are given are taken as they are, and this is 0 then.
         batch_size: Images per batch, over all devices; `auto` measures and takes the smallest that is nearly
             as fast as the fastest.
         accumulate: Batches whose gradients are added up for one optimiser step.
@@ -96,6 +98,7 @@ class TrainConfig(Record):
 
     recipe: Recipe = "balanced"
     epochs: int = Field(default=8, ge=1)
+    min_steps: int = Field(default=200, ge=0)
     batch_size: int | Literal["auto"] = Field(default=32)
     accumulate: int = Field(default=1, ge=1)
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
@@ -141,6 +144,8 @@ class TrainConfig(Record):
         if not isinstance(given, dict):
             return given
         filled = {**RECIPES.get(given.get("recipe", "balanced"), {}), **given}
+        if "epochs" in given:
+            filled.setdefault("min_steps", 0)
         return {**RATES.get(filled.get("optimizer", "adamw"), {}), **filled}
 
     @model_validator(mode="after")

@@ -95,6 +95,7 @@ def prepare(
     config, tried, needed = _with_batch_size(
         config, network, opened.size, mode, device, len(parts.train), world
     )
+    config = _with_epochs(config, len(parts.train), note)
     record = RunRecord(
         source=opened.path.resolve(),
         source_sha256=opened.sha256,
@@ -163,6 +164,20 @@ def _with_batch_size(
         chosen *= world.size
     check_room(needed(chosen), device, chosen)
     return config.model_copy(update={"batch_size": chosen}), measured, needed(chosen)
+
+
+def _with_epochs(config: TrainConfig, images: int, note: Note) -> TrainConfig:
+    """Return the settings with as many epochs as the least number of steps takes."""
+    assert config.batch_size != "auto"
+    steps = math.ceil(images / (config.batch_size * config.accumulate))
+    epochs = math.ceil(config.min_steps / steps)
+    if epochs <= config.epochs:
+        return config
+    note(
+        f"{images} images are few: {epochs} epochs instead of {config.epochs}, for {config.min_steps} steps; "
+        "--epochs says otherwise"
+    )
+    return config.model_copy(update={"epochs": epochs})
 
 
 def _choose(data: Data, config: TrainConfig, note: Note) -> Split:

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner
-from lookalikes import colour_network, two_branches
+from lookalikes import RGB, colour_folder, colour_network, two_branches
 
 from graftonnx.cli import graftonnx
 from graftonnx.metadata import Metadata, read_metadata
@@ -47,6 +47,61 @@ def test_export_as_json(run: Path, tmp_path: Path) -> None:
     assert (record["path"], record["source"]) == (target, str(run / "model.onnx"))
     assert (record["output"], record["nodes"], record["folded"]["skips"]) == ("logits", 13, 2)
     assert 0 <= record["difference"] <= record["tolerance"]
+
+
+def test_precision_and_input_as_options(run: Path, tmp_path: Path) -> None:
+    target = tmp_path / "d.onnx"
+    options = [
+        "--precision",
+        "fp16",
+        "--input",
+        "uint8",
+        "--layout",
+        "nhwc",
+        "--size",
+        "20x24",
+        "--batch",
+        "2",
+    ]
+    options += ["--opset", "19"]
+    result = CliRunner().invoke(graftonnx, ["export", str(run), "-o", str(target), *options])
+    assert result.exit_code == 0, result.output
+    third, fourth = result.stdout.splitlines()[2:]
+    assert third.startswith("In ONNX Runtime its float32 form differs from ")
+    assert fourth.startswith(
+        "In fp16 100.00% of 64 random images get the same answer; probabilities differ by "
+    )
+    exported = onnx.load(target)
+    shape = [dim.dim_value for dim in exported.graph.input[0].type.tensor_type.shape.dim]
+    assert (shape, exported.opset_import[0].version) == ([2, 20, 24, 3], 19)
+    assert read_metadata(exported).precision == "fp16"
+
+
+def test_accuracy_is_printed_where_labels_are_known(tmp_path: Path) -> None:
+    onnx.save(colour_network(), tmp_path / "m.onnx")
+    data = colour_folder(tmp_path / "data", dict.fromkeys(RGB, 3))
+    args = ["export", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "d.onnx"), "--size", "dynamic"]
+    result = CliRunner().invoke(graftonnx, [*args, "--data", str(data)])
+    assert result.exit_code == 0, result.output
+    fourth, fifth = result.stdout.splitlines()[3:]
+    assert fourth.startswith(f"In fp32 100.00% of 9 images of {data} get the same answer; probabilities diff")
+    assert fifth == "Accuracy 100.00% (of 100.00%, +0.00 points)."
+
+
+def test_the_record_holds_the_fidelity(run: Path, tmp_path: Path) -> None:
+    target = str(tmp_path / "deploy.onnx")
+    args = ["export", str(run), "-o", target, "--precision", "bf16", "--json"]
+    record = json.loads(CliRunner().invoke(graftonnx, args).stdout)
+    assert (record["precision"], record["kept"], record["fidelity"]["images"]) == ("bf16", [], 64)
+    assert 0 <= record["fidelity"]["mean_difference"] <= record["fidelity"]["max_difference"]
+
+
+def test_an_operator_that_an_older_opset_lacks_is_named(run: Path, tmp_path: Path) -> None:
+    args = ["export", str(run), "-o", str(tmp_path / "d.onnx"), "--opset", "9"]
+    result = CliRunner().invoke(graftonnx, args)
+    assert result.exit_code == 1
+    assert "(Resize) cannot be written in opset 9: that has no such operator. Choose a newer" in result.stderr
+    assert not (tmp_path / "d.onnx").exists()
 
 
 def test_labels_come_from_a_file(run: Path, tmp_path: Path) -> None:
@@ -88,6 +143,18 @@ def test_an_existing_file_needs_force(run: Path, tmp_path: Path) -> None:
     [
         (["export", "run"], "Error: Missing option '-o' / '--output'."),
         (["export", "-o", "d.onnx"], "Error: Missing argument 'RUN|FILE.onnx'."),
+        (
+            ["export", "run", "-o", "d.onnx", "--precision", "int8"],
+            "Error: --precision int8 needs images: giv",
+        ),
+        (
+            ["export", "run", "-o", "d.onnx", "--batch", "0"],
+            "Error: Invalid value for '--batch': '0' is no num",
+        ),
+        (
+            ["export", "run", "-o", "d.onnx", "--size", "1x"],
+            "Error: Invalid value for '--size': '1x' is not a",
+        ),
         (["export", "run", "-o", "d.onnx", "--preprocess", "vgg"], "Error: Invalid value for '--preproc"),
     ],
 )

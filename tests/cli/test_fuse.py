@@ -319,7 +319,8 @@ def test_help_imports_neither_torch_nor_onnxruntime_nor_onnx() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["inspect", "match", "fuse", "train", "compare", "export", "eval", "predict", "zoo"]
+    "name",
+    ["inspect", "match", "fuse", "train", "compare", "export", "bundle", "verify", "eval", "predict", "zoo"],
 )
 def test_the_help_of_every_command_imports_neither_torch_nor_onnxruntime(name: str) -> None:
     code = (

@@ -79,7 +79,8 @@ def test_every_setting_has_an_option_that_reaches_the_run(source: Path, data: Pa
     split = split_data(open_data(data), 0.5, seed=3)
     (tmp_path / "split.json").write_text(split.to_json())
     wanted = {
-        "recipe": "best", "epochs": 1, "batch_size": 4, "accumulate": 2, "patience": 3, "seed": 7,
+        "recipe": "best", "epochs": 1, "min_steps": 1, "batch_size": 4, "accumulate": 2, "patience": 3,
+        "seed": 7,
         "optimizer": "nadam", "lr_branches": 0.1, "lr_skips": 0.2, "lr_head": 0.3, "layer_decay": 0.9,
         "schedule": "constant", "warmup": 0.2, "weight_decay": 0.4, "clip": 0.7, "ema": 0.6,
         "freeze": "norms", "unfreeze": 1, "val_fraction": 0.5, "augment": "flip", "mixup": 0.3, "cutmix": 0.8,

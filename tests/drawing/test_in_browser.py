@@ -196,7 +196,7 @@ def test_names_are_texts_and_nothing_else(browser: Any, tmp_path: Path) -> None:
     assert browser.execute_script("return document.querySelectorAll('main img, main script').length") == 0
     kept = Plan.model_validate_json(load(tmp_path / "odd.onnx").metadata.plan or "")
     assert shown_skips(browser) == kept.skips
-    show(browser, why)
+    show_match(browser, why)
     assert HOSTILE in browser.title
     assert browser.execute_script("return document.images.length") == 1
     assert browser.get_log("browser") == []
@@ -214,61 +214,66 @@ def test_a_large_network_opens_at_once_and_stays_usable(browser: Any, tmp_path: 
     show(browser, page)
     assert browser.execute_script("return values.length") == len(network.view.nodes)
     assert browser.execute_script("return boxes.length") < 500
-    assert (
-        browser.execute_script("return performance.getEntriesByType('navigation')[0].loadEventEnd") < 10_000
-    )
-    last = browser.execute_script(
-        "choose(boxes.at(-2).dataset.key); return details.querySelector('h3').textContent"
-    )
-    assert last
+    loaded = browser.execute_script("return performance.getEntriesByType('navigation')[0].loadEventEnd")
+    assert loaded < 20_000  # milliseconds; a hundredth of that where nothing else runs
+    browser.execute_script("choose(boxes.at(-2).dataset.key)")
+    assert browser.find_element("css selector", "#details h3").text
     found = browser.execute_script("search.value = 'relu_19'; return find().length")
     assert found > 100
     assert browser.get_log("browser") == []
 
 
-class TestMatchPage:
-    """`graftonnx match --html`."""
+@pytest.fixture(scope="module")
+def why(plan: Plan, parents: tuple[Network, Network], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return graftonnx.explain_plan(plan, *parents, output=tmp_path_factory.mktemp("match") / "why.html")
 
-    @pytest.fixture(scope="class")
-    def page(
-        self, plan: Plan, parents: tuple[Network, Network], tmp_path_factory: pytest.TempPathFactory
-    ) -> Path:
-        return graftonnx.explain_plan(plan, *parents, output=tmp_path_factory.mktemp("match") / "why.html")
 
-    def test_complains_about_nothing_and_requests_nothing_but_itself(self, browser: Any, page: Path) -> None:
-        requested(browser)
-        show(browser, page, 360)
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
-        assert browser.get_log("browser") == []
-        assert requested(browser) == {page.as_uri()}
+def show_match(browser: Any, page: Path, width: int = 1200) -> None:
+    """Open the page of a match, and wait until it has read its scores."""
+    show(browser, page, width)
+    browser.execute_async_script(
+        "const wait = done => 'ready' in document.body.dataset ? done() : setTimeout(wait, 20, done);"
+        "wait(arguments[0]);"
+    )
 
-    def test_shows_every_tap_and_the_chosen_path(
-        self, browser: Any, page: Path, plan: Plan, parents: tuple[Network, Network]
-    ) -> None:
-        show(browser, page)
-        names = [element.text.split("\n") for element in browser.find_elements("css selector", ".tap .name")]
-        taps = [tap.name for network in parents for tap in candidates(network)]
-        assert [name for (name,) in names] == taps
-        assert len(browser.find_elements("css selector", ".matrix .chosen")) == len(plan.exchanges)
-        assert len(browser.find_elements("css selector", ".lines .chosen")) == len(plan.exchanges)
 
-    def test_says_why_a_tap_is_not_exchanged(self, browser: Any, page: Path, plan: Plan) -> None:
-        show(browser, page)
-        rejection = plan.rejections[0]
-        name = rejection.a.removeprefix("a/")
-        script = f'document.querySelector(\'.tap[data-side="0"][title="{name}"]\').focus()'
-        browser.execute_async_script(f"setTimeout(() => {{ {script}; arguments[0](); }}, 200)")
-        readout = browser.find_element("css selector", ".readout").text
-        assert rejection.reason in readout
-        assert rejection.b.removeprefix("b/") in readout
-        assert f"{rejection.score:.2f}" in readout
+def test_the_page_of_a_match_complains_about_nothing_and_requests_nothing_but_itself(
+    browser: Any, why: Path
+) -> None:
+    requested(browser)
+    show_match(browser, why, 360)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    assert browser.get_log("browser") == []
+    assert requested(browser) == {why.as_uri()}
 
-    def test_arrow_keys_move_from_pair_to_pair(self, browser: Any, page: Path, plan: Plan) -> None:
-        show(browser, page)
-        matrix = browser.find_element("css selector", ".matrix")
-        browser.execute_async_script("setTimeout(arguments[0], 200)")
-        browser.execute_script("arguments[0].focus()", matrix)
-        readout = browser.find_element("css selector", ".readout")
-        assert "Exchange 0." in readout.text
-        matrix.send_keys("\ue015")
-        assert "Exchange 0." not in readout.text
+
+def test_it_shows_every_tap_and_the_chosen_path(
+    browser: Any, why: Path, plan: Plan, parents: tuple[Network, Network]
+) -> None:
+    show_match(browser, why)
+    names = [element.text.split("\n") for element in browser.find_elements("css selector", ".tap .name")]
+    taps = [tap.name for network in parents for tap in candidates(network)]
+    assert [name for (name,) in names] == taps
+    assert len(browser.find_elements("css selector", ".matrix .chosen")) == len(plan.exchanges)
+    assert len(browser.find_elements("css selector", ".lines .chosen")) == len(plan.exchanges)
+
+
+def test_it_says_why_a_tap_is_not_exchanged(browser: Any, why: Path, plan: Plan) -> None:
+    show_match(browser, why)
+    rejection = plan.rejections[0]
+    name = rejection.a.removeprefix("a/")
+    browser.execute_script(f'document.querySelector(\'.tap[data-side="0"][title="{name}"]\').focus()')
+    readout = browser.find_element("css selector", ".readout").text
+    assert rejection.reason in readout
+    assert rejection.b.removeprefix("b/") in readout
+    assert f"{rejection.score:.2f}" in readout
+
+
+def test_its_arrow_keys_move_from_pair_to_pair(browser: Any, why: Path, plan: Plan) -> None:
+    show_match(browser, why)
+    matrix = browser.find_element("css selector", ".matrix")
+    browser.execute_script("arguments[0].focus()", matrix)
+    readout = browser.find_element("css selector", ".readout")
+    assert "Exchange 0." in readout.text
+    matrix.send_keys("\ue015")
+    assert "Exchange 0." not in readout.text

@@ -197,6 +197,8 @@ def test_recipes_change_only_settings_that_exist() -> None:
         config = TrainConfig(recipe=name)
         assert {key: getattr(config, key) for key in changes} == changes
     given = TrainConfig(recipe="best", epochs=2)
+    assert given.min_steps == 0
+    assert TrainConfig(epochs=2, min_steps=9).min_steps == 9
     assert given.epochs == 2
     assert TrainConfig(**given.model_dump()) == given
 

@@ -88,6 +88,17 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signa
     monkeypatch.setattr(finetuner, "augment", augment)
 
 
+def test_few_images_are_passed_over_more_often(source: Path, data: Path, tmp_path: Path) -> None:
+    given = CONFIG.model_dump(exclude={"epochs", "min_steps"})
+    config = TrainConfig(**{**given, "recipe": "quick", "min_steps": 17})
+    notes: list[str] = []
+    few = train(source, data, tmp_path / "few", config, note=notes.append)
+    assert (len(metrics_of(few)), run.RunFolder(few.run).read().config.epochs) == (5, 5)  # of 4 steps each
+    assert any(note.startswith("32 images are few: 5 epochs instead of 3") for note in notes)
+    enough = train(source, data, tmp_path / "enough", config.model_copy(update={"min_steps": 12}))
+    assert len(metrics_of(enough)) == 3
+
+
 class TestAFinishedRun:
     def test_learns_to_tell_two_colours_apart(self, finished: TrainResult) -> None:
         assert finished.val_accuracy >= 0.9  # chance is 0.5

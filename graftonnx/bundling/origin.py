@@ -1,0 +1,79 @@
+"""What a network's run folder, and the comparison around it, tell of its making."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from graftonnx.comparison.markdown import COLUMNS, conditions, row, table
+from graftonnx.comparison.record import Comparison
+from graftonnx.data.opening import is_there
+from graftonnx.errors import DataError, GraftError
+from graftonnx.evaluation import Selection, select
+from graftonnx.files import MODEL_FILE
+from graftonnx.training.run import RunFolder, RunRecord
+
+COMPARISON = "compare.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a network was trained.
+
+    Attributes:
+        run: Its run folder.
+        record: What the run was asked to do.
+    """
+
+    run: RunFolder
+    record: RunRecord
+
+    @property
+    def training(self) -> str:
+        """How it was trained, in sentences."""
+        record, config = self.record, self.record.config
+        words = {"train": "training", "val": "validation", "test": "test"}
+        images = ", ".join(f"{n:,} {words[part]} images" for part, n in record.images.items() if n)
+        return (
+            f"Fine-tuned by graftonnx {record.versions.get('graftonnx', '')} from {record.source.name} "
+            "(SHA-256 "
+            f"`{record.source_sha256}`) on {Path(record.data).name}: {images}. At most {config.epochs} "
+            f"epochs, batch {config.batch_size}, {config.optimizer}, augmentation {config.augment}, seed "
+            f"{config.seed}; on {record.device} in {record.precision}."
+        )
+
+    @property
+    def selection(self) -> Selection | None:
+        """The images that validated or test it, if they are still where they were."""
+        if not is_there(self.record.data):
+            return None
+        try:
+            return select(self.record.data, None, source=self.run.path)
+        except DataError:
+            return None
+
+    @property
+    def comparison(self) -> str | None:
+        """How it compares with its parts, as Markdown, if `graftonnx compare` made the run."""
+        file = self.run.path.resolve().parent.parent / COMPARISON
+        if not file.is_file():
+            return None
+        try:
+            found = Comparison.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            raise GraftError(
+                f"cannot read '{file}': it is damaged. Compare again, or move it away."
+            ) from error
+        rows = (row(standing) for standing in found.networks)
+        return "\n".join((*table(COLUMNS, rows), "", found.verdict, "", conditions(found)))
+
+
+def origin_of(source: Path) -> Origin | None:
+    """Return where a network was trained: the run folder that `source` is, or whose network it is."""
+    folder = source if source.is_dir() else source.parent
+    run = RunFolder(folder)
+    if not run.config.is_file() or (source != folder and source.name != MODEL_FILE):
+        return None
+    return Origin(run, run.read("bundle"))

@@ -1,0 +1,118 @@
+"""Is a bundle still what it was, and does it compute here what it computed there?
+
+Nothing in the bundle is executed but its networks, by ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from graftonnx.bundling.manifest import LABELS, Manifest, inputs_of, model_path, read_manifest, triton_path
+from graftonnx.bundling.selfcheck import check_outputs
+from graftonnx.bundling.sums import check_sums
+from graftonnx.bundling.triton import check_repository
+from graftonnx.classifier import Classifier, open_classifier
+from graftonnx.errors import GraftError
+from graftonnx.providers import Provider
+
+
+@dataclass(frozen=True)
+class VerifiedModel:
+    """A precision that gives what was recorded.
+
+    Attributes:
+        precision: Its name.
+        difference: Largest difference of a probability.
+        tolerance: What that may be at most.
+    """
+
+    precision: str
+    difference: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A bundle that is what it was.
+
+    Attributes:
+        name: Of the bundle.
+        files: Number of files.
+        provider: Where its networks ran.
+        models: Its precisions.
+    """
+
+    name: str
+    files: int
+    provider: str
+    models: tuple[VerifiedModel, ...]
+
+
+def verify(folder: Path, *, provider: Provider = "cpu") -> Verified:
+    """Check every file of a bundle by its sum, and each network by what it computes.
+
+    Args:
+        folder: The bundle.
+        provider: Where to run its networks.
+
+    Raises:
+        GraftError: If a file was changed, is missing or is too many, or the files do not fit each other.
+        ModelError: If a network is not valid ONNX, or ONNX Runtime does not take it.
+        ParityError: If a network gives other probabilities than were recorded.
+        RuntimeProviderError: If the provider cannot be used here.
+    """
+    files = check_sums(folder)
+    manifest = read_manifest(folder)
+    return Verified(manifest.name, files, *_checked(folder, manifest, provider))
+
+
+def _checked(folder: Path, manifest: Manifest, provider: Provider) -> tuple[str, tuple[VerifiedModel, ...]]:
+    """Check every precision; return where they ran, and what came out."""
+    labels = _labels(folder / LABELS)
+    found = []
+    for precision, model in manifest.models.items():
+        path = model_path(folder, precision)
+        _check_onnx(path)
+        classifier = open_classifier(path, provider=provider)
+        _check_manifest(folder, manifest, classifier, labels)
+        check_repository(folder, precision, model.triton)
+        if _labels(triton_path(folder, model.triton) / LABELS) != labels:
+            raise GraftError(
+                f"cannot serve '{triton_path(folder, model.triton)}': its {LABELS} are not the bundle's. "
+                "Make the bundle anew."
+            )
+        found.append(VerifiedModel(precision, *check_outputs(folder, precision, classifier)))
+    return classifier.session.provider, tuple(found)
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise GraftError(f"cannot read '{path}': {error}. Make the bundle anew.") from error
+
+
+def _check_onnx(path: Path) -> None:
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, OSError) as error:
+        raise GraftError(f"'{path}' is not valid ONNX: {' '.join(str(error).split())}") from error
+
+
+def _check_manifest(
+    folder: Path, manifest: Manifest, classifier: Classifier, labels: tuple[str, ...]
+) -> None:
+    """Refuse a bundle whose words about a network are not the network's own."""
+    for what, said, own in (
+        ("labels", labels, classifier.labels),
+        ("image size", manifest.size, classifier.size),
+        ("inputs", manifest.inputs, inputs_of(classifier)),
+    ):
+        if said != own:
+            raise GraftError(
+                f"'{folder}' contradicts itself: its {what} are not those in '{classifier.session.name}'. "
+                "Make it anew."
+            )

@@ -1,0 +1,92 @@
+"""Take out of a trained network what inference does not need, without changing what it computes.
+
+- `Identity`, and `Dropout` that is not training, disappear.
+- A per-channel `x * s + t` behind a Conv (batch normalisation, or a constant Mul, Div, Add, Sub) goes into
+  it: `s * (W x + b) + t = (s W) x + (s b + t)`.
+- A per-channel `x * s + t` in front of a Conv (preprocessing) goes into it: `W (s x + t) = (W s) x + W t`.
+  With `t` other than zero that holds only where the Conv does not pad: padding adds zeros behind `t`.
+  A shift behind a scale goes in front of it, so that the scale at least goes into a Conv that pads.
+- An Add of something that is zero for every input (a skip whose projection stayed zero) disappears.
+- An average pool in front of a 1x1 Conv to fewer channels goes behind it.
+- A 1x1 Conv goes into the Conv behind it where the product of both takes no more multiply-accumulates.
+
+New weights are computed in float64 and rounded to float32 once. A rewriting that does not fit exactly is not
+done: the nodes stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx
+
+from graftonnx.folding.affine import fold_behind, fold_in_front
+from graftonnx.folding.projections import fold_pointwise, pool_last
+from graftonnx.folding.rewriting import Graph
+from graftonnx.folding.skips import drop_identities, drop_zero_additions
+from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold
+from graftonnx.normalise.inference import infer_shapes
+from graftonnx.weights import Weights, split, whole
+
+
+@dataclass(frozen=True)
+class Folded:
+    """How many of each were taken out.
+
+    Attributes:
+        identities: Identity and Dropout nodes.
+        constants: Nodes that depended on constants alone.
+        scales: Batch normalisations and other per-channel nodes that went into the Conv before them.
+        preprocessing: Per-channel nodes that went into the Conv behind them.
+        skips: Additions of zero.
+        pools: Average pools that went behind a 1x1 Conv.
+        products: 1x1 Convs that went into the Conv behind them.
+    """
+
+    identities: int = 0
+    constants: int = 0
+    scales: int = 0
+    preprocessing: int = 0
+    skips: int = 0
+    pools: int = 0
+    products: int = 0
+
+
+def fold_operators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Folded]:
+    """Return a lighter model that computes the same, and what was taken out.
+
+    Before: `x -> Conv -> BatchNormalization -> Relu -> Dropout -> y`. After: `x -> Conv -> Relu -> y`.
+
+    Args:
+        model: What `train` or `load` gives. It stays as it is.
+    """
+    skeleton, weights = split(model)
+    skeleton, counts = fold_skeleton(skeleton, weights)
+    return whole(skeleton, weights), counts
+
+
+def fold_skeleton(model: onnx.ModelProto, weights: Weights) -> tuple[onnx.ModelProto, Folded]:
+    """Do what :func:`fold_operators` does with a skeleton, which is used up, and its weights, in place."""
+    constants_to_initializers(model, weights)
+    model = infer_shapes(model)
+    constants = fold(model, weights)
+    graph = Graph(model, weights)
+    steps: dict[str, Callable[[Graph], int]] = {
+        "identities": drop_identities,
+        "skips": drop_zero_additions,
+        "scales": fold_behind,
+        "preprocessing": fold_in_front,
+        "pools": pool_last,
+        "products": fold_pointwise,
+    }
+    counts = dict.fromkeys(steps, 0)
+    changed = True
+    while changed:
+        changed = False
+        for name, step in steps.items():
+            done = step(graph)
+            counts[name] += done
+            changed = changed or bool(done)
+            drop_dead(model, weights)
+    return infer_shapes(model), Folded(constants=constants, **counts)

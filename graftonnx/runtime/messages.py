@@ -1,0 +1,64 @@
+"""ONNX Runtime's errors as sentences."""
+
+from __future__ import annotations
+
+import re
+
+import onnxruntime as ort
+
+from graftonnx.errors import ModelError
+
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    *(
+        getattr(ort.capi.onnxruntime_pybind11_state, name)
+        for name in (
+            "EngineError",
+            "EPFail",
+            "Fail",
+            "InvalidArgument",
+            "InvalidGraph",
+            "InvalidProtobuf",
+            "NoModel",
+            "NoSuchFile",
+            "NotImplemented",
+            "RuntimeException",
+        )
+    ),
+    RuntimeError,
+    ValueError,
+)
+"""What ONNX Runtime raises for a model, a feed or a provider."""
+
+_BLAMING = (
+    re.compile(r"Name:'(?P<node>.*?)' Status Message: (?P<reason>.*)"),
+    re.compile(r"Node \((?P<node>.*?)\) Op \(\w+\) (?:\[\w+\] )?(?P<reason>.*)"),
+    re.compile(r'In Node, \("(?P<node>.*?)", .*, Error (?P<reason>.*)'),
+    re.compile(r"(?P<reason>Type '.*?' of input .* in node \((?P<node>.*?)\) is invalid)"),
+    re.compile(r"(?P<reason>.*) node with name '(?P<node>.*?)'"),
+)
+"""How ONNX Runtime names the node that it cannot load or run."""
+
+
+def blamed(error: ModelError) -> tuple[str, str]:
+    """Return what ONNX Runtime says of a model that it could not load or run.
+
+    Args:
+        error: What :func:`open_session` or :meth:`Session.run` raised.
+
+    Returns:
+        The node that it blames, "" where it names none, and the reason.
+    """
+    text = sentence(error.__cause__ or error)
+    for pattern in _BLAMING:
+        found = pattern.search(text)
+        if found is not None:
+            return found["node"], found["reason"].strip().rstrip(".")
+    return "", text.rstrip(".")
+
+
+def sentence(error: BaseException) -> str:
+    """Return ONNX Runtime's message in one line, without its code."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    text = re.sub(r"/\S*onnxruntime\S*\.(?:cc|h):\d+ [^\n]*? was false\. ", "", text)
+    text = re.sub(r"/\S*onnxruntime\S*\.(?:cc|h):\d+ .*?\) (?=[A-Z])", "", text)
+    return " ".join(text.split())

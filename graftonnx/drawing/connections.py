@@ -6,11 +6,14 @@ import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from graftonnx.drawing.frame import MARGIN, PLAIN, THICK, THIN, TOP, WIDTH, Slot, left_of, slot_of
+from graftonnx.drawing.frame import MARGIN, PLAIN, SHARED, THICK, THIN, TOP, WIDTH, Slot, left_of, slot_of
 from graftonnx.drawing.picture import Arc, Picture
 from graftonnx.drawing.rows import Cell
 from graftonnx.drawing.scene import Box, Point, Skip, Text, Wire
 from graftonnx.pages import percent
+
+LIFT = 64.0
+"""How far the control points of a skip that passes a column in between are raised: it runs above the box."""
 
 
 def draw_wires(
@@ -54,7 +57,7 @@ def join_wires(
     for c, column in enumerate(rows):
         middle = left_of(c) + WIDTH / 2
         if top:
-            a, b = (top[0].x + top[0].width / 2, top[0].y + 23), (middle, TOP - 42)
+            a, b = (top[0].x + top[0].width / 2, top[0].y + top[0].height), (middle, SHARED + TOP - 42)
             wires.append(Wire((a, (a[0], a[1] + 12), (b[0], b[1] - 12), b), "ink"))
         if head:
             lowest = boxes[c, len(column) - 1, 0]
@@ -67,7 +70,7 @@ def draw_skips(
     picture: Picture, boxes: Mapping[Slot, Box], slots: Sequence[Mapping[int, Slot]]
 ) -> list[tuple[Skip, Arc]]:
     """Return the skips; those that meet at a side of a box share it evenly."""
-    strongest = max((arc.share for arc in picture.arcs if arc.share is not None), default=0.0)
+    strongest = picture.strongest or 0.0
     ends = [
         (slot_of(picture, slots, arc.skip.source), slot_of(picture, slots, arc.skip.target))
         for arc in picture.arcs
@@ -96,7 +99,8 @@ def _curve(arc: Arc, start: Point, end: Point, width: float, key: str) -> Skip:
     length, half = 5.0 + width, 3.0 + width * 0.6
     tip, neck = end, (end[0] - way * length, end[1])
     bend = 0.45 * (neck[0] - start[0])
-    points = (start, (start[0] + bend, start[1]), (neck[0] - bend, neck[1]), neck)
+    lift = LIFT if abs(end[0] - start[0]) > WIDTH else 0.0
+    points = (start, (start[0] + bend, start[1] - lift), (neck[0] - bend, neck[1] - lift), neck)
     head = (tip, (neck[0], neck[1] - half), (neck[0], neck[1] + half))
     title = f"skip {arc.exchange}: {arc.skip.source} to {arc.skip.target}, {arc.skip.projection}"
     if arc.skip.score is not None:
@@ -110,8 +114,13 @@ def number_skips(skips: Sequence[tuple[Skip, Arc]]) -> list[Text]:
     """Return the number of every exchange, in the middle between its skips."""
     texts = []
     for exchange, members in itertools.groupby(skips, key=lambda item: item[1].exchange):
-        ends = [point for skip, _ in members for point in (skip.points[0], skip.head[0])]
-        x = sum(point[0] for point in ends) / len(ends)
-        y = sum(point[1] for point in ends) / len(ends)
+        middles = [_middle(skip.points) for skip, _ in members]
+        x, y = (sum(coordinates) / len(middles) for coordinates in zip(*middles, strict=True))
         texts.append(Text(x, y + 3.5, str(exchange), "middle", 10.0, "number"))
     return texts
+
+
+def _middle(points: tuple[Point, Point, Point, Point]) -> Point:
+    """Return the point half-way along a Bezier curve."""
+    (x0, y0), (x1, y1), (x2, y2), (x3, y3) = points
+    return (x0 + 3 * x1 + 3 * x2 + x3) / 8, (y0 + 3 * y1 + 3 * y2 + y3) / 8

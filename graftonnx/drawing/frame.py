@@ -9,11 +9,17 @@ from graftonnx.drawing.picture import Picture
 WIDTH, GAP, LANE_GAP, ROW_GAP = 250.0, 150.0, 6.0, 11.0
 """Of a column, between two columns, between boxes of a row, and between rows, in pixels."""
 
-MARGIN, TOP, JOIN = 44.0, 92.0, 40.0
+MARGIN, TOP, JOIN = 44.0, 52.0, 40.0
 """At the sides, above the first row, and between the last row and the head."""
+
+SHARED = 40.0
+"""More of it, above the columns, where they share an input."""
 
 LEAST, MOST = 21.0, 60.0
 """Height of a box without MACs, and of the box with the most."""
+
+INSET, TWO_LINES = 8.0, 36.0
+"""Of the text in a box, and the height from which a box has two lines of it."""
 
 THIN, THICK = 1.2, 9.0
 """Width of a skip that adds nothing, and of the strongest one."""
@@ -35,6 +41,16 @@ def left_of(column: int) -> float:
 def width_of(columns: int) -> float:
     """Return the width of a figure of some columns."""
     return left_of(columns) - GAP + MARGIN
+
+
+def top_of(picture: Picture) -> float:
+    """Return where the columns begin."""
+    return TOP + SHARED * has_shared_input(picture)
+
+
+def has_shared_input(picture: Picture) -> bool:
+    """Return whether there are several branches that read one input."""
+    return picture.plan is not None and picture.plan.inputs == "shared" and len(picture.columns) > 1
 
 
 def slot_of(picture: Picture, slots: Sequence[Mapping[int, Slot]], tap: str) -> Slot:

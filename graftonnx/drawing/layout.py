@@ -9,6 +9,7 @@ from graftonnx.drawing.columns import Column
 from graftonnx.drawing.connections import draw_skips, draw_wires, join_wires, number_skips
 from graftonnx.drawing.frame import (
     COLOURS,
+    INSET,
     JOIN,
     LANE_GAP,
     LEAST,
@@ -16,15 +17,18 @@ from graftonnx.drawing.frame import (
     MOST,
     PLAIN,
     ROW_GAP,
-    TOP,
+    TWO_LINES,
     WIDTH,
     Slot,
+    has_shared_input,
     left_of,
     slot_of,
+    top_of,
     width_of,
 )
 from graftonnx.drawing.labels import (
     KINDS,
+    LETTER,
     beginning,
     describe,
     ending,
@@ -35,7 +39,7 @@ from graftonnx.drawing.labels import (
 )
 from graftonnx.drawing.picture import Picture
 from graftonnx.drawing.rows import Cell, Place, find_rows, stack
-from graftonnx.drawing.scene import Box, Point, Scene, Skip, Text
+from graftonnx.drawing.scene import FONT, Box, Point, Scene, Skip, Text
 from graftonnx.pages import TIMES, short
 
 
@@ -105,6 +109,7 @@ def _place(
     pairs += [((0, len(rows[0]) - 1), (c, len(rows[c]) - 1)) for c in range(1, len(rows))]
     middles = stack(heights, ROW_GAP, pairs)
     boxes = {}
+    top = top_of(picture)
     for c, column in enumerate(rows):
         for r, row in enumerate(column):
             width = (WIDTH - LANE_GAP * (len(row) - 1)) / len(row)
@@ -113,7 +118,7 @@ def _place(
                 boxes[c, r, lane] = _box(
                     picture.columns[c],
                     cell,
-                    (left_of(c) + lane * (width + LANE_GAP), TOP + middles[c][r] - height / 2),
+                    (left_of(c) + lane * (width + LANE_GAP), top + middles[c][r] - height / 2),
                     (width, height),
                     COLOURS[c % len(COLOURS)],
                     _key((c, r, lane)),
@@ -135,41 +140,43 @@ def _height(share: float) -> float:
 
 
 def _box(column: Column, cell: Cell, corner: Point, size: tuple[float, float], colour: str, key: str) -> Box:
+    """Return the box of a block, or of a group of blocks, with as much text as fits into it."""
     blocks = [column.blocks[index] for index in cell]
     (x, y), (width, height) = corner, size
-    if len(blocks) > 1:
-        macs = sum(block.macs for block in blocks)
-        name, right = f"{len(blocks)} blocks", f"{short(macs)} MACs" if macs else ""
-        title = f"{len(blocks)} blocks, {name_of(blocks[0])} to {name_of(blocks[-1])}, {short(macs)} MACs"
-    else:
-        name, right = name_of(blocks[0]), spelled(blocks[0].shape)
-        title = describe(blocks[0])
-    if width < WIDTH / 2:
-        right = ""
-    second = list_kinds(blocks[0].operators) if height >= 36 and len(blocks) == 1 else ""
-    line = y + height / 2 + (-3 if second else 4)
-    room = width - 16 - (7.2 * len(right) if right else 0)
-    texts = [Text(x + 8, line, ending(name, room))]
-    if right:
-        texts.append(Text(x + width - 8, line, right, "end", style="soft"))
-    if second:
-        cost = f"{short(blocks[0].macs)} MACs" if width >= WIDTH / 2 else ""
-        texts.append(Text(x + 8, line + 14, beginning(second, width - 16 - 7 * len(cost)), style="soft"))
-        texts += [Text(x + width - 8, line + 14, cost, "end", style="soft")] if cost else []
-    return Box(x, y, width, height, colour, key, title, tuple(texts), len(blocks) > 1)
+    is_group, is_wide = len(blocks) > 1, width >= WIDTH / 2
+    macs = sum(block.macs for block in blocks)
+    name = name_of(blocks[-1])
+    prefix = f"{len(blocks)} blocks to " if is_group else ""
+    shape = "" if is_group or not is_wide else spelled(blocks[0].shape)
+    cost = f"{short(macs)} MACs" if is_wide and (macs or is_group) else ""
+    has_second = height >= TWO_LINES
+    base = y + height / 2 + (-3 if has_second else 4)
+    room = width - 2 * INSET - LETTER * FONT * (len(shape) + len(prefix))
+    texts = [Text(x + INSET, base, prefix + ending(name, room))]
+    if shape:
+        texts.append(Text(x + width - INSET, base, shape, "end", style="soft"))
+    if has_second:
+        kinds = list_kinds(operator for block in blocks for operator in block.operators)
+        room = width - 2 * INSET - LETTER * FONT * (len(cost) + 1)
+        texts.append(Text(x + INSET, base + 14, beginning(kinds, room), style="soft"))
+    if has_second and cost:
+        texts.append(Text(x + width - INSET, base + 14, cost, "end", style="soft"))
+    title = describe(blocks[0])
+    if is_group:
+        title = f"{len(blocks)} blocks, {name_of(blocks[0])} to {name}, {short(macs)} MACs"
+    return Box(x, y, width, height, colour, key, title, tuple(texts), is_group)
 
 
 def _outside(picture: Picture, bottom: float) -> tuple[list[Box], list[Box]]:
     """Return the box of the shared input, if there is one, and that of the head."""
     centre = width_of(len(picture.columns)) / 2
-    shared = picture.plan is not None and picture.plan.inputs == "shared" and len(picture.columns) > 1
 
     def box(y: float, width: float, text: str, key: str, title: str) -> Box:
         line = Text(centre, y + 15, text, "middle")
         return Box(centre - width / 2, y, width, 23.0, "ink", key, title, (line,))
 
     top = []
-    if shared and picture.plan is not None:
+    if picture.plan is not None and has_shared_input(picture):
         size = TIMES.strip().join(map(str, picture.plan.input_size))
         top = [box(8, 150, f"input {size}", "", f"the shared input, {size}")]
     if not picture.head:
@@ -183,16 +190,18 @@ def _outside(picture: Picture, bottom: float) -> tuple[list[Box], list[Box]]:
 def _headings(picture: Picture) -> list[Text]:
     """Return the names of the columns."""
     texts = []
+    top = top_of(picture)
     for c, column in enumerate(picture.columns):
-        name = f"{column.letter}: {column.name}" if column.letter else column.name
-        texts.append(Text(left_of(c), TOP - 26, ending(name, WIDTH, 13), size=13.0, style="strong"))
+        branch = f"{column.letter}: " if column.letter else ""
+        name = branch + ending(column.name, WIDTH - 8 * len(branch), 13)
+        texts.append(Text(left_of(c), top - 26, name, size=13.0, style="strong"))
         macs = sum(block.macs for block in column.blocks)
         parameters = sum(block.parameters for block in column.blocks)
         about = (
             f"{TIMES.strip().join(map(str, column.input))}, {short(parameters)} parameters, "
             f"{short(macs)} MACs"
         )
-        texts.append(Text(left_of(c), TOP - 11, about, style="soft"))
+        texts.append(Text(left_of(c), top - 11, about, style="soft"))
     return texts
 
 
@@ -208,7 +217,6 @@ def _legend(picture: Picture, y: float) -> tuple[list[Skip], list[Text]]:
             head = ((x + 34, y - 4), (x + 27, y - 7.5), (x + 27, y - 0.5))
             samples.append(Skip(points, head, kind, PLAIN, "", meaning))
             texts.append(Text(x + 42, y, meaning, style="soft"))
-    strongest = max((arc.share for arc in picture.arcs if arc.share is not None), default=None)
-    if strongest is not None:
-        texts.append(Text(x, y + step, f"Width of a skip: {strength_scale(strongest)}", style="soft"))
+    if picture.strongest is not None:
+        texts.append(Text(x, y + step, f"Width of a skip: {strength_scale(picture.strongest)}", style="soft"))
     return samples, texts

@@ -34,7 +34,6 @@ def render_page(picture: Picture, scene: Scene) -> str:
         scene: Its figure.
     """
     script = pages.read_scripts(PACKAGE, SCRIPTS)
-    shares = [arc.share for arc in picture.arcs if arc.share is not None]
     shown = {arc.kind for arc in picture.arcs}
     return pages.render(
         PACKAGE,
@@ -42,7 +41,7 @@ def render_page(picture: Picture, scene: Scene) -> str:
         picture=picture,
         figure=inline_svg(scene),
         kinds=[(kind, meaning) for kind, meaning in KINDS.items() if kind in shown],
-        scale=strength_scale(max(shares)) if shares else None,
+        scale=None if picture.strongest is None else strength_scale(picture.strongest),
         parents=shlex.join(column.name for column in picture.columns),
         most_rows=MOST_ROWS,
         version=version("graftonnx"),
@@ -109,7 +108,7 @@ def front_coded(texts: Sequence[str], others: Sequence[str] | None = None) -> di
 
     Lengths are those of JavaScript, in UTF-16.
     """
-    known = others if others is not None else ["", *texts[:-1]]
+    known = others if others is not None else ["", *texts][: len(texts)]
     shared = [_shared(*pair) for pair in zip(texts, known, strict=True)]
     return {
         "shared": [len(text[:n].encode("utf-16-le")) // 2 for text, n in zip(texts, shared, strict=True)],

@@ -72,6 +72,11 @@ class Picture:
     plan: Plan | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def strongest(self) -> float | None:
+        """The largest share of all skips; None where none was measured."""
+        return max((arc.share for arc in self.arcs if arc.share is not None), default=None)
+
 
 def open_picture(
     source: str | Path | Network | Plan, parents: Sequence[str | Path | Network], *, dequantize: bool = False

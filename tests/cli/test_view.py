@@ -1,0 +1,77 @@
+"""`graftonnx view` and `graftonnx match --html`, from the command line's side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builders import plain_cnn, residual_cnn, saved
+from click.testing import CliRunner, Result
+
+from graftonnx.cli import graftonnx
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(graftonnx, list(map(str, arguments)))
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with two parents."""
+    monkeypatch.chdir(tmp_path)
+    saved(residual_cnn(), tmp_path / "a.onnx")
+    saved(plain_cnn((8, 16)), tmp_path / "b.onnx")
+    return tmp_path
+
+
+def test_writes_a_page_beside_the_caller_and_says_where(work: Path) -> None:
+    result = run("view", "a.onnx")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "wrote a.html\n"
+    assert result.stderr == ""
+    assert (work / "a.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_draws_a_plan_with_its_parents(work: Path) -> None:
+    assert run("match", "a.onnx", "b.onnx", "-o", "plan.yaml").exit_code == 0
+    assert run("view", "plan.yaml", "a.onnx", "b.onnx", "-o", "plan.svg").exit_code == 0
+    assert "<svg" in (work / "plan.svg").read_text(encoding="utf-8")
+    result = run("view", "plan.yaml")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: cannot draw plan 'plan.yaml' with 0 parents; expected 2: a (a.onnx), b (b.onnx). "
+        "Give their files behind the plan, in this order.\n"
+    )
+
+
+def test_opens_the_page_when_asked(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("click.launch", opened.append)
+    assert run("view", "a.onnx", "-o", "x.html", "--open").exit_code == 0
+    assert opened == [str(work.resolve() / "x.html")]
+
+
+def test_an_existing_page_stays_without_force(work: Path) -> None:
+    (work / "a.html").write_text("mine")
+    result = run("view", "a.onnx")
+    assert result.exit_code == 1
+    assert "'a.html': it exists" in result.stderr
+    assert (work / "a.html").read_text() == "mine"
+    assert run("view", "a.onnx", "--force").exit_code == 0
+
+
+def test_a_missing_file_is_a_sentence_and_leaves_nothing(work: Path) -> None:
+    result = run("view", "none.onnx", "-o", "x.html")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: cannot read 'none.onnx'")
+    assert not (work / "x.html").exists()
+
+
+def test_match_writes_a_page_beside_the_plan(work: Path) -> None:
+    result = run("match", "a.onnx", "b.onnx", "-o", "plan.yaml", "--html", "why.html")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "wrote plan.yaml\nwrote why.html\n"
+    assert (work / "why.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    again = run("match", "a.onnx", "b.onnx", "--html", "why.html")
+    assert again.exit_code == 1
+    assert "'why.html': it exists" in again.stderr

@@ -202,8 +202,8 @@ def match_labels(classes: Sequence[str], labels: Sequence[str], count: int) -> t
     if unknown:
         raise DataError(
             f"the network does not know {_listed('class', unknown)}; it knows {_listed('class', labels)}."
-            f"{did_you_mean(unknown[0], labels)} Rename the folders, or evaluate on the data it was "
-            "trained for."
+            f"{did_you_mean(unknown[0], set(labels) - set(classes))} Rename the folders, or "
+            "evaluate on the data it was trained for."
         )
     double = [name for name in classes if list(labels).count(name) > 1]
     if double:

@@ -124,7 +124,7 @@ class TestNpz:
             ),
             (
                 {"images": RGB, "labels": LABELS, "classes": np.array(["a", "b"])},
-                "holds 2, there are 2 class",
+                "it holds numbers from 0 to 2; expected 0 to 1, for 2 class names",
             ),
             ({"images": RGB, "labels": np.zeros(6, int)}, "it has only one class, '0'"),
             ({"images": RGB, "labels": LABELS.astype(object)}, r"it is damaged \(.*allow_pickle"),

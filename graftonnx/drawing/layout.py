@@ -40,7 +40,7 @@ from graftonnx.drawing.labels import (
 )
 from graftonnx.drawing.picture import Picture
 from graftonnx.drawing.rows import Cell, Place, find_rows, stack
-from graftonnx.drawing.scene import FONT, Box, Point, Scene, Skip, Text
+from graftonnx.drawing.scene import FONT, Box, Point, Scene, Skip, Style, Text
 from graftonnx.pages import TIMES, short
 
 
@@ -151,7 +151,8 @@ def _box(column: Column, cell: Cell, corner: Point, size: tuple[float, float], c
     base = corner[1] + size[1] / 2 + 4 - LINE / 2 * (len(lines) - 1)
     texts = []
     for number, (left, right) in enumerate(lines):
-        y, style = base + LINE * number, "soft" if number else "ink"
+        y = base + LINE * number
+        style: Style = "soft" if number else "ink"
         texts.append(Text(corner[0] + INSET, y, left, style=style))
         if right:
             texts.append(Text(corner[0] + size[0] - INSET, y, right, "end", style="soft"))

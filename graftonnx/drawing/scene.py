@@ -7,6 +7,9 @@ from typing import Literal
 
 Point = tuple[float, float]
 
+Style = Literal["ink", "soft", "strong", "number"]
+"""Of a text: plain, less important, a heading, or on a skip."""
+
 FONT = 11.0
 """Size of letters, in pixels."""
 
@@ -23,7 +26,7 @@ class Text:
     text: str
     anchor: Literal["start", "middle", "end"] = "start"
     size: float = FONT
-    style: Literal["ink", "soft", "strong", "number"] = "ink"
+    style: Style = "ink"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from graftonnx.data.opening import open_data
 from graftonnx.data.splits import read_split
 from graftonnx.errors import DataError
 from graftonnx.files import SPLIT_FILE
+from graftonnx.spelling import did_you_mean
 
 Part = Literal["train", "val", "test", "all"]
 
@@ -200,8 +201,9 @@ def match_labels(classes: Sequence[str], labels: Sequence[str], count: int) -> t
     unknown = [name for name in classes if name not in labels]
     if unknown:
         raise DataError(
-            f"the network does not know {_listed('class', unknown)}; it knows {_listed('class', labels)}. "
-            "Rename the folders, or evaluate on the data it was trained for."
+            f"the network does not know {_listed('class', unknown)}; it knows {_listed('class', labels)}."
+            f"{did_you_mean(unknown[0], labels)} Rename the folders, or evaluate on the data it was "
+            "trained for."
         )
     double = [name for name in classes if list(labels).count(name) > 1]
     if double:

@@ -21,6 +21,7 @@ class Feed:
         preprocess: What its inputs expect.
 
     Attributes:
+        shapes: C, H and W of every input.
         size: Height and width at which it takes images, in pixels; of several inputs the largest.
         any_size: Whether it takes images of any size as they are; then `size` is what suits it.
 
@@ -33,8 +34,8 @@ class Feed:
         self._channels_last = convention.layout == "nhwc"
         self._type = session.input_type
         self._preprocess = preprocess
-        self._shapes = [image_shape(session.name, shape, convention) for shape in session.input_shapes]
-        self.size = (max(shape[1] for shape in self._shapes), max(shape[2] for shape in self._shapes))
+        self.shapes = [image_shape(session.name, shape, convention) for shape in session.input_shapes]
+        self.size = (max(shape[1] for shape in self.shapes), max(shape[2] for shape in self.shapes))
 
         extents = [session.input_shapes[0][axis] for axis in ((1, 2) if self._channels_last else (2, 3))]
         self.any_size = not all(isinstance(extent, int) for extent in extents)
@@ -45,7 +46,7 @@ class Feed:
         Args:
             images: RGB in 0..1, [N, 3, H, W].
         """
-        shapes = [(shape[0], *images.shape[2:]) if self.any_size else shape for shape in self._shapes]
+        shapes = [(shape[0], *images.shape[2:]) if self.any_size else shape for shape in self.shapes]
         return tuple(
             self._turned(preprocessed(as_input(images, (c, h, w)), self._preprocess)) for c, h, w in shapes
         )

@@ -23,6 +23,7 @@ from graftonnx.model import Network
 from graftonnx.plan import Plan, PlannedParent, Rejection, Skip
 from graftonnx.projections import Policy
 from graftonnx.scoring import Pairs, score
+from graftonnx.spelling import did_you_mean
 from graftonnx.taps import Tap, find_taps, trunk
 
 Branches = tuple[str, str]
@@ -70,7 +71,10 @@ def match(
             raise ValueError(f"{name} (={limit}) must be 0 or more")
     for name, value, choices in (("policy", policy, Policy), ("inputs", inputs, InputKind)):
         if value not in get_args(choices):
-            raise ValueError(f"{name} (={value!r}) is not one of {', '.join(map(repr, get_args(choices)))}")
+            raise ValueError(
+                f"{name} (={value!r}) is not one of {', '.join(map(repr, get_args(choices)))}."
+                f"{did_you_mean(value, get_args(choices))}"
+            )
     branches = dict(zip(ascii_lowercase, parents, strict=False))
     size = fused_size(parents)
     taps = {branch: candidates(network) for branch, network in branches.items()}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import onnx
 
-from graftonnx import collector, files
+from graftonnx import collector, files, notebook
+from graftonnx.costs import macs, parameters
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView, value_shapes
 from graftonnx.layouts import Layout, find_layouts
@@ -131,6 +132,19 @@ class Network:
         if index.layouts is None:
             index.layouts = find_layouts(self.skeleton, index.view, index.view.inputs)
         return index.layouts
+
+    def _repr_html_(self) -> str:
+        """Return what a person wants to know first as a table, for notebooks."""
+        rows = [("input", f"{name} {spelled((None, *shape))}") for name, shape in self.input_shapes.items()]
+        rows += [
+            ("classes", str(self.head.classes) if self.complete else "its head is cut off"),
+            ("feature", f"{self.head.feature} {spelled(self.view.shapes[self.head.feature])}"),
+            ("parameters", f"{parameters(self.view):,}"),
+            ("MACs", f"{macs(self.view) / 1e6:,.0f} M"),
+        ]
+        rows += [(f"branch {parent.branch}", parent.name) for parent in self.metadata.parents]
+        rows += [("note", note) for note in self.notes]
+        return notebook.table(rows, caption=self.name)
 
     @property
     def _index(self) -> _Index:

@@ -19,14 +19,16 @@ A plan file is YAML with this schema; unknown fields are refused:
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from graftonnx import documents, files
+from graftonnx import documents, files, notebook
 from graftonnx.errors import PlanError
 from graftonnx.metadata import InputKind, Preprocess, Record
+from graftonnx.spelling import did_you_mean
 
 VERSION = 1
 """The version of the schema that this code writes and reads."""
@@ -140,6 +142,18 @@ class Plan(Record):
             pairs.setdefault(frozenset((skip.source, skip.target)), []).append(skip)
         return [tuple(pair) for pair in pairs.values()]
 
+    def _repr_html_(self) -> str:
+        """Return the exchanges as a table, for notebooks."""
+        names = ", ".join(f"{letter}: {parent.name}" for letter, parent in self.parents.items())
+        return notebook.table(
+            (
+                (skip.source, skip.target, skip.projection, "" if skip.score is None else f"{skip.score:.2f}")
+                for skip in self.skips
+            ),
+            headings=("from", "into", "through", "score"),
+            caption=f"{len(self.exchanges)} exchanges ({names})",
+        )
+
     def to_yaml(self) -> str:
         """Return the plan as a YAML document that :func:`from_yaml` reads back."""
         return documents.dump(self.model_dump(mode="json"), header=HEADER)
@@ -170,7 +184,9 @@ def from_yaml(text: str) -> Plan:
     try:
         return Plan.model_validate(data)
     except ValidationError as error:
-        raise PlanError(_complaint(dict(error.errors()[0]), data)) from error
+        # A misspelt field is two errors: one that is missing, and one that does not exist.
+        complaints = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+        raise PlanError(_complaint(dict(complaints[0]), data)) from error
 
 
 _MEANINGS = {
@@ -192,7 +208,19 @@ def _complaint(error: dict[str, Any], data: dict[str, Any]) -> str:
         skip = f" of skip '{ends.get('source')}' -> '{ends.get('target')}'"
     meaning = _MEANINGS.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
     found = "" if error["type"] == "missing" else f" (found {error['input']!r})"
-    return f"field '{where}'{skip}: {meaning}{found}."
+    return f"field '{where}'{skip}: {meaning}{found}.{_meant(error)}"
+
+
+def _meant(error: dict[str, Any]) -> str:
+    """Return the nearest names where a field, or one of a few values, is misspelt."""
+    if error["type"] == "extra_forbidden":
+        records = (Plan, PlannedParent, Preprocess, Skip, Projection, Rejection)
+        return did_you_mean(
+            str(error["loc"][-1]), [name for record in records for name in record.model_fields]
+        )
+    if error["type"] == "literal_error":
+        return did_you_mean(str(error["input"]), re.findall(r"'([^']+)'", error["ctx"]["expected"]))
+    return ""
 
 
 def read_plan(path: Path) -> Plan:

@@ -29,6 +29,7 @@ from graftonnx.plan import Plan, Skip
 from graftonnx.projections import projected_shape
 from graftonnx.remarks import carry_model, carry_outside
 from graftonnx.shapes import spelled
+from graftonnx.spelling import did_you_mean
 from graftonnx.surgery import Part, Window
 from graftonnx.weights import Weights
 
@@ -194,12 +195,15 @@ def _check_projection(skip: Skip, source: Layout, target: Layout, where: str) ->
 def _tap_layout(branches: Mapping[str, Branch], tap: str, where: str) -> Layout:
     letter, _, name = tap.partition("/")
     if letter not in branches:
-        raise PlanError(f"{where}: there is no branch '{letter}'; the branches are {', '.join(branches)}.")
+        raise PlanError(
+            f"{where}: there is no branch '{letter}'; the branches are {', '.join(branches)}."
+            f"{did_you_mean(tap, _values(branches))}"
+        )
     branch = branches[letter]
     if not branch.part.makes(name):
         raise PlanError(
-            f"{where}: branch '{letter}' has no value '{name}' before its feature. "
-            "`graftonnx inspect` lists the taps."
+            f"{where}: branch '{letter}' has no value '{name}' before its feature."
+            f"{did_you_mean(tap, _values(branches))} `graftonnx inspect` lists the taps."
         )
     if name not in branch.network.layouts:
         raise PlanError(
@@ -207,6 +211,16 @@ def _tap_layout(branches: Mapping[str, Branch], tap: str, where: str) -> Layout:
             "[N, C, H, W] nor a sequence of tokens [N, T, C]. `graftonnx inspect` lists the taps."
         )
     return branch.network.layouts[name]
+
+
+def _values(branches: Mapping[str, Branch]) -> list[str]:
+    """Return everything that a skip may name."""
+    return [
+        f"{letter}/{name}"
+        for letter, branch in branches.items()
+        for name in branch.network.layouts
+        if branch.part.makes(name)
+    ]
 
 
 def _check_acyclic(branches: Mapping[str, Branch], plan: Plan) -> None:

@@ -163,6 +163,26 @@ def test_a_classifier_shows_every_input_the_same_image(fused: Network, tmp_path:
     np.testing.assert_allclose(prediction.probabilities, expected[0], rtol=1e-4)  # optimised kernels
 
 
+def test_a_deployable_file_takes_pixels_for_every_input(fused: Network, tmp_path: Path) -> None:
+    """Colours for one parent, luma for the other; both rounded to 8 bits, where the network has floats."""
+    save(fused, tmp_path / "fused.onnx")
+    export(tmp_path / "fused.onnx", tmp_path / "d.onnx", element="uint8", layout="nhwc", precision="fp16")
+    classifier = open_classifier(tmp_path / "d.onnx", provider="cpu")
+    assert [shape[1:] for shape in classifier.session.input_shapes] == [(16, 16, 3), (24, 24, 1)]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), np.uint8)
+    expected = open_classifier(tmp_path / "fused.onnx", provider="cpu").probabilities(pixels)
+    # Half a step of 255 in each pixel, and float16's 5e-4.
+    np.testing.assert_allclose(classifier.probabilities(pixels), expected, atol=1e-2)
+
+
+def test_another_size_is_for_one_input(fused: Network, tmp_path: Path) -> None:
+    save(fused, tmp_path / "fused.onnx")
+    with pytest.raises(
+        ModelError, match=r"it has 2 inputs, each of its own size; --size is for networks with"
+    ):
+        export(tmp_path / "fused.onnx", tmp_path / "d.onnx", size=(30, 30))
+
+
 def test_the_deployable_file_keeps_the_inputs(fused: Network, tmp_path: Path) -> None:
     save(fused, tmp_path / "fused.onnx")
     made = export(tmp_path / "fused.onnx", tmp_path / "deploy.onnx")

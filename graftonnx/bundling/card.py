@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import jinja2
@@ -22,6 +21,7 @@ from graftonnx.files import sha256
 from graftonnx.graph import GraphView
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.plan import from_yaml
+from graftonnx.training.run import versions
 from graftonnx.weights import read
 
 MOST_NAMES = 30
@@ -33,7 +33,7 @@ WORST = 3
 NOTHING = "-"
 
 UNKNOWN = "unknown"
-"""What stands for a licence that nobody gave."""
+"""What stands for a licence, or a version, that nobody gave."""
 
 PARTS = {
     "val": "validation images",
@@ -86,7 +86,7 @@ def write_card(folder: Path, manifest: Manifest, facts: Facts) -> None:
         head=metadata.head,
         models="\n".join(table(*_models(facts.models))),
         measured=_measured(facts),
-        runtime=version("onnxruntime-gpu"),
+        runtime=_runtime(),
         machine=spelled_machine(),
         size=manifest.size,
         inputs=manifest.inputs,
@@ -109,6 +109,12 @@ def write_card(folder: Path, manifest: Manifest, facts: Facts) -> None:
 def cell(text: object) -> str:
     """Return text that neither ends a cell of a table nor begins a tag."""
     return re.sub(r"\s+", " ", str(text)).replace("|", r"\|").replace("<", "&lt;") or NOTHING
+
+
+def _runtime() -> str:
+    """Return the version of ONNX Runtime, by either name of its package."""
+    found = versions()
+    return found.get("onnxruntime-gpu") or found.get("onnxruntime") or UNKNOWN
 
 
 def _percent(share: float | None) -> str:

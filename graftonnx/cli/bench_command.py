@@ -9,7 +9,15 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import provider_options
-from graftonnx.cli.parameters import DATA_HELP, ImageSize, force_option, json_option, quiet_option
+from graftonnx.cli.parameters import (
+    DATA_HELP,
+    Choice,
+    ImageSize,
+    any_file,
+    force_option,
+    json_option,
+    quiet_option,
+)
 from graftonnx.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -82,7 +90,7 @@ class AgainstCommand(click.Command):
 )
 @click.option(
     "--io",
-    type=click.Choice(["arrays", "bound", "resident"]),
+    type=Choice(["arrays", "bound", "resident"]),
     default="arrays",
     show_default=True,
     help="arrays: handed over anew for each run; bound: copied to and from preallocated buffers on the "
@@ -100,7 +108,9 @@ class AgainstCommand(click.Command):
     show_default=True,
     help="For each batch size; no other round begins after them.",
 )
-@click.option("--data", metavar="DATA", help=f"{DATA_HELP}  [default: random numbers]")
+@click.option(
+    "--data", metavar="DATA", shell_complete=any_file, help=f"{DATA_HELP}  [default: random numbers]"
+)
 @click.option("--input-size", type=ImageSize(), help="Height and width, for networks that take any.")
 @click.option(
     "--memory/--no-memory", default=True, help="Run each in a process of its own for its peak memory."
@@ -176,7 +186,7 @@ def command(
     if result.fallback:
         console.note(f"Note: running on the CPU: {result.fallback}")
     if as_json:
-        console.print_json(result.model_dump(mode="json"))
+        console.print_json(result)
     else:
         _print(result)
     if chart is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,11 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import preprocess_option
-from graftonnx.cli.parameters import DATA_HELP, force_option, json_option, quiet_option
+from graftonnx.cli.parameters import DATA_HELP, Choice, any_file, force_option, json_option, quiet_option
 
 if TYPE_CHECKING:
     from graftonnx.bundling.making import Bundle
+    from graftonnx.cli.records import BundleRecord
     from graftonnx.exporting.form import ElementType
     from graftonnx.metadata import ImageLayout, Precision
 
@@ -51,7 +51,7 @@ class Licence(click.ParamType[tuple[str, str]]):
 @click.option(
     "--precision",
     "precisions",
-    type=click.Choice(PRECISIONS),
+    type=Choice(PRECISIONS),
     multiple=True,
     default=PRECISIONS[:1],
     show_default=True,
@@ -60,18 +60,19 @@ class Licence(click.ParamType[tuple[str, str]]):
 @click.option(
     "--input",
     "element",
-    type=click.Choice(["float", "uint8"]),
+    type=Choice(["float", "uint8"]),
     default="float",
     show_default=True,
     help="As `export` has it, like --layout, --calibrate and --accept-loss.",
 )
 @click.option(
-    "--layout", type=click.Choice(["nchw", "nhwc"]), default="nchw", show_default=True, help="Of the input."
+    "--layout", type=Choice(["nchw", "nhwc"]), default="nchw", show_default=True, help="Of the input."
 )
 @click.option("--name", help="Name of the network.  [default: that of the folder]")
 @click.option(
     "--data",
     metavar="DATA",
+    shell_complete=any_file,
     help=f"Measure the accuracy on it. {DATA_HELP}  [default: what validated the run]",
 )
 @click.option(
@@ -149,7 +150,7 @@ def command(
         _print(made)
 
 
-def _record(made: Bundle) -> dict[str, object]:
+def _record(made: Bundle) -> BundleRecord:
     return {
         "path": str(made.path),
         "name": made.verified.name,
@@ -161,7 +162,7 @@ def _record(made: Bundle) -> dict[str, object]:
                 "bytes": model.bytes,
                 "seconds": model.seconds,
                 "top1": model.evaluation.top1 if model.evaluation is not None else None,
-                "fidelity": dataclasses.asdict(model.fidelity) if model.fidelity is not None else None,
+                "fidelity": model.fidelity,
             }
             for model in made.models
         ],

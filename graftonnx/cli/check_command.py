@@ -12,6 +12,7 @@ from graftonnx.cli import console
 from graftonnx.cli.parameters import ImageSize, json_option, quiet_option
 
 if TYPE_CHECKING:
+    from graftonnx.cli.records import Check
     from graftonnx.errors import Refusal
     from graftonnx.parity import Comparison
 
@@ -55,9 +56,8 @@ def command(
     model = whole(*read(file))
     refusals = _refusals(file) if against is None else []
     if refusals:
-        _refuse({"file": str(file)}, refusals, as_json)
+        _refuse(file, refusals, as_json)
     arrays = random_inputs(model, size=input_size, seed=seed)
-    facts: dict[str, Any] = {"file": str(file), "inputs": [list(array.shape) for array in arrays]}
     if against is not None:
         from graftonnx.parity import compare_models
 
@@ -73,6 +73,13 @@ def command(
         if comparison.first is None:
             worst = compare_module(model, module, *arrays, rtol=tolerance)
             comparison = dataclasses.replace(comparison, worst=max(worst, comparison.worst))
+    facts: Check = {
+        "file": str(file),
+        "equal": comparison.first is None,
+        "inputs": [list(array.shape) for array in arrays],
+        "values": comparison.values,
+        "worst": comparison.worst,
+    }
     _report(facts, model, comparison, sides, as_json)
 
 
@@ -92,12 +99,11 @@ def _refusals(file: Path) -> list[Refusal]:
     return found
 
 
-def _refuse(facts: dict[str, Any], refusals: list[Refusal], as_json: bool) -> NoReturn:
+def _refuse(file: Path, refusals: list[Refusal], as_json: bool) -> NoReturn:
     """Show the nodes that cannot be converted, and fail."""
     if as_json:
-        console.print_json(
-            {**facts, "equal": False, "unsupported": [dataclasses.asdict(r) for r in refusals]}
-        )
+        found: Check = {"file": str(file), "equal": False, "unsupported": refusals}
+        console.print_json(found)
     else:
         from rich.table import Table
 
@@ -110,16 +116,13 @@ def _refuse(facts: dict[str, Any], refusals: list[Refusal], as_json: bool) -> No
             )
         console.print_table(table)
     count = f"{len(refusals)} node" + ("s" if len(refusals) > 1 else "")
-    raise click.ClickException(f"cannot convert '{facts['file']}': {count} without an exact counterpart.")
+    raise click.ClickException(f"cannot convert '{file}': {count} without an exact counterpart.")
 
 
-def _report(
-    facts: dict[str, Any], model: Any, comparison: Comparison, sides: tuple[str, str], as_json: bool
-) -> None:
+def _report(facts: Check, model: Any, comparison: Comparison, sides: tuple[str, str], as_json: bool) -> None:
     """Show what came out of a comparison; fail if a value differs."""
     from graftonnx.parity import described_node
 
-    facts |= {"values": comparison.values, "worst": comparison.worst, "equal": comparison.first is None}
     if comparison.first is None:
         if as_json:
             console.print_json(facts)
@@ -133,13 +136,14 @@ def _report(
     name, difference = comparison.first
     node = described_node(model, name)
     if as_json:
-        where = {
+        facts["first"] = {
             "value": name,
             "node": node,
             "index": list(difference.index),
             "relative": difference.relative,
+            "numbers": [difference.onnx, difference.torch],
         }
-        console.print_json({**facts, "first": {**where, "numbers": [difference.onnx, difference.torch]}})
+        console.print_json(facts)
     raise click.ClickException(
         f"the first value that differs is '{name}' of {node}: at {list(difference.index)} {sides[0]} has "
         f"{difference.onnx:.7g}, {sides[1]} {difference.torch:.7g} ({difference.relative:.1e})."

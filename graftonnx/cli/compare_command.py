@@ -10,7 +10,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.help import grouped
-from graftonnx.cli.parameters import json_option, quiet_option
+from graftonnx.cli.parameters import any_file, json_option, quiet_option
 from graftonnx.cli.training_options import config_of, panels, training_options
 
 if TYPE_CHECKING:
@@ -22,7 +22,13 @@ COMPARISON_PANEL = ["--data", "--output", "--seeds", "--force", "--json", "--qui
 
 @grouped({"Comparison": COMPARISON_PANEL, **panels()})
 @click.argument("source", type=click.Path(path_type=Path), metavar="FUSED.onnx")
-@click.option("--data", metavar="DATA", required=True, help="Labelled images, as `train` takes them.")
+@click.option(
+    "--data",
+    metavar="DATA",
+    shell_complete=any_file,
+    required=True,
+    help="Labelled images, as `train` takes them.",
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the runs and results."
 )
@@ -69,7 +75,7 @@ def run(
         console.warn("The same command goes on from there.")
         sys.exit(128 + stop.signal)
     if as_json:
-        console.print_json(comparison.model_dump(mode="json"))
+        console.print_json(comparison)
     else:
         _print(comparison)
 

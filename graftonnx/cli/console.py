@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
+
+from graftonnx.cli.exit_codes import BROKEN_PIPE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +24,8 @@ QUIET = "graftonnx.quiet"
 
 def say(text: str) -> None:
     """Print a line of the result to stdout."""
-    click.echo(text)
+    with _reader():
+        click.echo(text)
 
 
 def note(text: str) -> None:
@@ -43,9 +50,11 @@ def is_quiet() -> bool:
     return context is not None and bool(context.meta.get(QUIET))
 
 
-def print_json(value: Any) -> None:
-    """Print the result as JSON to stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+def print_json(value: object) -> None:
+    """Print the result as JSON to stdout: a record, a data class, or plain data with these inside."""
+    from pydantic_core import to_jsonable_python
+
+    say(json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False))
 
 
 def stdout() -> Console:
@@ -60,4 +69,19 @@ def stdout() -> Console:
 
 def print_table(table: Table) -> None:
     """Print a rich table to stdout."""
-    stdout().print(table)
+    console = stdout()
+    with console.capture() as captured:
+        console.print(table)
+    with _reader():
+        click.echo(captured.get(), nl=False)
+
+
+@contextlib.contextmanager
+def _reader() -> Iterator[None]:
+    """End the program without a word where nobody reads its results any more, as in `| head -1`."""
+    try:
+        yield
+    except BrokenPipeError:
+        # Else the interpreter would complain about what is left in its buffer.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +9,11 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import note_fallback, preprocess_option, run_options
-from graftonnx.cli.parameters import DATA_HELP, json_option, quiet_option
+from graftonnx.cli.parameters import DATA_HELP, Choice, any_file, json_option, quiet_option
 from graftonnx.cli.progress import progress
 
 if TYPE_CHECKING:
+    from graftonnx.cli.records import EvaluationRecord
     from graftonnx.evaluation import Evaluation, Part, Selection
     from graftonnx.providers import Provider
     from graftonnx.providers.settings import Settings
@@ -27,11 +27,11 @@ PARTS = {"train": "training images", "val": "validation images", "test": "test i
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="RUN|FILE.onnx")
-@click.option("--data", metavar="DATA", required=True, help=DATA_HELP)
+@click.option("--data", metavar="DATA", shell_complete=any_file, required=True, help=DATA_HELP)
 @click.option(
     "--split",
     "part",
-    type=click.Choice(list(PARTS)),
+    type=Choice(list(PARTS)),
     help="Which images.  [default: val where it is known, else test where there is one, else all]",
 )
 @click.option(
@@ -42,7 +42,7 @@ PARTS = {"train": "training images", "val": "validation images", "test": "test i
 )
 @click.option(
     "--on-bad-image",
-    type=click.Choice(["error", "skip"]),
+    type=Choice(["error", "skip"]),
     default="error",
     show_default=True,
     help="An image that cannot be decoded.",
@@ -96,18 +96,18 @@ def command(
         _print(model, selection, result)
 
 
-def _record(model: Path, selection: Selection, result: Evaluation) -> dict[str, object]:
+def _record(model: Path, selection: Selection, result: Evaluation) -> EvaluationRecord:
     return {
         "model": str(model),
         "data": selection.data.where,
         "split": selection.part,
         "images": result.images,
-        "bad_images": [image._asdict() for image in result.bad],
+        "bad_images": [{"name": image.name, "reason": image.reason} for image in result.bad],
         "top1": result.top1,
         "top5": result.top5,
         "loss": result.loss,
         "provider": result.provider,
-        "classes": [dataclasses.asdict(score) for score in result.scores],
+        "classes": list(result.scores),
         "confusion": result.confusion.tolist(),
     }
 

@@ -10,7 +10,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import preprocess_option
-from graftonnx.cli.parameters import DATA_HELP, ImageSize, quiet_option
+from graftonnx.cli.parameters import DATA_HELP, Choice, ImageSize, any_file, json_option, quiet_option
 
 if TYPE_CHECKING:
     from graftonnx.exporting import Export
@@ -67,7 +67,7 @@ class BatchOrDynamic(click.ParamType[int | None]):
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    type=Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
     help="fp16: computes in float16, for GPUs; bf16: stores the weights in half the bytes and computes in "
@@ -76,13 +76,13 @@ class BatchOrDynamic(click.ParamType[int | None]):
 @click.option(
     "--input",
     "element",
-    type=click.Choice(["float", "uint8"]),
+    type=Choice(["float", "uint8"]),
     default="float",
     show_default=True,
     help="float: RGB in 0..1; uint8: 8-bit pixels as cameras give them, normalised inside.",
 )
 @click.option(
-    "--layout", type=click.Choice(["nchw", "nhwc"]), default="nchw", show_default=True, help="Of the input."
+    "--layout", type=Choice(["nchw", "nhwc"]), default="nchw", show_default=True, help="Of the input."
 )
 @click.option(
     "--size",
@@ -106,7 +106,12 @@ class BatchOrDynamic(click.ParamType[int | None]):
 @click.option(
     "--softmax/--no-softmax", default=True, show_default=True, help="Whether the output is probabilities."
 )
-@click.option("--data", metavar="DATA", help=f"Compares the file with the network on them. {DATA_HELP}")
+@click.option(
+    "--data",
+    metavar="DATA",
+    shell_complete=any_file,
+    help=f"Compares the file with the network on them. {DATA_HELP}",
+)
 @click.option(
     "--split-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -115,6 +120,7 @@ class BatchOrDynamic(click.ParamType[int | None]):
 @click.option(
     "--calibrate",
     metavar="DATA",
+    shell_complete=any_file,
     help="Images that the range of every value is taken from, 256 of them; a folder of images without labels "
     "will do.  [default: training images of --data]",
 )
@@ -129,7 +135,7 @@ class BatchOrDynamic(click.ParamType[int | None]):
 )
 @preprocess_option
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @quiet_option
 def command(
     source: Path,
@@ -184,8 +190,7 @@ def command(
         force=force,
     )
     if as_json:
-        record = dataclasses.asdict(written)
-        console.print_json({**record, "path": str(written.path), "source": str(written.source)})
+        console.print_json(written)
     else:
         _print(written)
 

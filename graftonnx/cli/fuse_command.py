@@ -13,6 +13,8 @@ from graftonnx.cli.match_command import print_plan
 from graftonnx.cli.matching_options import LIMITS, calibration_of, make_plan, matching_options
 from graftonnx.cli.parameters import (
     LETTERS,
+    Choice,
+    any_file,
     dequantize_option,
     force_option,
     input_size_option,
@@ -26,13 +28,14 @@ from graftonnx.cli.parameters import (
 from graftonnx.errors import DataError
 
 if TYPE_CHECKING:
+    from graftonnx.cli.records import Fused
     from graftonnx.metadata import FeatureKind, HeadKind, InputKind, Preprocess
     from graftonnx.model import Network
     from graftonnx.plan import Plan
 
 
 @click.command(name="fuse")
-@click.argument("parents", nargs=-1, required=True, metavar="A [B ...]")
+@click.argument("parents", nargs=-1, required=True, metavar="A [B ...]", shell_complete=any_file)
 @click.option(
     "-o",
     "--output",
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
 @matching_options
 @click.option(
     "--skip-init",
-    type=click.Choice(["zero", "paper", "lsq"]),
+    type=Choice(["zero", "paper", "lsq"]),
     default="zero",
     show_default=True,
     help="zero: all branches start as exactly their parents; paper: plain additions; lsq: a little of what "
@@ -59,7 +62,7 @@ if TYPE_CHECKING:
 @dequantize_option
 @click.option(
     "--heads",
-    type=click.Choice(["concat", "sum", "attention"]),
+    type=Choice(["concat", "sum", "attention"]),
     default="concat",
     show_default=True,
     help="How the branches' features are joined: side by side; each through a dense layer to one width, then "
@@ -67,7 +70,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--features",
-    type=click.Choice(["penultimate", "logits"]),
+    type=Choice(["penultimate", "logits"]),
     default="penultimate",
     show_default=True,
     help="What is joined: the last feature tensors, pooled, or the parents' own class scores (stacking).",
@@ -162,7 +165,7 @@ def command(
         plan = plan.model_copy(update={"inputs": inputs})
     if dry_run:
         if as_json:
-            console.print_json(plan.model_dump(mode="json"))
+            console.print_json(plan)
         else:
             print_plan(plan, rejections=True)
         return
@@ -245,7 +248,7 @@ def _report(fused: Network, networks: list[Network], plan: Plan, output: Path, a
     assert fused.metadata.head is not None
     features = fused.metadata.head.features
     alone = sum(macs(network.view, trunk(handing_over(network, features))) for network in networks)
-    facts: dict[str, Any] = {
+    facts: Fused = {
         "output": str(output),
         "bytes": output.stat().st_size,
         "input": ["batch", *fused.input_shape],
@@ -255,9 +258,9 @@ def _report(fused: Network, networks: list[Network], plan: Plan, output: Path, a
         "macs": macs(view),
         "parents_macs": alone,
         "exchanges": len(plan.exchanges),
-        "head": fused.metadata.head.model_dump(mode="json", exclude_none=True),
+        "head": fused.metadata.head,
         "proofs": list(fused.notes),
-        "plan": plan.model_dump(mode="json"),
+        "plan": plan,
     }
     if as_json:
         console.print_json(facts)

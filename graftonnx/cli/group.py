@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from typing import Any, NoReturn
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from graftonnx.cli import console
+from graftonnx.cli.exit_codes import INTERRUPTED
+from graftonnx.cli.usage import explain, with_example
 from graftonnx.errors import GraftError
+from graftonnx.spelling import did_you_mean
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "inspect": "Show what is in a network: input, output, cost and taps.",
@@ -27,8 +34,14 @@ COMMANDS = {
     "bench": "Measure latency, throughput, memory and energy of networks.",
     "doctor": "Say what works on this machine, what does not, and why.",
     "zoo": "List and export the networks of the paper.",
+    "completion": "Let a shell complete commands, options and files.",
+    "schema": "Say what a command's --json holds.",
 }
 """Every command with its summary; `graftonnx.cli.<name>_command` holds it."""
+
+
+TYPED = "graftonnx.typed"
+"""Where a click context remembers all that was typed."""
 
 
 class LazyGroup(click.Group):
@@ -45,7 +58,7 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"graftonnx.cli.{cmd_name}_command")
         command = module.command
         assert isinstance(command, click.Command)
-        return command
+        return with_example(cmd_name, command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -53,9 +66,7 @@ class LazyGroup(click.Group):
         """Find the command; an unknown one is answered with the nearest names."""
         name = args[0]
         if name not in COMMANDS:
-            near = difflib.get_close_matches(name, COMMANDS, n=2)
-            hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-            ctx.fail(f"No such command '{name}'.{hint}")
+            ctx.fail(f"No such command '{name}'.{did_you_mean(name, COMMANDS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -63,10 +74,29 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a command without importing a single one."""
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=COMMANDS[name]) for name in names]
+        return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember what was typed."""
+        ctx.meta[TYPED] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours becomes one sentence on stderr and exit code 1."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            explain(error, ctx.meta[TYPED])
+            raise
+        except KeyboardInterrupt:
+            console.warn("Interrupted.")
+            sys.exit(INTERRUPTED)
         except GraftError as error:
             if ctx.params.get("debug"):
                 raise

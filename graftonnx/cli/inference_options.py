@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from graftonnx.cli import console
+from graftonnx.cli.parameters import Choice
 from graftonnx.providers import PROVIDERS
 from graftonnx.providers.settings import Settings
 
@@ -40,7 +41,7 @@ def preprocess_option(function: F) -> F:
     """Add `--preprocess`."""
     return click.option(
         "--preprocess",
-        type=click.Choice(PRESETS),
+        type=Choice(PRESETS),
         help="What the input expects, for a file that was not made by graftonnx.",
     )(function)
 
@@ -88,7 +89,7 @@ def provider_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--provider",
-            type=click.Choice(PROVIDERS),
+            type=Choice(PROVIDERS),
             default="auto",
             show_default=True,
             help="Where to run; auto takes CUDA where it works.",

@@ -11,6 +11,7 @@ from graftonnx.cli import console
 from graftonnx.cli.parameters import ImageSize, dequantize_option, json_option, quiet_option
 
 if TYPE_CHECKING:
+    from graftonnx.cli.records import Inspection
     from graftonnx.model import Network
 
 
@@ -36,8 +37,8 @@ def command(file: Path, input_size: tuple[int, int] | None, dequantize: bool, as
         _print(network, facts)
 
 
-def describe(network: Network) -> dict[str, Any]:
-    """Return the facts of a network as JSON values."""
+def describe(network: Network) -> Inspection:
+    """Return the facts of a network."""
     from graftonnx.costs import macs, parameters
     from graftonnx.taps import find_taps
 
@@ -52,7 +53,7 @@ def describe(network: Network) -> dict[str, Any]:
         "input": {
             "name": network.input,
             "shape": ["batch", *network.input_shape],
-            "preprocess": network.preprocess.model_dump(mode="json"),
+            "preprocess": network.preprocess,
             "preprocess_reason": network.preprocess_reason,
         },
         "inputs": {name: ["batch", *shape] for name, shape in network.input_shapes.items()},
@@ -74,14 +75,14 @@ def describe(network: Network) -> dict[str, Any]:
             }
             for tap in find_taps(network)
         ],
-        "parents": [parent.model_dump(mode="json") for parent in network.metadata.parents],
-        "head": network.metadata.head and network.metadata.head.model_dump(mode="json", exclude_none=True),
+        "parents": list(network.metadata.parents),
+        "head": network.metadata.head,
         "labels": list(network.metadata.labels),
         "notes": list(network.notes),
     }
 
 
-def _print(network: Network, facts: dict[str, Any]) -> None:
+def _print(network: Network, facts: Inspection) -> None:
     from rich.table import Table
 
     def spelled(shape: list[Any]) -> str:
@@ -93,7 +94,7 @@ def _print(network: Network, facts: dict[str, Any]) -> None:
     for name, shape in facts["inputs"].items():
         about.add_row("input", f"{name} {spelled(shape)}")
     about.add_row("expects", f"{convention(network)} ({network.preprocess_reason})")
-    if network.complete:
+    if facts["output"] is not None:
         about.add_row("output", f"{facts['output']['name']} [N, {facts['output']['classes']}]")
     about.add_row("feature", f"{facts['feature']['name']} {spelled(facts['feature']['shape'])}")
     about.add_row("parameters", f"{facts['parameters']:,}")
@@ -115,9 +116,9 @@ def _print(network: Network, facts: dict[str, Any]) -> None:
     for tap in facts["taps"]:
         steps = list(dict.fromkeys(tap["stride"]))
         stride = "x".join(f"{step:g}" for step in (steps if len(steps) == 1 else tap["stride"]))
-        shape = "x".join(map(str, tap["shape"]))
+        size = "x".join(map(str, tap["shape"]))
         taps.add_row(
-            tap["name"], tap["op"], shape, stride, f"{tap['depth']:.2f}", "yes" if tap["spine"] else ""
+            tap["name"], tap["op"], size, stride, f"{tap['depth']:.2f}", "yes" if tap["spine"] else ""
         )
     console.print_table(taps)
 

@@ -10,6 +10,7 @@ import click
 from graftonnx.cli import console
 from graftonnx.cli.matching_options import calibration_of, make_plan, matching_options
 from graftonnx.cli.parameters import (
+    any_file,
     dequantize_option,
     force_option,
     input_size_option,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="match")
-@click.argument("parents", nargs=-1, required=True, metavar="A B [C ...]")
+@click.argument("parents", nargs=-1, required=True, metavar="A B [C ...]", shell_complete=any_file)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan as YAML here.")
 @click.option(
     "--html",
@@ -84,7 +85,7 @@ def command(
         policy = limits["policy"]
         explain_plan(plan, *networks, output=page, policy=policy, similarity=similarity, force=force)
     if as_json:
-        console.print_json(plan.model_dump(mode="json"))
+        console.print_json(plan)
         return
     print_plan(plan, rejections=True)
     for target in (output, page):

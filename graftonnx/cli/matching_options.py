@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graftonnx.cli import console
+from graftonnx.cli.parameters import Choice
 
 if TYPE_CHECKING:
     from graftonnx.alignment import Scores
@@ -68,7 +69,7 @@ def matching_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Exchanges between two parents at most.",
             ),
             click.option(
-                "--policy", type=click.Choice(["exact", "near", "all"]), default="near", show_default=True,
+                "--policy", type=Choice(["exact", "near", "all"]), default="near", show_default=True,
                 help="Exchange only taps of equal shapes, of sizes within a factor of two, or any.",
             ),
             click.option(

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from graftonnx.cli import console
+from graftonnx.spelling import did_you_mean
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from graftonnx.metadata import Preprocess
     from graftonnx.model import Network
 
@@ -24,7 +27,24 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LARGEST = 1 << 15
 """Height and width of an image in pixels."""
 
+ORDERS = ("rgb", "bgr", "grey")
+
 _PREPROCESS = re.compile(r"([a-z])=(.+)")
+
+
+def any_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a parameter that may be a file, for `shell_complete`."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
+class Choice(click.Choice[str]):
+    """One of a few names; another one is answered with the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Return the message for a value that is none of them."""
+        return super().get_invalid_choice_message(value, ctx) + did_you_mean(str(value), self.choices)
 
 
 class ImageSize(click.ParamType[tuple[int, int]]):
@@ -60,7 +80,7 @@ def parse_preprocess(text: str) -> Preprocess:
     fields: dict[str, Any] = {}
     for part in text.split(","):
         key, _, value = part.partition("=")
-        if part in ("rgb", "bgr", "grey"):
+        if part in ORDERS:
             fields["order"] = part
         elif key == "scale" and value:
             fields[key] = value
@@ -69,7 +89,7 @@ def parse_preprocess(text: str) -> Preprocess:
         else:
             raise click.BadParameter(
                 f"{part!r} is neither a preset ({', '.join(PRESETS)}) "
-                "nor rgb, bgr, grey, scale=, mean= or std=."
+                f"nor rgb, bgr, grey, scale=, mean= or std=.{did_you_mean(part, (*PRESETS, *ORDERS))}"
             )
     try:
         return Preprocess.model_validate(fields)
@@ -137,7 +157,7 @@ input_size_option = click.option(
 )
 inputs_option = click.option(
     "--inputs",
-    type=click.Choice(["shared", "separate"]),
+    type=Choice(["shared", "separate"]),
     help="shared: one image, which every branch resizes for itself; separate: one input for each parent, of "
     "its own size and channels, in 0..1.  [default: shared, or as --plan says]",
 )

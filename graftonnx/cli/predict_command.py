@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 import click
 
 from graftonnx.cli import console
+from graftonnx.cli.exit_codes import INTERRUPTED, SOME_UNREADABLE
 from graftonnx.cli.inference_options import note_fallback, preprocess_option, run_options
-from graftonnx.cli.parameters import json_option, quiet_option
+from graftonnx.cli.parameters import Choice, any_file, json_option, quiet_option
 from graftonnx.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -25,23 +26,17 @@ if TYPE_CHECKING:
 
 Style = Literal["table", "csv", "json", "jsonl", "parquet"]
 
-SOME_UNREADABLE = 3
-"""The exit code when images could not be read; all others are classified."""
-
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it."""
-
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="RUN|FILE.onnx")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|GLOB|-...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|GLOB|-...", shell_complete=any_file)
 @click.option(
     "--top", type=click.IntRange(min=1), default=1, show_default=True, help="Likeliest classes to give."
 )
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
+    type=Choice(["table", "csv", "json", "jsonl", "parquet"]),
     help="[default: by the name of the output file; a table on the screen]",
 )
 @click.option(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from graftonnx.cli import console
-from graftonnx.cli.parameters import quiet_option
+from graftonnx.cli.parameters import json_option, quiet_option
+
+if TYPE_CHECKING:
+    from graftonnx.cli.records import Page
 
 
 @click.command()
@@ -15,8 +19,9 @@ from graftonnx.cli.parameters import quiet_option
 @click.option(
     "--data", type=click.Path(path_type=Path), metavar="DATA", help="Where the data is now, if it has moved."
 )
+@json_option
 @quiet_option
-def command(run: Path, data: Path | None) -> None:
+def command(run: Path, data: Path | None, as_json: bool) -> None:
     """Write the report.html of a run folder anew, with its tables and pictures.
 
     The trained network runs again on the validation images, in ONNX Runtime. Of a run that is not finished
@@ -24,4 +29,9 @@ def command(run: Path, data: Path | None) -> None:
     """
     from graftonnx.training.report import rewrite_report
 
-    console.say(f"wrote {rewrite_report(run, data=data, note=console.note)}")
+    page = rewrite_report(run, data=data, note=console.note)
+    if as_json:
+        written: Page = {"path": str(page)}
+        console.print_json(written)
+    else:
+        console.say(f"wrote {page}")

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from graftonnx.cli import console
 from graftonnx.cli.help import grouped
-from graftonnx.cli.parameters import DATA_HELP, quiet_option
+from graftonnx.cli.parameters import DATA_HELP, any_file, json_option, quiet_option
 from graftonnx.cli.training_options import config_of, panels, training_options
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ RUN_PANEL = [
 
 @grouped({"Run": RUN_PANEL, **panels()})
 @click.argument("source", required=False, type=click.Path(path_type=Path), metavar="FUSED.onnx")
-@click.option("--data", metavar="DATA", help=DATA_HELP)
+@click.option("--data", metavar="DATA", shell_complete=any_file, help=DATA_HELP)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to make.")
 @click.option(
     "--resume",
@@ -51,7 +51,7 @@ RUN_PANEL = [
 @click.option("--compare", is_flag=True, help="Train its parts alike as well, as `graftonnx compare`.")
 @click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="Runs of each with --compare.  [3]")
 @training_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @quiet_option
 @click.pass_context
 def command(
@@ -115,7 +115,7 @@ def command(
     if not leads():
         return
     if as_json:
-        console.print_json(result.model_dump(mode="json"))
+        console.print_json(result)
     else:
         _print(result)
 
@@ -157,13 +157,6 @@ def _print(result: TrainResult) -> None:
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in (
-        ("model", str(result.model)),
-        ("validation accuracy", f"{result.val_accuracy:.2%} of {result.val_images} images (ONNX Runtime)"),
-        ("", f"{result.val_accuracy_torch:.2%} (PyTorch)"),
-        ("best epoch", f"{result.best_epoch} of {result.epochs}"),
-        ("time", f"{result.seconds:.0f} s, {result.images_per_second:.0f} training images/s"),
-        ("trained on", f"{result.device}, {result.precision}, {result.layout}"),
-    ):
+    for name, value in result.summary():
         table.add_row(name, value)
     console.print_table(table)

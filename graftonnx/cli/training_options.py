@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args
 import click
 from pydantic import ValidationError
 
+from graftonnx.cli.parameters import Choice
 from graftonnx.training import config
 from graftonnx.training.config import RATES, RECIPES, TrainConfig
 
@@ -36,12 +37,12 @@ class BatchSize(click.ParamType[int | str]):
         return int(value)
 
 
-def _choice(alias: object) -> click.Choice[str]:
-    return click.Choice(get_args(alias))
+def _choice(alias: object) -> Choice:
+    return Choice(get_args(alias))
 
 
-def _auto(alias: object) -> click.Choice[str]:
-    return click.Choice(["auto", *get_args(alias)])
+def _auto(alias: object) -> Choice:
+    return Choice(["auto", *get_args(alias)])
 
 
 SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
@@ -90,7 +91,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("device", _auto(config.Device), "Where to train."),
         ("precision", _auto(config.Precision), "Number format."),
         ("layout", _auto(config.Layout), "Memory order."),
-        ("compile", click.Choice(["auto", "yes", "no"]), "Whether to use torch.compile."),
+        ("compile", Choice(["auto", "yes", "no"]), "Whether to use torch.compile."),
         ("devices", COUNT, "Processes per node."),
         ("nodes", COUNT, "Machines."),
         ("strategy", _choice(config.Strategy), "How devices share the work."),
@@ -106,7 +107,7 @@ def training_options(command: F) -> F:
     for panel in reversed(SETTINGS.values()):
         for field, kind, text in reversed(panel):
             name = f"--{field.replace('_', '-')}"
-            if isinstance(kind, click.Choice):
+            if isinstance(kind, Choice):
                 text = f"{text[:-1]}: {', '.join(kind.choices)}."
             text = f"{text} [{_default(field)}]"
             shape = {"is_flag": True, "default": None} if kind is click.BOOL else {"metavar": _metavar(kind)}
@@ -142,7 +143,7 @@ def panels() -> dict[str, list[str]]:
 
 def _metavar(kind: click.ParamType[Any]) -> str | None:
     """Return a short name for numbers, whose range the help would spell out."""
-    return {click.IntRange: "N", click.FloatRange: "X", click.Choice: "NAME"}.get(type(kind))
+    return {click.IntRange: "N", click.FloatRange: "X", Choice: "NAME"}.get(type(kind))
 
 
 def _default(field: str) -> str:

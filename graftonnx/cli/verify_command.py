@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from graftonnx.cli import console
-from graftonnx.cli.parameters import json_option, quiet_option
+from graftonnx.cli.parameters import Choice, json_option, quiet_option
 from graftonnx.providers import PROVIDERS
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("folder", type=click.Path(path_type=Path), metavar="BUNDLE")
 @click.option(
     "--provider",
-    type=click.Choice(PROVIDERS),
+    type=Choice(PROVIDERS),
     default="cpu",
     show_default=True,
     help="Where to run its networks.",
@@ -36,7 +35,7 @@ def command(folder: Path, provider: Provider, as_json: bool) -> None:
 
     verified = verify(folder, provider=provider)
     if as_json:
-        console.print_json(dataclasses.asdict(verified))
+        console.print_json(verified)
         return
     console.say(f"{verified.files} files are what they were")
     for model in verified.models:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from graftonnx.cli import console
-from graftonnx.cli.parameters import dequantize_option, force_option, quiet_option
+from graftonnx.cli.parameters import dequantize_option, force_option, json_option, quiet_option
+
+if TYPE_CHECKING:
+    from graftonnx.cli.records import Page
 
 
 @click.command(name="view")
@@ -23,9 +27,16 @@ from graftonnx.cli.parameters import dequantize_option, force_option, quiet_opti
 @click.option("--open", "show", is_flag=True, help="Open it in the browser.")
 @dequantize_option
 @force_option
+@json_option
 @quiet_option
 def command(
-    file: Path, parents: tuple[Path, ...], output: Path | None, show: bool, dequantize: bool, force: bool
+    file: Path,
+    parents: tuple[Path, ...],
+    output: Path | None,
+    show: bool,
+    dequantize: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Draw a network, a fused file, a run folder, or a plan (with its parents A B ... behind it).
 
@@ -36,6 +47,11 @@ def command(
 
     if output is None:
         output = Path(f"{file.resolve().stem}.html")
-    console.say(f"wrote {view(file, *parents, output=output, force=force, dequantize=dequantize)}")
+    drawn = view(file, *parents, output=output, force=force, dequantize=dequantize)
+    if as_json:
+        written: Page = {"path": str(drawn)}
+        console.print_json(written)
+    else:
+        console.say(f"wrote {drawn}")
     if show:
         click.launch(str(output.resolve()))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from graftonnx.cli.console import note, print_json, print_table, say
-from graftonnx.cli.parameters import quiet_option
+from graftonnx.cli.parameters import json_option, quiet_option
+
+if TYPE_CHECKING:
+    from graftonnx.cli.records import ZooEntry
 
 
 @click.group("zoo", context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,24 +20,27 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @quiet_option
 def list_networks(as_json: bool) -> None:
     """List the networks that `zoo export` can write."""
     from graftonnx.models.registry import ENTRIES
 
     if as_json:
-        fields = (
-            "name",
-            "summary",
-            "parameters",
-            "input_size",
-            "smallest_input",
-            "classes",
-            "preprocess",
-            "source",
-        )
-        print_json([{key: getattr(entry, key) for key in fields} for entry in ENTRIES])
+        entries: list[ZooEntry] = [
+            {
+                "name": entry.name,
+                "summary": entry.summary,
+                "parameters": entry.parameters,
+                "input_size": entry.input_size,
+                "smallest_input": entry.smallest_input,
+                "classes": entry.classes,
+                "preprocess": entry.preprocess,
+                "source": entry.source,
+            }
+            for entry in ENTRIES
+        ]
+        print_json(entries)
         return
     from rich.table import Table
 
@@ -105,7 +111,7 @@ def _known(ctx: click.Context, param: click.Parameter, name: str) -> str:
     help="The file to write.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @quiet_option
 def export(
     name: str,
@@ -143,7 +149,7 @@ def export(
     for remark in exported.notes:
         note(f"Note: {remark}.")
     if as_json:
-        print_json({**dataclasses.asdict(exported), "path": str(exported.path)})
+        print_json(exported)
         return
     channels, height, breadth = exported.input_shape
     say(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from graftonnx import notebook
 from graftonnx.comparison.significance import Estimate
 from graftonnx.metadata import Record
 from graftonnx.training.config import Device, Layout, Precision, TrainConfig
@@ -125,6 +126,12 @@ class Comparison(Record):
     better_parent: str
     contests: tuple[Contest, ...]
     verdict: str
+
+    def _repr_html_(self) -> str:
+        """Return the networks as a table under the verdict, for notebooks."""
+        from graftonnx.comparison.markdown import COLUMNS, row
+
+        return notebook.table(map(row, self.networks), headings=COLUMNS, caption=self.verdict)
 
     def network(self, name: str) -> Standing:
         """Return the network of that name."""

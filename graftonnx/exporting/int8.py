@@ -43,7 +43,7 @@ OPERATORS = (
 GOAL = 0.995
 """Share of the calibration images whose likeliest class has to stay; half of what export allows to change."""
 
-RANKED = 64
+RANKED = 32
 """Images on which layers are compared."""
 
 Probabilities = NDArray[np.float32]
@@ -55,6 +55,8 @@ def to_int8(
     model: onnx.ModelProto, ranges: Ranges, classify: Classify
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Return a network in 8 bits, and the names of the layers that stayed float since they matter.
+
+    At most half of the layers stay float. Where that does not do, what comes nearest is returned.
 
     Args:
         model: The whole model, with the shapes of its values and a name for each node.
@@ -70,15 +72,21 @@ def to_int8(
     groups = _groups(view)
     first = {node.name for node in first_nodes(view)}
     expected = classify(model, None)
+    best: tuple[float, onnx.ModelProto, tuple[str, ...]] = (-1.0, model, ())
     ranking: list[str] = []
     count = 0
-    while True:
+    while count <= len(groups) // 2:
+        if count == 1:
+            ranking = _by_harm(model, ranges, groups, expected, classify)
         kept = tuple(ranking[:count])
         quantised = _quantised(model, ranges, excluded=first.union(*(groups[name] for name in kept)))
-        if _agreement(expected, classify(quantised, None)) >= GOAL or len(kept) == len(groups):
-            return quantised, kept
-        ranking = ranking or _by_harm(model, ranges, groups, expected, classify)
+        agreement = _agreement(expected, classify(quantised, None))
+        if agreement > best[0]:
+            best = (agreement, quantised, kept)
+        if agreement >= GOAL:
+            break
         count = max(1, 2 * count)
+    return best[1:]
 
 
 def _groups(view: GraphView) -> dict[str, list[str]]:

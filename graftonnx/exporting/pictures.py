@@ -91,7 +91,8 @@ def for_calibration(where: str | Path, source: Path, split_file: Path | None) ->
         selection = select(where, "train", source=source, split_file=split_file)
     except DataError:  # the split is of other images, or there is none
         selection = select(where, "all", source=source)
-    return _of_selection(dataclasses.replace(selection, samples=tuple(_spread(selection.samples))), None)
+    found = _of_selection(dataclasses.replace(selection, samples=tuple(_spread(selection.samples))), None)
+    return dataclasses.replace(found, name=f"calibration images of {where}")
 
 
 def random_pictures() -> Pictures:
@@ -140,7 +141,7 @@ def _of_files(files: list[Path], where: str) -> Pictures:
                 None,
             )
 
-    return Pictures(f"images of {where}", len(files), read)
+    return Pictures(f"calibration images of {where}", len(files), read)
 
 
 def _decoded(pixels: Pixels | None, name: object, reason: str) -> Pixels:

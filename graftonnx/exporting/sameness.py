@@ -83,7 +83,10 @@ def check_same(
     feed = Feed(new, new_convention)
     height, width = feed.size
     images = to_input(random_images(IMAGES, *((2 * height, width + 3) if feed.any_size else feed.size)))
-    inputs = [preprocessed(as_input(images, shape), convention) for shape in shapes]
+    taken = [(c, *images.shape[2:]) if feed.any_size else (c, h, w) for c, h, w in feed.shapes]
+    pairs = zip(taken, shapes, strict=True)
+    seen = [_as_seen(images, given, shape, in_bytes=new.input_type == np.uint8) for given, shape in pairs]
+    inputs = [preprocessed(planes, convention) for planes in seen]
     final = model.graph.output[0].name
     found, last = run_in_batches(new, feed(images), [logits, final])
     given = [_as_fixed(x, shape) for x, shape in zip(inputs, old.input_shapes, strict=True)]
@@ -107,6 +110,21 @@ def check_same(
             f"{SOFTMAX_TOLERANCE:.0e} is rounding. Nothing is written. Please report this."
         )
     return Sameness(difference, tolerance)
+
+
+def _as_seen(images: Floats, given: Shape, shape: Shape, *, in_bytes: bool) -> Floats:
+    """Return what the old network has to see where the new one is given images of another shape, or bytes.
+
+    Args:
+        images: RGB in 0..1, [N, 3, H, W].
+        given: C, H and W of what the new network gets.
+        shape: Of what the old one gets.
+        in_bytes: Whether the new one gets 8-bit numbers.
+    """
+    planes = as_input(images, given)
+    if in_bytes:
+        planes = (np.rint(255 * planes) / 255).astype(np.float32)
+    return planes if given == shape else as_input(np.repeat(planes, 3 // given[0], axis=1), shape)
 
 
 def run_in_batches(session: Session, inputs: Sequence[NDArray[Any]], outputs: Sequence[str]) -> list[Floats]:

@@ -16,7 +16,7 @@ done: the nodes stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -72,7 +72,7 @@ def fold_skeleton(model: onnx.ModelProto, weights: Weights) -> tuple[onnx.ModelP
     model = infer_shapes(model)
     constants = fold(model, weights)
     graph = Graph(model, weights)
-    steps: dict[str, Callable[[Graph], int]] = {
+    steps: dict[str, Callable[[Graph], int]] = {  # what comes first is done before the next begins
         "identities": drop_identities,
         "skips": drop_zero_additions,
         "scales": fold_behind,
@@ -81,12 +81,16 @@ def fold_skeleton(model: onnx.ModelProto, weights: Weights) -> tuple[onnx.ModelP
         "products": fold_pointwise,
     }
     counts = dict.fromkeys(steps, 0)
-    changed = True
-    while changed:
-        changed = False
-        for name, step in steps.items():
-            done = step(graph)
-            counts[name] += done
-            changed = changed or bool(done)
-            drop_dead(model, weights)
+    while done := _first_change(graph, steps):
+        name, count = done
+        counts[name] += count
+        drop_dead(model, weights)
     return infer_shapes(model), Folded(constants=constants, **counts)
+
+
+def _first_change(graph: Graph, steps: Mapping[str, Callable[[Graph], int]]) -> tuple[str, int] | None:
+    """Do the first step that finds something to do; return which, and how many times it did it."""
+    for name, step in steps.items():
+        if count := step(graph):
+            return name, count
+    return None

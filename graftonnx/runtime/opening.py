@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from graftonnx.providers.settings import Settings, Shape, chain
 from graftonnx.runtime.coverage import RECORD, coverage
 from graftonnx.runtime.messages import ORT_ERRORS, sentence
 from graftonnx.runtime.session import Session
+from graftonnx.spelling import did_you_mean
 from graftonnx.weights import Weights, exceeds_protobuf, read, split, whole, write_external
 
 IN_MEMORY = 1 << 26
@@ -212,8 +212,7 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
         if name in present:
             continue
         if name not in computed:
-            near = difflib.get_close_matches(name, computed, n=2)
-            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            hint = did_you_mean(name, computed)
             raise ModelError(f"cannot output {name!r}: the graph computes no such value.{hint}")
         copy.graph.output.append(known.get(name, onnx.ValueInfoProto(name=name)))
     return copy

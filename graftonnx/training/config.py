@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from graftonnx import notebook
 from graftonnx.metadata import Record
 
 Augment = Literal["none", "flip", "standard", "strong"]
@@ -195,3 +196,18 @@ class TrainResult(Record):
     device: Device
     precision: Precision
     layout: Layout
+
+    def summary(self) -> tuple[tuple[str, str], ...]:
+        """Return names and values for people."""
+        return (
+            ("model", str(self.model)),
+            ("validation accuracy", f"{self.val_accuracy:.2%} of {self.val_images} images (ONNX Runtime)"),
+            ("", f"{self.val_accuracy_torch:.2%} (PyTorch)"),
+            ("best epoch", f"{self.best_epoch} of {self.epochs}"),
+            ("time", f"{self.seconds:.0f} s, {self.images_per_second:.0f} training images/s"),
+            ("trained on", f"{self.device}, {self.precision}, {self.layout}"),
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the summary as a table, for notebooks."""
+        return notebook.table(self.summary(), caption=str(self.run))

@@ -11,6 +11,7 @@ import onnx
 from graftonnx.errors import DataError, GraftError, ModelError
 from graftonnx.files import sha256
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
+from graftonnx.spelling import did_you_mean
 from graftonnx.weights import read, whole
 
 SHOWN = 10
@@ -82,8 +83,9 @@ def labels_for(source: Source, classes: Sequence[str], data: str) -> tuple[str, 
     if labels and (unknown or missing):
         raise DataError(
             f"cannot train '{source.path}' on '{data}': the network's labels are {listed(labels)}; "
-            f"the data lacks {listed(missing)} and has {listed(unknown)} instead. "
-            f"Rename the classes, or fuse again with --classes {len(classes)}."
+            f"the data lacks {listed(missing)} and has {listed(unknown)} instead."
+            f"{did_you_mean(unknown[0], missing)} Rename the classes, or fuse again with "
+            f"--classes {len(classes)}."
         )
     return labels or tuple(classes)
 

@@ -76,7 +76,8 @@ def test_every_head_is_trained_exported_measured_and_used(work: Path, options: l
 
 def test_json_says_which_head_it_has(work: Path) -> None:
     fused = done("fuse", "a.onnx", "-o", "f.onnx", "--classes", "3", "--heads", "sum", "--json")
-    expected = {"kind": "sum", "features": "penultimate", "hidden": 256, "dropout": 0.2}
+    shape = {"kind": "sum", "features": "penultimate", "hidden": 256, "dropout": 0.2}
+    expected = {**shape, "file": None, "sha256": None}
     assert json.loads(fused.stdout)["head"] == expected
     assert json.loads(done("inspect", "f.onnx", "--json").stdout)["head"] == expected
     assert json.loads(done("inspect", "a.onnx", "--json").stdout)["head"] is None

@@ -15,14 +15,14 @@ from onnx import TensorProto, numpy_helper
 
 from graftonnx.errors import DataError, ParityError, UnsupportedOpError
 from graftonnx.exporting import export
-from graftonnx.metadata import InputConvention, Metadata, read_metadata
+from graftonnx.metadata import InputConvention, Metadata, Precision, read_metadata
 from graftonnx.runtime import open_session
 
 COLOURS = Metadata(input=InputConvention(), labels=tuple(sorted(RGB)))
 
 
 def colour_cnn(noise: float = 0.0) -> onnx.ModelProto:
-    """Return a network of three layers that tells colours.
+    """Return a network of four layers that tells colours.
 
     Args:
         noise: A fourth channel of this many times the brightness comes out of the first layer, and is left
@@ -31,11 +31,12 @@ def colour_cnn(noise: float = 0.0) -> onnx.ModelProto:
     first = np.concatenate([np.eye(3), noise * np.ones((1, 3))]).astype(np.float32)
     return model(
         """colours (float[batch, 3, 8, 8] input) => (float[batch, 3] logits)
-        { c = Conv(input, first)  r = Relu(c)  d = Conv(r, second)  s = Relu(d)
-          p = GlobalAveragePool(s)  f = Flatten(p)  logits = Gemm<transB = 1>(f, last) }""",
+        { c = Conv(input, first)  r = Relu(c)  d = Conv(r, second)  s = Relu(d)  e = Conv(s, third)
+          p = GlobalAveragePool(e)  f = Flatten(p)  logits = Gemm<transB = 1>(f, last) }""",
         {
             "first": first.reshape(4, 3, 1, 1),
             "second": np.eye(3, 4, dtype=np.float32).reshape(3, 4, 1, 1),
+            "third": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1),
             "last": 10 * np.eye(3, dtype=np.float32)[[2, 1, 0]],
         },
         COLOURS,
@@ -183,11 +184,41 @@ class TestTooMuchLoss:
             export(source, tmp_path / "d.onnx", precision="bf16", data=data)
         assert not (tmp_path / "d.onnx").exists()
 
+    def test_int8_is_not_float_in_disguise(self, source: Path, data: Path, tmp_path: Path) -> None:
+        """With all layers kept in float the answers would be right."""
+        with pytest.raises(
+            ParityError, match=r"in int8: .* images of .*data get the same answer, expected 99"
+        ):
+            export(source, tmp_path / "d.onnx", precision="int8", data=data)
+        written = export(source, tmp_path / "d.onnx", precision="int8", data=data, accept_loss=True)
+        assert len(written.kept) <= 1
+        kinds = {tensor.data_type for tensor in onnx.load(tmp_path / "d.onnx").graph.initializer}
+        assert TensorProto.INT8 in kinds
+
     def test_unless_it_is_accepted(self, source: Path, data: Path, tmp_path: Path) -> None:
         written = export(source, tmp_path / "d.onnx", precision="bf16", data=data, accept_loss=True)
         assert written.fidelity is not None
         assert (written.fidelity.accuracy_before, written.fidelity.accuracy) == (1, pytest.approx(1 / 3))
         assert (tmp_path / "d.onnx").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+def test_weights_beyond_the_limit_of_protobuf_lie_beside_the_file(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    """The limit is lowered to what the test network exceeds."""
+    source = large_cnn(tmp_path)
+    options = {"precision": precision, "preprocess": "unit", "calibrate": data, "accept_loss": True}
+    export(source, tmp_path / "whole.onnx", **options)
+    monkeypatch.setattr("graftonnx.weights.PROTOBUF_LIMIT", 2000)
+    written = export(source, tmp_path / "parted.onnx", **options)
+    assert (tmp_path / "parted.onnx.data").stat().st_size > 1000
+    assert written.bytes > (tmp_path / "parted.onnx").stat().st_size
+    x = np.random.default_rng(0).random((2, 3, 16, 16), dtype=np.float32)
+    found, expected = (
+        open_session(tmp_path / f"{n}.onnx", provider="cpu").run(x)[0] for n in ("parted", "whole")
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_float32_is_measured_on_images_where_they_are_given(tmp_path: Path) -> None:

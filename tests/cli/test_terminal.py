@@ -1,0 +1,200 @@
+"""In a terminal, in a pipe, in a shell: usage, colours, exit codes, broken pipes, completion."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from builders import plain_cnn, residual_cnn, saved
+from click.testing import CliRunner
+
+from graftonnx.cli import exit_codes, graftonnx, usage
+from graftonnx.cli.group import COMMANDS
+from graftonnx.cli.usage import EXAMPLES
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*(?:3[0-8]|9[0-7])[0-9;]*m")
+PROGRAM = [sys.executable, "-m", "graftonnx"]
+
+
+def in_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
+    """Run graftonnx in a terminal of its own; return the exit code and everything it prints."""
+    ours, its = pty.openpty()
+    base = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "TERM")}
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env={**base, "TERM": "xterm", **environment},
+    )
+    os.close(its)
+    printed = b""
+    try:
+        while piece := os.read(ours, 4096):
+            printed += piece
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(ours)
+    return process.wait(), printed.decode().replace("\r\n", "\n")
+
+
+def needing_arguments() -> list[str]:
+    return [name for name in COMMANDS if name not in ("doctor", "zoo")]
+
+
+def test_fuse_alone_explains_itself_in_a_terminal() -> None:
+    code, printed = in_terminal("fuse")
+    assert code == 2
+    assert printed == (
+        "graftonnx fuse: Join networks A, B, ... into one trainable ONNX file.\n\n"
+        "Usage: graftonnx fuse [OPTIONS] A [B ...]\n"
+        "Example: graftonnx fuse a.onnx b.onnx -o fused.onnx --classes 10\n\n"
+        "Try 'graftonnx fuse --help' for all options.\n"
+    ).replace("graftonnx fuse", "python -m graftonnx fuse").replace("Example: python -m", "Example:")
+
+
+@pytest.mark.parametrize("name", [*needing_arguments(), "zoo export"])
+def test_every_command_alone_explains_itself_in_a_terminal(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "_watched", lambda: True)
+    result = CliRunner().invoke(graftonnx, name.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Example: {EXAMPLES[name.split()[0]]}\n" in result.stderr
+    assert "Error" not in result.stderr
+
+
+@pytest.mark.parametrize("name", needing_arguments())
+def test_in_a_pipe_it_is_the_plain_usage_error(name: str) -> None:
+    result = CliRunner().invoke(graftonnx, [name])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "\nError: Missing " in result.stderr
+
+
+@pytest.mark.parametrize("example", [line for line in EXAMPLES.values() if line.startswith("graftonnx ")])
+def test_examples_are_taken_by_their_commands(example: str) -> None:
+    _, name, *arguments = example.split()
+    command = graftonnx.get_command(click.Context(graftonnx), name)
+    assert command is not None
+    if isinstance(command, click.Group):
+        command = command.commands[arguments.pop(0)]
+    command.make_context(name, arguments)
+
+
+def test_no_color_and_dumb_terminals_are_honoured() -> None:
+    assert COLOUR.search(in_terminal("train", "--help")[1])
+    assert not COLOUR.search(in_terminal("train", "--help", NO_COLOR="1")[1])
+    assert "\x1b" not in in_terminal("train", "--help", TERM="dumb")[1]
+
+
+@pytest.fixture
+def parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(residual_cnn(depth=3), tmp_path / "a.onnx")
+    saved(plain_cnn((8, 16, 32), seed=1), tmp_path / "b.onnx")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("parents")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_reader_that_leaves_ends_the_command_without_a_word(options: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*PROGRAM, "match", "a.onnx", "b.onnx", *options], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (exit_codes.BROKEN_PIPE, "")
+
+
+@pytest.mark.usefixtures("parents")
+def test_ctrl_c_is_a_word_and_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("graftonnx.model.load", interrupt)
+    result = CliRunner().invoke(graftonnx, ["match", "a.onnx", "b.onnx", "-o", "plan.yaml"])
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")
+    assert not Path("plan.yaml").exists()
+
+
+@pytest.mark.usefixtures("parents")
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        (0, "match a.onnx b.onnx"),
+        (1, "match a.onnx missing.onnx"),
+        (2, "match a.onnx"),
+        (3, "predict a.onnx a.onnx --preprocess unit"),
+    ],
+)
+def test_exit_codes_as_documented(code: int, line: str) -> None:
+    result = CliRunner().invoke(graftonnx, line.split())
+    assert result.exit_code == code, result.output
+    assert f"\n| {code} |" in (exit_codes.__doc__ or "")
+
+
+def completed(typed: str) -> list[str]:
+    """Return what a shell is offered behind `typed`."""
+    words = typed.split(" ")
+    asked = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    result = CliRunner().invoke(
+        graftonnx, env={**asked, "_GRAFTONNX_COMPLETE": "bash_complete"}, prog_name="graftonnx"
+    )
+    assert result.exit_code == 0
+    return result.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("graftonnx ma", ["plain,match"]),
+        ("graftonnx match --pol", ["plain,--policy"]),
+        ("graftonnx match --policy ", ["plain,exact", "plain,near", "plain,all"]),
+        ("graftonnx match a", ["file,a"]),
+        ("graftonnx eval run --data d", ["file,d"]),
+        ("graftonnx bench run --cache c", ["dir,c"]),
+        ("graftonnx zoo e", ["plain,export"]),
+        ("graftonnx completion z", ["plain,zsh"]),
+    ],
+)
+def test_completion(typed: str, offered: list[str]) -> None:
+    assert completed(typed) == offered
+
+
+@pytest.mark.parametrize(
+    ("shell", "sign"), [("bash", "complete -o"), ("zsh", "compdef"), ("fish", "complete ")]
+)
+def test_completion_scripts(shell: str, sign: str) -> None:
+    result = CliRunner().invoke(graftonnx, ["completion", shell])
+    assert result.exit_code == 0
+    assert sign in result.stdout
+    assert f"_GRAFTONNX_COMPLETE={shell}_complete" in result.stdout
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=result.stdout, text=True, check=True)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash_completes_with_the_script(tmp_path: Path) -> None:
+    program = tmp_path / "graftonnx"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom graftonnx.cli import main\nsys.argv[0] = 'graftonnx'\nmain()\n"
+    )
+    program.chmod(0o755)
+    script = (
+        'eval "$(graftonnx completion bash)"\n'
+        "COMP_WORDS=(graftonnx fuse --skip-init pa)\nCOMP_CWORD=3\n"
+        '_graftonnx_completion graftonnx\necho "${COMPREPLY[@]}"'
+    )
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("paper\n", "")

@@ -61,9 +61,9 @@ def png(scene: Scene) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure((scene.width / INCH, scene.height / INCH), dpi=INCH * SHARPNESS)
+    figure = Figure((scene.width / INCH, scene.whole / INCH), dpi=INCH * SHARPNESS)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, scene.width), ylim=(scene.height, 0))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, scene.width), ylim=(scene.whole, 0))
     axes.axis("off")
     painter = _Painter(axes)
     for wire in scene.wires:

@@ -60,7 +60,7 @@ def lay_out(picture: Picture) -> Scene:
     samples, meanings = _legend(picture, lowest + 26)
     return Scene(
         width=width_of(len(picture.columns)),
-        height=(meanings[-1].y if meanings else lowest) + 14,
+        height=lowest + 14,
         title=f"{picture.title}: {picture.about}",
         wires=(*draw_wires(picture, boxes, slots), *join_wires(boxes, rows, top, head)),
         boxes=(*top, *boxes.values(), *head),

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from graftonnx import images
 from graftonnx.alignment import Scores
 from graftonnx.errors import DataError, ModelError
+from graftonnx.files import beside
 from graftonnx.heads import HeadDesign
 from graftonnx.layouts import Layout
 from graftonnx.matching import candidates, fused_size, planned
@@ -168,7 +169,7 @@ def read_images(folder: Path, size: tuple[int, ...]) -> images.Pixels:
             "have height and width. Leave out --calibrate."
         )
     if not folder.is_dir():
-        raise DataError(f"cannot read images from '{folder}': there is no such folder.")
+        raise DataError(f"cannot read images from '{folder}': there is no such folder.{beside(folder)}")
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.EXTENSIONS and p.is_file())
     if len(paths) < LEAST_IMAGES:
         raise DataError(

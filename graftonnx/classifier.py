@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from graftonnx.errors import DataError, ModelError
 from graftonnx.feeds import Feed, image_shape
-from graftonnx.files import MODEL_FILE
+from graftonnx.files import MODEL_FILE, beside
 from graftonnx.images import Decoded, Pixels, Planes, as_input, decode_stream, to_input, undecodable
 from graftonnx.metadata import PRESETS, Metadata, Preprocess
 from graftonnx.model import load
@@ -220,7 +220,7 @@ def model_file(source: Path) -> Path:
         ModelError: If there is no such file or folder, or no network in the folder.
     """
     if not source.exists():
-        raise ModelError(f"cannot read '{source}': there is no such file or run folder.")
+        raise ModelError(f"cannot read '{source}': there is no such file or run folder.{beside(source)}")
     if not source.is_dir():
         return source
     if not (source / MODEL_FILE).is_file():

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from graftonnx.errors import DataError, GraftError
+from graftonnx.spelling import did_you_mean, is_like
 
 MODEL_FILE = "model.onnx"
 """The trained network in a run folder."""
@@ -78,6 +79,14 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def beside(path: Path) -> str:
+    """Return ` Did you mean 'fused.onnx'?` for a missing file whose folder holds one of a similar name."""
+    if path.exists() or not path.parent.is_dir():
+        return ""
+    near = [name for name in os.listdir(path.parent) if is_like(path.stem, Path(name).stem)]
+    return did_you_mean(path.name, near)
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
@@ -93,9 +102,9 @@ def read_labels(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except OSError as error:
-        raise DataError(f"cannot read labels from '{path}': {error.strerror}.") from error
+        raise DataError(f"cannot read labels from '{path}': {error.strerror}.{beside(path)}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"cannot read labels from '{path}': it is not UTF-8 text.") from error
+        raise DataError(f"cannot read labels from '{path}': it is not UTF-8 text. Save it so.") from error
     names = tuple(line.strip() for line in lines)
     seen: dict[str, int] = {}
     for number, name in enumerate(names, 1):

@@ -257,7 +257,7 @@ def _as_planned(parents: dict[str, Network], plan: Plan) -> dict[str, Network]:
     if set(parents) != set(plan.parents):
         raise PlanError(
             f"the plan is for branches {', '.join(plan.parents)}, "
-            f"but {len(parents)} parents are given ({', '.join(parents)})."
+            f"but {len(parents)} parents are given ({', '.join(parents)}). Give those."
         )
     taken = {}
     for letter, network in parents.items():

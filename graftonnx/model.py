@@ -428,7 +428,10 @@ def _input_extents(model: onnx.ModelProto, image: str) -> tuple[int, tuple[int, 
     _, channels, *extents = (max(d.dim_value, 0) for d in value.type.tensor_type.shape.dim)
     channels = channels or (1 if len(extents) == 1 else 3)
     if len(extents) == 2 and channels not in (1, 3):
-        raise ModelError(f"its input '{image}' has {channels} channels; expected 1 (grey) or 3 (RGB).")
+        raise ModelError(
+            f"its input '{image}' has {channels} channels; expected 1 (grey) or 3 (RGB). Only such "
+            "networks can be fused."
+        )
     return channels, tuple(extents)
 
 

@@ -233,7 +233,7 @@ def read_plan(path: Path) -> Plan:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
-        raise PlanError(f"cannot read plan '{path}': {reason}.") from error
+        raise PlanError(f"cannot read plan '{path}': {reason}.{files.beside(path)}") from error
     try:
         return from_yaml(text)
     except PlanError as error:

@@ -86,7 +86,10 @@ def check_runs(skeleton: onnx.ModelProto, weights: Weights, names: Mapping[str, 
     one = session.run(*(image[:1] for image in images), outputs=[output])
     for batch, logits in zip(BATCHES, (one[0], three[0]), strict=True):
         if logits.shape[0] != batch:
-            raise ParityError(f"with a batch of {batch} the output has shape {list(logits.shape)}.")
+            raise ParityError(
+                f"with a batch of {batch} the output has shape {list(logits.shape)}; expected {batch} rows. "
+                "Export the parents with a dynamic batch."
+            )
         if not np.isfinite(logits).all():
             raise ParityError(
                 f"the output is not finite with a batch of {batch}{_blamed(names, three[1:])}. "

@@ -19,3 +19,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     folded = {candidate.casefold(): candidate for candidate in known}
     near = difflib.get_close_matches(name.casefold(), folded, n=MOST)
     return f" Did you mean {' or '.join(repr(folded[candidate]) for candidate in near)}?" if near else ""
+
+
+def is_like(name: str, other: str) -> bool:
+    """Return whether two names look alike; upper and lower case count as the same."""
+    return bool(difflib.get_close_matches(name.casefold(), [other.casefold()]))

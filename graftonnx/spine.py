@@ -89,7 +89,9 @@ def find_spine(view: GraphView, sources: Sequence[str], target: str) -> Spine:
             positions.append(position)
     data.discard("")
     if target not in data:
-        raise ModelError(f"its output '{target}' does not depend on its input {_quoted(sources)}.")
+        raise ModelError(
+            f"its output '{target}' does not depend on its input {_quoted(sources)}. Export it again."
+        )
     last_read = {name: position for position in positions for name in read[position]}
     values = [sources[0]]
     segments: list[tuple[NodeProto, ...]] = [()]

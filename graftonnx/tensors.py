@@ -182,7 +182,9 @@ class SourceFile:
                     break
                 buffer = buffer[count:]
             if len(buffer):
-                raise ModelError(f"'{self.path}' ends early: it changed while it was in use.")
+                raise ModelError(
+                    f"'{self.path}' ends early: it changed while it was in use. Run the command again."
+                )
         self._check()
 
     def copy_to(self, target: io.FileIO, start: int, length: int) -> None:

@@ -16,6 +16,7 @@ from onnx import ModelProto, StringStringEntryProto, TensorProto, numpy_helper
 
 from graftonnx import wire
 from graftonnx.errors import ModelError
+from graftonnx.files import beside
 from graftonnx.graph import is_stub
 from graftonnx.tensors import Array, Held, Made, SourceFile, Stored, Tensor, encoded_size
 from graftonnx.wire import INLINE_BYTES
@@ -56,7 +57,7 @@ def read(path: Path) -> tuple[ModelProto, Weights]:
             if _LOCATION in model.SerializeToString():
                 onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
     except FileNotFoundError as error:
-        raise ModelError(f"cannot read '{path}': there is no such file.") from error
+        raise ModelError(f"cannot read '{path}': there is no such file.{beside(path)}") from error
     except IsADirectoryError as error:
         raise ModelError(f"cannot read '{path}': it is a folder; expected an .onnx file.") from error
     except OSError as error:
@@ -72,7 +73,9 @@ def read(path: Path) -> tuple[ModelProto, Weights]:
     except ModelError as error:
         raise error.at(f"cannot read '{path}'") from error
     if not model.graph.node or not model.graph.output:
-        raise ModelError(f"cannot read '{path}': it is not an ONNX network (no graph in it).")
+        raise ModelError(
+            f"cannot read '{path}': it is not an ONNX network (no graph in it). Export it again."
+        )
     return model, weights
 
 

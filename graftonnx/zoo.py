@@ -175,7 +175,8 @@ def check_parity(model: onnx.ModelProto, module: nn.Module) -> float:
         if not difference <= RTOL:
             raise ParityError(
                 f"cannot export {model.graph.name}: ONNX Runtime's logits differ from PyTorch's by "
-                f"{difference:.1e} of the largest at batch {batch}, expected at most {RTOL:.0e}."
+                f"{difference:.1e} of the largest at batch {batch}, expected at most {RTOL:.0e}. "
+                "Please report this."
             )
         worst = max(worst, difference)
     return worst

@@ -78,7 +78,10 @@ def pictures(where: str, count: int, size: tuple[int, int]) -> Pixels:
     decoded = [image.pixels for image in decode_stream(data.store.contents(names), size)]
     good = [pixels for pixels in decoded if pixels is not None]
     if not good:
-        raise DataError(f"cannot read images from '{where}': none of the first {len(names)} can be decoded.")
+        raise DataError(
+            f"cannot read images from '{where}': none of the first {len(names)} can be decoded. "
+            "Give other images."
+        )
     return np.stack(list(itertools.islice(itertools.cycle(good), count)))
 
 

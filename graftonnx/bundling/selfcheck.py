@@ -71,11 +71,14 @@ def check_outputs(folder: Path, precision: str, classifier: Classifier) -> tuple
     (images,) = _read(folder / INPUTS, "images")
     expected, tolerance = _read(outputs_path(folder, precision), "probabilities", "tolerance")
     if images.dtype != np.uint8 or images.shape[1:] != (*classifier.size, 3):
-        raise GraftError(f"cannot use '{folder / INPUTS}': its images do not fit the network {precision}.")
+        raise GraftError(
+            f"cannot use '{folder / INPUTS}': its images do not fit the network {precision}. Make "
+            "the bundle anew."
+        )
     if expected.shape != (len(images), classifier.classes):
         raise GraftError(
             f"cannot use '{outputs_path(folder, precision)}': its probabilities do not fit images and "
-            "network."
+            "network. Make the bundle anew."
         )
     difference = float(np.abs(_probabilities(classifier, images) - expected).max())
     if not difference <= tolerance:

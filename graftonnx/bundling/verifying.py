@@ -99,7 +99,9 @@ def _check_onnx(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, OSError) as error:
-        raise GraftError(f"'{path}' is not valid ONNX: {' '.join(str(error).split())}") from error
+        raise GraftError(
+            f"'{path}' is not valid ONNX: {' '.join(str(error).split())} Make the bundle anew."
+        ) from error
 
 
 def _check_manifest(

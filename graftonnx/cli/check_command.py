@@ -116,7 +116,10 @@ def _refuse(file: Path, refusals: list[Refusal], as_json: bool) -> NoReturn:
             )
         console.print_table(table)
     count = f"{len(refusals)} node" + ("s" if len(refusals) > 1 else "")
-    raise click.ClickException(f"cannot convert '{file}': {count} without an exact counterpart.")
+    raise click.ClickException(
+        f"cannot convert '{file}': {count} without an exact counterpart in PyTorch. Export the "
+        "network without them."
+    )
 
 
 def _report(facts: Check, model: Any, comparison: Comparison, sides: tuple[str, str], as_json: bool) -> None:

@@ -114,7 +114,7 @@ class BatchOrDynamic(click.ParamType[int | None]):
 )
 @click.option(
     "--split-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help="The split of the run that trained the network.  [default: split.json beside it]",
 )
 @click.option(

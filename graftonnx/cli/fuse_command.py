@@ -146,14 +146,16 @@ def command(
     if head_file is not None:
         _check_excluded("--head-file", "your own head decides", ("heads", "hidden", "dropout"))
     if output is None and not dry_run:
-        raise click.UsageError("Missing option '-o' / '--output'.")
+        raise click.UsageError("Missing option '-o' / '--output'. Give it, or --dry-run.")
     if output is not None and not dry_run:
         files.check_writable(output, force=force)
     names = files.read_labels(labels) if labels else ()
     if len(names) == 1:
         raise DataError(f"cannot use labels '{labels}': one name; expected two or more, one each line.")
     if names and classes not in (None, len(names)):
-        raise click.UsageError(f"--classes {classes}, but '{labels}' names {len(names)} classes.")
+        raise click.UsageError(
+            f"--classes {classes}, but '{labels}' names {len(names)} classes. Leave --classes out."
+        )
     networks, plan = _loaded(paths, conventions, plan_file, input_size, dequantize=dequantize)
     calibration = calibration_of(networks, calibrate)
     if plan is None and len(networks) == 1:
@@ -208,7 +210,9 @@ def _loaded(
         _check_excluded("--plan", "without --skip-init lsq it does nothing", ("calibrate",))
     plan = read_plan(plan_file)
     if len(plan.parents) != len(paths):
-        raise PlanError(f"plan '{plan_file}' is for {len(plan.parents)} parents, {len(paths)} are given.")
+        raise PlanError(
+            f"plan '{plan_file}' is for {len(plan.parents)} parents, {len(paths)} are given. Give those."
+        )
     if set(plan.parents) != set(LETTERS[: len(paths)]):
         raise PlanError(
             f"plan '{plan_file}' names the parents {', '.join(plan.parents)}; "

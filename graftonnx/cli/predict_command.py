@@ -138,7 +138,7 @@ def _style(style: Style | None, output: Path | None) -> Style:
 
 def _check_usage(images: Sequence[str], style: Style, *, null: bool, as_json: bool) -> None:
     if as_json and style != "json":
-        raise click.UsageError(f"--json and --format {style} exclude each other.")
+        raise click.UsageError(f"--json and --format {style} exclude each other. Leave one out.")
     if images.count("-") > 1:
         raise click.UsageError("Standard input can be read once: give - once.")
     if null and "-" not in images:

@@ -167,7 +167,8 @@ def _npz_rows(
     texts = _labels(path, labels, _array(path, archive, labels), names)
     if len(texts) != shape[0]:
         raise DataError(
-            f"cannot use '{path}': '{images}' has {shape[0]} images and '{labels}' {len(texts)} labels."
+            f"cannot use '{path}': '{images}' has {shape[0]} images and '{labels}' {len(texts)} "
+            "labels; expected as many. Save one label for each image."
         )
 
     @contextlib.contextmanager
@@ -208,7 +209,8 @@ def _labels(
         return tuple(str(label) for label in labels.tolist())
     if labels.size and not 0 <= labels.min() <= labels.max() < len(names):
         raise DataError(
-            f"cannot use '{key}' in '{path}': it holds {labels.max()}, there are {len(names)} class names."
+            f"cannot use '{key}' in '{path}': it holds numbers from {labels.min()} to {labels.max()}; "
+            f"expected 0 to {len(names) - 1}, for {len(names)} class names. Correct either."
         )
     return tuple(str(names[int(label)]) for label in labels.tolist())
 

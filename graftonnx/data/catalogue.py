@@ -84,10 +84,11 @@ def catalogue(where: str, parts: Mapping[Part, Iterable[tuple[str, str]]], store
     _check_names(where, [name for rows in listed.values() for name, _ in rows])
     classes = sorted({label for _, label in listed.get("train", ())}, key=natural_key)
     if not classes:
-        raise DataError(f"cannot learn from '{where}': it holds no labelled training images.")
+        raise DataError(f"cannot learn from '{where}': it holds no labelled training images. Add some.")
     if len(classes) == 1:
         raise DataError(
-            f"cannot learn from '{where}': it has only one class, '{classes[0]}', at least 2 are needed."
+            f"cannot learn from '{where}': it has only one class, '{classes[0]}', at least 2 are "
+            "needed. Add images of another."
         )
     number = {name: label for label, name in enumerate(classes)}
     samples: dict[Part, tuple[Sample, ...]] = {}

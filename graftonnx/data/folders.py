@@ -98,7 +98,7 @@ def _classes(where: str, tree: Tree, root: str, prefix: str) -> list[str]:
     if not tree.images(prefix):
         raise DataError(
             f"cannot read images from '{_path(where, root)}': no image file is in it "
-            f"(looked for {', '.join(sorted(EXTENSIONS))})."
+            f"(looked for {', '.join(sorted(EXTENSIONS))}). Give the folder that holds them."
         )
     here = _path(where, prefix)
     expected = "Put the images of each class into a folder named after it: DIR/<class>/<image>."

@@ -211,7 +211,9 @@ def _open_tables(
         )
     features = parts["train"].features
     if features is None:
-        raise DataError(f"cannot use '{where}': it does not say what its columns are.")
+        raise DataError(
+            f"cannot use '{where}': it does not say what its columns are. Save it with its features."
+        )
     image, label = _image_column(where, features), _label_column(where, features)
     labelled = parts if labels is None else _parts(labels(label))
     rows = {part: list(_rows(where, part, table, label)) for part, table in labelled.items()}

@@ -16,6 +16,7 @@ from pathlib import Path
 from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
 from graftonnx.data.folders import FolderTree
 from graftonnx.errors import DataError
+from graftonnx.spelling import did_you_mean
 
 COLUMNS = ("path", "label", "split")
 
@@ -34,7 +35,7 @@ def open_csv(path: Path) -> Data:
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read '{path}': it is not UTF-8 text. Save it as UTF-8.") from error
     except csv.Error as error:
-        raise DataError(f"cannot read '{path}': it is not a CSV file ({error}).") from error
+        raise DataError(f"cannot read '{path}': it is not a CSV file ({error}). Save it anew.") from error
 
 
 def open_rows(path: Path, header: Sequence[str], rows: Iterable[tuple[int, Sequence[object]]]) -> Data:
@@ -55,6 +56,7 @@ def open_rows(path: Path, header: Sequence[str], rows: Iterable[tuple[int, Seque
         if split.lower() not in PARTS:
             raise DataError(
                 f"cannot use row {number} of '{path}': its split is '{split}'; expected train, val or test."
+                f"{did_you_mean(split, PARTS)} Correct it."
             )
         parts.setdefault(PARTS[split.lower()], []).append((name, label))
     return catalogue(str(path), parts, FolderTree(path.parent))

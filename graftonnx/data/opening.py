@@ -7,6 +7,7 @@ from pathlib import Path
 from graftonnx.data import archives, arrays, folders, hub, manifests, strips
 from graftonnx.data.catalogue import Data
 from graftonnx.errors import DataError
+from graftonnx.files import beside
 from graftonnx.images import natural_key
 
 EXPECTED = "a folder, a .csv, .parquet, .npz, .zip or .tar file, or hf:NAME"
@@ -72,7 +73,7 @@ def _files(folder: Path) -> list[Path]:
 def _open_file(path: Path) -> Data:
     name = path.name.lower()
     if not path.exists():
-        raise DataError(f"cannot read images from '{path}': there is no such file or folder.")
+        raise DataError(f"cannot read images from '{path}': there is no such file or folder.{beside(path)}")
     if name.endswith(".csv"):
         return manifests.open_csv(path)
     if name.endswith(".parquet"):

@@ -11,6 +11,7 @@ import numpy as np
 
 from graftonnx.data.catalogue import Data, Sample
 from graftonnx.errors import DataError
+from graftonnx.files import beside
 
 SHOTS_STREAM = 1
 """Keeps the random choice of few-shot images apart from that of the validation images."""
@@ -121,13 +122,16 @@ def read_split(path: Path, data: Data) -> Split:
             for part in ("train", "val", "test")
         )
     except OSError as error:
-        raise DataError(f"cannot read the split '{path}': {error.strerror}.") from error
+        raise DataError(f"cannot read the split '{path}': {error.strerror}.{beside(path)}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"cannot read the split '{path}': it is not a split that graftonnx wrote ({error!r})."
+            f"cannot read the split '{path}': it is not a split that graftonnx wrote ({error!r}). Give the "
+            "split.json of a run."
         ) from error
     if not train or not val:
-        raise DataError(f"cannot use the split '{path}': it needs images to train and images to validate.")
+        raise DataError(
+            f"cannot use the split '{path}': it needs images to train and images to validate. Make it anew."
+        )
     left = {s.name: data.classes[s.label] for s in (*data.train, *data.val, *data.test)}
     known = left.copy()
     for name, label in (*train, *val, *test):

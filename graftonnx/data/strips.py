@@ -82,7 +82,9 @@ def _class_names(path: Path, archive: zipfile.ZipFile) -> list[str]:
     try:
         return [str(name) for name in json.loads(archive.read(NAMES))["fine"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"cannot read '{path}': its {NAMES} has no list 'fine' of class names.") from error
+        raise DataError(
+            f"cannot read '{path}': its {NAMES} has no list 'fine' of class names. Get it anew."
+        ) from error
 
 
 def _strip(path: Path, entry: str, classes: Sequence[str]) -> tuple[Part, str]:
@@ -90,7 +92,9 @@ def _strip(path: Path, entry: str, classes: Sequence[str]) -> tuple[Part, str]:
     found = STRIP.fullmatch(entry)
     assert found is not None
     if int(found[2]) >= len(classes):
-        raise DataError(f"cannot read '{path}': '{entry}' has no name among the {len(classes)} in {NAMES}.")
+        raise DataError(
+            f"cannot read '{path}': '{entry}' has no name among the {len(classes)} in {NAMES}. Get it anew."
+        )
     return PARTS[found[1]], classes[int(found[2])]
 
 

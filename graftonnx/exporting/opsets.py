@@ -42,7 +42,9 @@ def to_opset(model: onnx.ModelProto, weights: Weights, opset: int) -> onnx.Model
     """
     current, newest = declared_opset(model), defs.onnx_opset_version()
     if not OLDEST <= opset <= newest:
-        raise UnsupportedOpError(f"opset {opset} is unknown here; {OLDEST} to {newest} are supported.")
+        raise UnsupportedOpError(
+            f"opset {opset} is unknown here; {OLDEST} to {newest} are supported. Choose one of these."
+        )
     if opset > current:
         model = _raised(model, opset)
     elif opset < current:

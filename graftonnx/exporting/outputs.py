@@ -26,7 +26,10 @@ def single_output(model: onnx.ModelProto, *, with_softmax: bool) -> tuple[str, b
     output = graph.output[0]
     name, shape = str(output.name), view.shapes.get(output.name)
     if shape is None or len(shape) < 2 or shape[1] is None or any(extent != 1 for extent in shape[2:]):
-        raise ModelError(f"its output '{name}' is {spelled(shape)}; expected one number each class.")
+        raise ModelError(
+            f"its output '{name}' is {spelled(shape)}; expected one number each class. Only "
+            "classifiers can be exported."
+        )
     own = final_softmax(view, name)
     if own is not None and not with_softmax:
         source = own.input[0]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from graftonnx.data.folders import FolderTree
 from graftonnx.errors import DataError
+from graftonnx.files import beside
 from graftonnx.images import EXTENSIONS, natural_key
 
 STANDARD_INPUT = "-"
@@ -71,7 +72,7 @@ def find_images(argument: str) -> list[str]:
     if path.exists():
         return [argument]
     if not glob.has_magic(argument):
-        raise DataError(f"cannot classify '{argument}': there is no such file or folder.")
+        raise DataError(f"cannot classify '{argument}': there is no such file or folder.{beside(path)}")
     matches = sorted(glob.glob(argument, recursive=True), key=natural_key)
     files = [name for name in matches if os.path.isfile(name)]
     if not files:

@@ -124,7 +124,10 @@ def _create(
     except ORT_ERRORS as error:
         reason = sentence(error)
         if reason.endswith(("Protobuf parsing failed.", "No graph was found in the protobuf.")):
-            raise ModelError(f"cannot load '{name}': it is not an ONNX file, or it is truncated.") from error
+            raise ModelError(
+                f"cannot load '{name}': it is not an ONNX file, or it is truncated. Download or "
+                "export it again."
+            ) from error
         raise ModelError(f"cannot load '{name}': ONNX Runtime refuses it: {reason}") from error
 
 

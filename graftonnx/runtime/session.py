@@ -16,6 +16,7 @@ from graftonnx.providers import Provider
 from graftonnx.runtime.coverage import Coverage
 from graftonnx.runtime.coverage import coverage as coverage_of
 from graftonnx.runtime.messages import ORT_ERRORS, sentence
+from graftonnx.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from graftonnx.runtime.binding import Binding
@@ -120,6 +121,7 @@ class Session:
                 raise ModelError(
                     f"cannot run '{self.name}': it has no output {name!r}; "
                     f"its outputs are {', '.join(map(repr, self.output_names))}."
+                    f"{did_you_mean(name, self.output_names)}"
                 )
         feed = dict(zip(self.input_names, inputs, strict=True))
         options = _without_graph() if self._cuda_graph else None

@@ -73,7 +73,10 @@ def test_every_node_that_cannot_be_converted_is_listed() -> None:
         ["y", "Bar", "ai.onnx", "18"],
     ]
     assert rows[0][4] == "there is no converter for this operator."
-    assert result.stderr == "Error: cannot convert 'm.onnx': 3 nodes without an exact counterpart.\n"
+    assert result.stderr == (
+        "Error: cannot convert 'm.onnx': 3 nodes without an exact counterpart in PyTorch. Export the network "
+        "without them.\n"
+    )
 
 
 def test_nodes_that_cannot_be_converted_are_data_in_json() -> None:

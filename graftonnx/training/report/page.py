@@ -247,7 +247,9 @@ def _class_counts(run: RunFolder, record: RunRecord) -> list[tuple[str, list[int
         split = json.loads(run.split.read_text(encoding="utf-8"))
         return [(name, [len(split[part].get(name, ())) for part in parts]) for name in record.labels]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise GraftError(f"cannot read '{run.split}': it is not a split that graftonnx wrote.") from error
+        raise GraftError(
+            f"cannot read '{run.split}': it is not a split that graftonnx wrote. Bring the file back."
+        ) from error
 
 
 def _settings(record: RunRecord) -> list[tuple[str, str, bool]]:

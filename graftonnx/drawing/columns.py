@@ -1,6 +1,6 @@
 """A branch as a column of blocks: which operators belong together, and which block reads which.
 
-A block ends at a tap, and holds every operator that leads to this tap and to no tap before it. The last one
+A block ends at a tap, and holds every operator that leads to this tap and to no tap before it; the last one
 ends at the branch's feature. So the blocks part the trunk, and none reads a later one.
 """
 
@@ -132,9 +132,9 @@ def find_blocks(
 
     Args:
         view: Of the graph that holds the branch.
-        positions: Of the branch's nodes, ascending; the last one makes the feature.
+        positions: Of the branch's nodes, ascending.
         ends: Values that end blocks; those that the branch does not make are passed over. What nodes outside
-            of the branch read ends a block as well.
+            of the branch read, or none reads, ends a block as well.
         prefix: Put before the values' names to get the names of a plan.
         same: Value read -> the value of the branch that it stands for, as the sum of a skip for its target.
     """
@@ -162,14 +162,11 @@ def find_blocks(
 def _stops(view: GraphView, positions: Sequence[int], ends: Iterable[str]) -> list[int]:
     """Return the positions of the nodes that end blocks, ascending."""
     inside = set(positions)
-    read_outside = {
-        source
-        for position, sources in enumerate(view.sources)
-        if position not in inside
-        for source in sources
-    }
-    wanted = {view.position[end] for end in ends if end in view.position} | read_outside
-    return sorted((wanted & inside) | {positions[-1]})
+    read: dict[bool, set[int]] = {True: set(), False: set()}
+    for position, sources in enumerate(view.sources):
+        read[position in inside].update(sources)
+    wanted = {view.position[end] for end in ends if end in view.position} | read[False]
+    return sorted((wanted & inside) | (inside - read[True]))
 
 
 def _owners(view: GraphView, positions: Sequence[int], places: Sequence[int]) -> dict[int, int]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from graftonnx import pages
 from graftonnx.drawing.scene import Box, Point, Scene, Skip, Text, Wire
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PACKAGE = "graftonnx.drawing"
 
@@ -22,8 +26,9 @@ SHARPNESS = 2
 _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 """Characters that XML has no way to write."""
 
-DASHES = {"equal": "-", "resize": (0, (7, 3)), "hand-made": (0, (2, 3))}
 SKIP_COLOURS = {"equal": "c3", "resize": "c4", "hand-made": "ink"}
+DASHES = {"equal": "-", "resize": (0, (7, 3)), "hand-made": (0, (2, 3))}
+"""Of a PNG's skips, by kind; the same as in `figure.css`."""
 
 
 def svg(scene: Scene) -> str:
@@ -61,9 +66,9 @@ def png(scene: Scene) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure((scene.width / INCH, scene.height / INCH), dpi=INCH * SHARPNESS)
+    figure = Figure((scene.width / INCH, scene.whole / INCH), dpi=INCH * SHARPNESS)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, scene.width), ylim=(scene.height, 0))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, scene.width), ylim=(scene.whole, 0))
     axes.axis("off")
     painter = _Painter(axes)
     for wire in scene.wires:
@@ -85,12 +90,9 @@ def png(scene: Scene) -> bytes:
 class _Painter:
     """Draws on matplotlib's axes, whose unit is a pixel of the scene."""
 
-    def __init__(self, axes: object) -> None:
-        from matplotlib.axes import Axes
-
-        assert isinstance(axes, Axes)
+    def __init__(self, axes: Axes) -> None:
         self.axes = axes
-        self.palette = pages.palette() | {"black": pages.palette()["ink"]}
+        self.palette = pages.palette()
 
     def wire(self, wire: Wire) -> None:
         colour = self.palette["soft" if wire.colour == "ink" else wire.colour]

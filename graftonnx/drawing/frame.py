@@ -18,8 +18,8 @@ SHARED = 40.0
 LEAST, MOST = 21.0, 60.0
 """Height of a box without MACs, and of the box with the most."""
 
-INSET, TWO_LINES = 8.0, 36.0
-"""Of the text in a box, and the height from which a box has two lines of it."""
+INSET, LINE, TWO_LINES = 8.0, 14.0, 36.0
+"""Of the text in a box; distance of its lines; height from which a box has two of them."""
 
 THIN, THICK = 1.2, 9.0
 """Width of a skip that adds nothing, and of the strongest one."""

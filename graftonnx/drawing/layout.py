@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from graftonnx.drawing.columns import Column
+from graftonnx.drawing.columns import Block, Column
 from graftonnx.drawing.connections import draw_skips, draw_wires, join_wires, number_skips
 from graftonnx.drawing.frame import (
     COLOURS,
@@ -13,6 +13,7 @@ from graftonnx.drawing.frame import (
     JOIN,
     LANE_GAP,
     LEAST,
+    LINE,
     MARGIN,
     MOST,
     PLAIN,
@@ -39,7 +40,7 @@ from graftonnx.drawing.labels import (
 )
 from graftonnx.drawing.picture import Picture
 from graftonnx.drawing.rows import Cell, Place, find_rows, stack
-from graftonnx.drawing.scene import FONT, Box, Point, Scene, Skip, Text
+from graftonnx.drawing.scene import FONT, Box, Point, Scene, Skip, Style, Text
 from graftonnx.pages import TIMES, short
 
 
@@ -59,7 +60,7 @@ def lay_out(picture: Picture) -> Scene:
     samples, meanings = _legend(picture, lowest + 26)
     return Scene(
         width=width_of(len(picture.columns)),
-        height=(meanings[-1].y if meanings else lowest) + 14,
+        height=lowest + 14,
         title=f"{picture.title}: {picture.about}",
         wires=(*draw_wires(picture, boxes, slots), *join_wires(boxes, rows, top, head)),
         boxes=(*top, *boxes.values(), *head),
@@ -140,31 +141,43 @@ def _height(share: float) -> float:
 
 
 def _box(column: Column, cell: Cell, corner: Point, size: tuple[float, float], colour: str, key: str) -> Box:
-    """Return the box of a block, or of a group of blocks, with as much text as fits into it."""
+    """Return the box of a block, or of a group of blocks."""
     blocks = [column.blocks[index] for index in cell]
-    (x, y), (width, height) = corner, size
-    is_group, is_wide = len(blocks) > 1, width >= WIDTH / 2
-    macs = sum(block.macs for block in blocks)
-    name = name_of(blocks[-1])
-    prefix = f"{len(blocks)} blocks to " if is_group else ""
-    shape = "" if is_group or not is_wide else spelled(blocks[0].shape)
-    cost = f"{short(macs)} MACs" if is_wide and (macs or is_group) else ""
-    has_second = height >= TWO_LINES
-    base = y + height / 2 + (-3 if has_second else 4)
-    room = width - 2 * INSET - LETTER * FONT * (len(shape) + len(prefix))
-    texts = [Text(x + INSET, base, prefix + ending(name, room))]
-    if shape:
-        texts.append(Text(x + width - INSET, base, shape, "end", style="soft"))
-    if has_second:
-        kinds = list_kinds(operator for block in blocks for operator in block.operators)
-        room = width - 2 * INSET - LETTER * FONT * (len(cost) + 1)
-        texts.append(Text(x + INSET, base + 14, beginning(kinds, room), style="soft"))
-    if has_second and cost:
-        texts.append(Text(x + width - INSET, base + 14, cost, "end", style="soft"))
     title = describe(blocks[0])
-    if is_group:
-        title = f"{len(blocks)} blocks, {name_of(blocks[0])} to {name}, {short(macs)} MACs"
-    return Box(x, y, width, height, colour, key, title, tuple(texts), is_group)
+    if len(blocks) > 1:
+        macs = short(sum(block.macs for block in blocks))
+        title = f"{len(blocks)} blocks, {name_of(blocks[0])} to {name_of(blocks[-1])}, {macs} MACs"
+    lines = _lines(blocks, *size)
+    base = corner[1] + size[1] / 2 + 4 - LINE / 2 * (len(lines) - 1)
+    texts = []
+    for number, (left, right) in enumerate(lines):
+        y = base + LINE * number
+        style: Style = "soft" if number else "ink"
+        texts.append(Text(corner[0] + INSET, y, left, style=style))
+        if right:
+            texts.append(Text(corner[0] + size[0] - INSET, y, right, "end", style="soft"))
+    return Box(*corner, *size, colour, key, title, tuple(texts), len(blocks) > 1)
+
+
+def _lines(blocks: Sequence[Block], width: float, height: float) -> list[tuple[str, str]]:
+    """Return what stands in a box: one line or two, each with a left and a right part, as far as they fit.
+
+    A box of several in a row that is too narrow for its name says what is in it instead.
+    """
+    is_wide = width >= WIDTH / 2
+    macs, name = sum(block.macs for block in blocks), name_of(blocks[-1])
+    count = f"{len(blocks)} blocks to " if len(blocks) > 1 else ""
+    shape = spelled(blocks[0].shape) if is_wide and not count else ""
+    cost = f"{short(macs)} MACs" if is_wide and macs else ""
+    kinds = list_kinds(operator for block in blocks for operator in block.operators)
+    letter, room = LETTER * FONT, width - 2 * INSET
+    fitting = ending(name, room - letter * (len(count + shape) + bool(shape)))
+    if fitting != name and not is_wide and not count:
+        return [(kinds if beginning(kinds, room) == kinds else kinds.split(", ")[0], "")]
+    lines = [(count + fitting, shape)]
+    if height >= TWO_LINES:
+        lines.append((beginning(kinds, room - letter * (len(cost) + 1)), cost))
+    return lines
 
 
 def _outside(picture: Picture, bottom: float) -> tuple[list[Box], list[Box]]:

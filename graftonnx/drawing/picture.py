@@ -180,9 +180,9 @@ def _fused(network: Network, title: str, shares: Mapping[tuple[str, str], float 
         for skip, name in names
         if {skip.source, skip.target} <= ends
     )
-    notes = [f"{len(names) - len(arcs)} skips of the plan are no longer in this file"] * (
-        len(arcs) < len(names)
-    )
+    notes = network.notes
+    if len(arcs) < len(names):
+        notes += (f"{len(names) - len(arcs)} skips of the plan are no longer in this file",)
     joined = " + ".join(parent.name for parent in metadata.parents)
     return Picture(
         title=title,
@@ -193,7 +193,7 @@ def _fused(network: Network, title: str, shares: Mapping[tuple[str, str], float 
         head=tuple(list_operators(view, parts["head"])),
         classes=network.head.classes,
         plan=plan,
-        notes=(*network.notes, *notes),
+        notes=notes,
     )
 
 

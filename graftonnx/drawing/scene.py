@@ -7,6 +7,9 @@ from typing import Literal
 
 Point = tuple[float, float]
 
+Style = Literal["ink", "soft", "strong", "number"]
+"""Of a text: plain, less important, a heading, or on a skip."""
+
 FONT = 11.0
 """Size of letters, in pixels."""
 
@@ -23,7 +26,7 @@ class Text:
     text: str
     anchor: Literal["start", "middle", "end"] = "start"
     size: float = FONT
-    style: Literal["ink", "soft", "strong", "number"] = "ink"
+    style: Style = "ink"
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,13 @@ class Scene:
 
     Attributes:
         width: In pixels.
-        height: In pixels.
+        height: In pixels, without the legend.
         title: What it shows.
         wires: Drawn first.
         boxes: Drawn over them.
         skips: Drawn over the boxes.
         texts: Drawn last.
-        samples: Lines of the legend, which a page writes in words of its own.
+        samples: Lines of the legend below, which a page has words of its own for.
         legend: Texts of it.
         blocks: The blocks of every box that stands for some: key -> (column, indices).
     """
@@ -119,3 +122,8 @@ class Scene:
     samples: tuple[Skip, ...] = ()
     legend: tuple[Text, ...] = ()
     blocks: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> float:
+        """The height with the legend, in pixels."""
+        return max((text.y + FONT for text in self.legend), default=self.height)

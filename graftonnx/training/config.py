@@ -24,16 +24,16 @@ Schedule = Literal["cosine", "onecycle", "constant"]
 Strategy = Literal["ddp", "fsdp"]
 
 RECIPES: dict[Recipe, dict[str, Any]] = {
-    "quick": {"epochs": 3, "augment": "flip"},
+    "quick": {"epochs": 3, "min_steps": 60, "augment": "flip"},
     "balanced": {},
-    "best": {"epochs": 24, "augment": "strong", "mixup": 0.2, "ema": 0.998},
+    "best": {"epochs": 24, "min_steps": 600},
 }
-"""What each recipe changes in the defaults of :class:`TrainConfig`."""
+"""What each recipe changes in the defaults of :class:`TrainConfig`; tools/RECIPES.md says why."""
 
 RATES: dict[Optimizer, dict[str, float]] = {
-    "adamw": {"lr_branches": 1e-4, "lr_skips": 1e-4, "lr_head": 1e-3},
-    "nadam": {"lr_branches": 1e-4, "lr_skips": 1e-4, "lr_head": 1e-3},
-    "sgd": {"lr_branches": 3e-3, "lr_skips": 3e-3, "lr_head": 3e-2},
+    "adamw": {"lr_branches": 1e-4, "lr_skips": 1e-4, "lr_head": 3e-3},
+    "nadam": {"lr_branches": 1e-4, "lr_skips": 1e-4, "lr_head": 3e-3},
+    "sgd": {"lr_branches": 1e-2, "lr_skips": 1e-2, "lr_head": 1e-1},
 }
 """Peak learning rates that suit each optimiser."""
 
@@ -145,8 +145,8 @@ class TrainConfig(Record):
         if not isinstance(given, dict):
             return given
         filled = {**RECIPES.get(given.get("recipe", "balanced"), {}), **given}
-        if "epochs" in given:
-            filled.setdefault("min_steps", 0)
+        if "epochs" in given and "min_steps" not in given:
+            filled["min_steps"] = 0
         return {**RATES.get(filled.get("optimizer", "adamw"), {}), **filled}
 
     @model_validator(mode="after")

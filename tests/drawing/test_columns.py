@@ -59,6 +59,14 @@ def test_what_the_outside_reads_ends_a_block() -> None:
     assert "s0.inner" in {block.tap for block in blocks}
 
 
+def test_what_none_reads_ends_a_block() -> None:
+    network = from_proto(residual_cnn(depth=2), "net.onnx")
+    view = network.view
+    positions = [p for p in trunk(network) if view.made[p][0] in {"s0.inner.conv", "s1.second"}]
+    blocks = find_blocks(view, positions, [])
+    assert [block.tap for block in blocks] == ["s0.inner.conv", "s1.second"]
+
+
 @pytest.mark.parametrize(("stride", "expected"), [(1, "3\u00d73"), (2, "3\u00d73 /2")])
 def test_windows_are_spelled(stride: int, expected: str) -> None:
     blocks = blocks_of(plain_cnn((4, 8), strides=(1, stride)))

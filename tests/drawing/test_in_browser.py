@@ -207,6 +207,21 @@ def shown_skips(browser: Any) -> tuple[object, ...]:
     return from_yaml(browser.find_element("id", "yaml").get_property("value")).skips
 
 
+def test_real_networks_of_two_exporters(browser: Any, shared_models: Path, tmp_path: Path) -> None:
+    names = ("resnet8_cifar10_keras_tf2onnx_opset13.onnx", "squeezenet1.1_caffe2_opset7.onnx")
+    parents = [load(shared_models / names[0]), load(shared_models / names[1], input_size=(64, 64))]
+    plan = match(*parents)
+    save(fuse(*parents, plan=plan, classes=10, prove=False), tmp_path / "fused.onnx")
+    show(browser, graftonnx.view(tmp_path / "fused.onnx", output=tmp_path / "page.html"))
+    for key in browser.execute_script("return [...shapes.keys()]"):
+        browser.execute_script("choose(arguments[0])", key)
+    assert shown_skips(browser) == plan.skips
+    taps = browser.execute_script("return blocks.map(block => block.tap)")
+    assert {f"a/{tap.name}" for tap in candidates(parents[0])} <= set(taps)
+    assert browser.execute_script("return sum(data.macs, [0, data.macs.length])") > 10_000_000
+    assert browser.get_log("browser") == []
+
+
 def test_a_large_network_opens_at_once_and_stays_usable(browser: Any, tmp_path: Path) -> None:
     network = from_proto(random_dag(20_000), "large.onnx")
     page = graftonnx.view(network, output=tmp_path / "large.html")

@@ -83,6 +83,7 @@ def test_svg_is_a_picture_of_its_own(fused: Network) -> None:
     assert "var(" not in text
     assert "tabindex" not in text
     titles = {title.text for title in root.iter(f"{SVG}title")}
+    assert float(root.attrib["height"]) >= max(text.y for text in scene.legend)
     assert {box.title for box in scene.boxes} | {skip.title for skip in scene.skips} <= titles
 
 
@@ -92,7 +93,7 @@ def test_png_has_the_size_of_the_scene(fused: Network) -> None:
     assert content.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", content[16:24])
     assert width == pytest.approx(2 * scene.width, abs=2)
-    assert height == pytest.approx(2 * scene.height, abs=2)
+    assert height == pytest.approx(2 * scene.whole, abs=2)
 
 
 def test_a_network_alone_is_one_column_with_its_head(parents: tuple[Network, Network]) -> None:

@@ -2,8 +2,14 @@
 
     .venv/bin/python tools/bench/view.py [--sizes 300 3000 20000] [--repeats 5]
 
-Networks are random: convolutions, sums, concatenations. A page is open when its script has run and two frames
-are drawn; a search and a click on a block are timed likewise.
+Networks are random: convolutions, sums, activations. A page is open when its script has run and two frames
+are drawn; a search and a click on a block are timed likewise. Medians of five on two cores that other work
+shared:
+
+    operators    page MB    load s    write s    open ms    search ms    click ms
+          301       0.08       0.0        0.4        599           74          30
+        3,001       0.28       0.8        1.3        761          138          23
+       20,001       1.34       4.4        8.4       1101          150         227
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def test_other_settings_exit_with_1_and_a_sentence() -> None:
     assert run(*arguments, *FAST).exit_code == 0
     result = run(*arguments, *FAST, "--lr-head", 0.5)
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: cannot go on in 'out': its runs were made with lr_head 0.001 ")
+    assert result.stderr.startswith("Error: cannot go on in 'out': its runs were made with lr_head 0.003 ")
     assert run(*arguments, *FAST, "--lr-head", 0.5, "--force").exit_code == 0
 
 

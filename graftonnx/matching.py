@@ -30,7 +30,7 @@ Branches = tuple[str, str]
 
 DEFAULT_SKIPS = 6
 
-MOST_TAPS = 1500
+MOST_TAPS = 1000
 """Taps of one network that take part; of more, those on the spine, evenly spread over the depth."""
 
 

@@ -131,7 +131,7 @@ class Session:
             raise ModelError(f"cannot run '{self.name}': ONNX Runtime says: {sentence(error)}") from error
 
     def bind(self, *inputs: NDArray[Any]) -> Binding:
-        """Return this session with input and output buffers of its own, for one set of input shapes.
+        """Return the session with input and output buffers of its own, for one set of input shapes.
 
         Where the session was opened for CUDA graphs, each binding has a graph of its own.
 

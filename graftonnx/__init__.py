@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from graftonnx.exporting import export
     from graftonnx.fusion import fuse
     from graftonnx.matching import match
-    from graftonnx.model import Network, load, save
+    from graftonnx.model import load, save
+    from graftonnx.network import Network
     from graftonnx.parity import compare_module
     from graftonnx.plan import Plan, Rejection, Skip
     from graftonnx.prediction import predict, write_predictions
@@ -49,7 +50,7 @@ _HOME = {
     "Diagnosis": "diagnosis",
     "GraftError": "errors",
     "ModelError": "errors",
-    "Network": "model",
+    "Network": "network",
     "ParityError": "errors",
     "Plan": "plan",
     "PlanError": "errors",

@@ -27,7 +27,7 @@ from graftonnx.files import beside
 from graftonnx.heads import HeadDesign
 from graftonnx.layouts import Layout
 from graftonnx.matching import candidates, fused_size, planned
-from graftonnx.model import Network
+from graftonnx.network import Network
 from graftonnx.plan import Plan, Projection, Skip
 from graftonnx.proofs import explained
 from graftonnx.runtime import open_session, with_outputs

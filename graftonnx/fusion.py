@@ -31,7 +31,7 @@ from graftonnx.metadata import (
     Parent,
     write_metadata,
 )
-from graftonnx.model import Network
+from graftonnx.network import Network
 from graftonnx.plan import Plan
 from graftonnx.preprocessing import check_preprocess
 from graftonnx.spine import Head, find_head

@@ -33,7 +33,8 @@ from graftonnx.blocks import Step, chained
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView
 from graftonnx.metadata import FeatureKind, HeadKind, HeadRecord
-from graftonnx.model import BATCH, Network, check_valid
+from graftonnx.model import BATCH, check_valid
+from graftonnx.network import Network
 from graftonnx.normalise.constants import constants_to_initializers
 from graftonnx.normalise.dtypes import widen
 from graftonnx.normalise.inference import infer_shapes, set_extents

@@ -19,7 +19,7 @@ from graftonnx.alignment import Budget, Scores, align_within
 from graftonnx.costs import price
 from graftonnx.errors import PlanError
 from graftonnx.metadata import InputKind
-from graftonnx.model import Network
+from graftonnx.network import Network
 from graftonnx.plan import Plan, PlannedParent, Rejection, Skip
 from graftonnx.projections import Policy
 from graftonnx.scoring import Pairs, score

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from graftonnx.errors import ModelError, ParityError
-from graftonnx.model import Network
+from graftonnx.network import Network
 from graftonnx.normalise.constants import drop_dead, replace
 from graftonnx.normalise.names import name_nodes
 from graftonnx.normalise.quantization import first_quantised

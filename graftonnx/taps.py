@@ -24,7 +24,7 @@ from onnx import NodeProto
 from graftonnx.costs import WEIGHTED
 from graftonnx.graph import GraphView, integer
 from graftonnx.layouts import Layout
-from graftonnx.model import Network
+from graftonnx.network import Network
 
 ACTIVATIONS = frozenset(
     {"Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "HardSwish", "Gelu", "Mish", "Softplus"}

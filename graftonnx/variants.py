@@ -29,7 +29,8 @@ from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView, subgraphs
 from graftonnx.heads import JOINED, HeadDesign, build_head
 from graftonnx.metadata import Metadata, Parent, Preprocess, read_metadata, write_metadata
-from graftonnx.model import BATCH, Network
+from graftonnx.model import BATCH
+from graftonnx.network import Network
 from graftonnx.normalise.constants import drop_dead, replace
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.plan import Plan

@@ -17,7 +17,8 @@ from graftonnx.fusion import LSQ_SHARE, fuse
 from graftonnx.graph import sort_nodes
 from graftonnx.images import Pixels, to_input
 from graftonnx.matching import candidates, match
-from graftonnx.model import Network, from_proto
+from graftonnx.model import from_proto
+from graftonnx.network import Network
 from graftonnx.plan import Projection, Skip
 from graftonnx.runtime import open_session, with_outputs
 

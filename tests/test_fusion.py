@@ -21,7 +21,8 @@ from graftonnx.fusion import check, fuse
 from graftonnx.graph import GraphView
 from graftonnx.matching import match
 from graftonnx.metadata import PRESETS, Preprocess, is_preprocessing, read_metadata
-from graftonnx.model import Network, from_proto, load, resize
+from graftonnx.model import from_proto, load, resize
+from graftonnx.network import Network
 from graftonnx.plan import Plan, Projection, Skip
 from graftonnx.runtime import open_session, with_outputs
 

@@ -20,7 +20,8 @@ from graftonnx.errors import ModelError, UnsupportedOpError
 from graftonnx.fusion import fuse
 from graftonnx.heads import HeadDesign, build_head
 from graftonnx.metadata import FeatureKind, HeadKind, HeadRecord, read_metadata
-from graftonnx.model import Network, from_proto, load, resize
+from graftonnx.model import from_proto, load, resize
+from graftonnx.network import Network
 from graftonnx.normalise.opset import OPSET
 from graftonnx.runtime import open_session, with_outputs
 from graftonnx.training.groups import group_of

@@ -15,7 +15,8 @@ from graftonnx.conversion import to_torch
 from graftonnx.errors import GraftError, ModelError, ParityError, PlanError
 from graftonnx.fusion import fuse
 from graftonnx.hooks import Hook
-from graftonnx.model import Network, from_proto
+from graftonnx.model import from_proto
+from graftonnx.network import Network
 
 COMPARED = (
     "branch a equals a.onnx as it was loaded, bit for bit",

@@ -22,7 +22,8 @@ from graftonnx.fusion import fuse
 from graftonnx.images import as_input, decode, to_input
 from graftonnx.matching import match
 from graftonnx.metadata import PRESETS, read_metadata
-from graftonnx.model import Network, from_proto, load, resize, save
+from graftonnx.model import from_proto, load, resize, save
+from graftonnx.network import Network
 from graftonnx.parity import compare_module, random_inputs
 from graftonnx.plan import from_yaml
 from graftonnx.runtime import open_session, with_outputs

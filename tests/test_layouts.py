@@ -11,7 +11,8 @@ from graftonnx.conversion import to_torch
 from graftonnx.fusion import fuse
 from graftonnx.layouts import Layout
 from graftonnx.matching import match
-from graftonnx.model import Network, from_proto
+from graftonnx.model import from_proto
+from graftonnx.network import Network
 from graftonnx.parity import compare_module
 from graftonnx.taps import find_taps
 

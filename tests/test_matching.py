@@ -11,7 +11,8 @@ from graftonnx.errors import PlanError
 from graftonnx.fusion import fuse
 from graftonnx.layouts import Layout
 from graftonnx.matching import match
-from graftonnx.model import Network, from_proto
+from graftonnx.model import from_proto
+from graftonnx.network import Network
 from graftonnx.plan import Plan, Projection
 from graftonnx.projections import project, projection_macs, projection_parameters
 from graftonnx.taps import find_taps

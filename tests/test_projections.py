@@ -25,7 +25,8 @@ from graftonnx.graph import GraphView
 from graftonnx.images import to_input
 from graftonnx.layouts import Layout
 from graftonnx.matching import match
-from graftonnx.model import Network, from_proto
+from graftonnx.model import from_proto
+from graftonnx.network import Network
 from graftonnx.plan import Plan, Projection, Skip
 from graftonnx.projections import project, projected_shape, projection_macs, projection_parameters
 from graftonnx.runtime import open_session, with_outputs

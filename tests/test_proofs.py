@@ -15,7 +15,8 @@ from PIL import Image
 from graftonnx.cli import graftonnx
 from graftonnx.errors import ModelError
 from graftonnx.fusion import fuse
-from graftonnx.model import Network, from_proto, resize
+from graftonnx.model import from_proto, resize
+from graftonnx.network import Network
 
 BAKED = "It is not made for this size: another one is baked into it, or the image is too small. Leave out"
 

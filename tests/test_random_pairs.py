@@ -21,7 +21,8 @@ from random_networks import networks
 from graftonnx.costs import price
 from graftonnx.fusion import fuse
 from graftonnx.matching import candidates, match
-from graftonnx.model import Network, from_proto, load
+from graftonnx.model import from_proto, load
+from graftonnx.network import Network
 from graftonnx.projections import Policy
 from graftonnx.scoring import score
 from graftonnx.taps import trunk

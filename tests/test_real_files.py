@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from graftonnx.conversion import onnx_name, to_torch
 from graftonnx.errors import ParityError
 from graftonnx.fusion import fuse
-from graftonnx.model import Network, load
+from graftonnx.model import load
+from graftonnx.network import Network
 from graftonnx.runtime import open_session, with_outputs
 
 pytestmark = pytest.mark.shared

@@ -15,7 +15,8 @@ import graftonnx
 from graftonnx.errors import ModelError
 from graftonnx.fusion import fuse
 from graftonnx.metadata import PRESETS, Preprocess, read_metadata
-from graftonnx.model import Network, from_proto, load, save
+from graftonnx.model import from_proto, load, save
+from graftonnx.network import Network
 from graftonnx.runtime import open_session, with_outputs
 
 Pair = tuple[ModelProto, ModelProto]

@@ -20,7 +20,8 @@ from graftonnx.fusion import fuse
 from graftonnx.hooks import Hook
 from graftonnx.matching import match
 from graftonnx.metadata import HeadKind, Metadata, read_metadata, write_metadata
-from graftonnx.model import Network, from_proto, load, save
+from graftonnx.model import from_proto, load, save
+from graftonnx.network import Network
 from graftonnx.plan import Plan, Projection, Skip
 from graftonnx.runtime import open_session, with_outputs
 from graftonnx.variants import read_fused, variant

@@ -30,7 +30,7 @@ from graftonnx.errors import DataError
 if TYPE_CHECKING:
     from graftonnx.cli.records import Fused
     from graftonnx.metadata import FeatureKind, HeadKind, InputKind, Preprocess
-    from graftonnx.model import Network
+    from graftonnx.network import Network
     from graftonnx.plan import Plan
 
 

@@ -12,7 +12,7 @@ from graftonnx.cli.parameters import ImageSize, dequantize_option, json_option, 
 
 if TYPE_CHECKING:
     from graftonnx.cli.records import Inspection
-    from graftonnx.model import Network
+    from graftonnx.network import Network
 
 
 @click.command(name="inspect")

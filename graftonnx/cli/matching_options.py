@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graftonnx.alignment import Scores
     from graftonnx.calibration import Calibration
     from graftonnx.metadata import InputKind
-    from graftonnx.model import Network
+    from graftonnx.network import Network
     from graftonnx.plan import Plan
 
     Similarity = Mapping[tuple[str, str], Scores]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from graftonnx.metadata import Preprocess
-    from graftonnx.model import Network
+    from graftonnx.network import Network
 
 F = TypeVar("F", bound=Callable[..., Any])
 

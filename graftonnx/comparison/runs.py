@@ -24,7 +24,8 @@ from graftonnx.comparison.record import AVERAGE, CONCATENATED, FUSED, Request
 from graftonnx.errors import GraftError
 from graftonnx.files import check_writable, write_text
 from graftonnx.metadata import Parent
-from graftonnx.model import Network, save
+from graftonnx.model import save
+from graftonnx.network import Network
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.run import RunFolder, RunRecord
 from graftonnx.variants import variant

@@ -18,7 +18,7 @@ from graftonnx import files, pages
 from graftonnx.alignment import Scores
 from graftonnx.drawing.figure import PACKAGE
 from graftonnx.matching import score_pairs
-from graftonnx.model import Network
+from graftonnx.network import Network
 from graftonnx.pages import TIMES
 from graftonnx.plan import Plan
 from graftonnx.projections import Policy

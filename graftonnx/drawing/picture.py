@@ -10,7 +10,8 @@ from typing import Literal
 from graftonnx.drawing.columns import Column, Operator, find_blocks, list_operators
 from graftonnx.errors import GraftError, PlanError
 from graftonnx.graph import GraphView
-from graftonnx.model import Network, load
+from graftonnx.model import load
+from graftonnx.network import Network
 from graftonnx.plan import Plan, Skip, read_plan
 from graftonnx.projections import projection_macs, projection_parameters
 from graftonnx.splice import named_skips

@@ -10,7 +10,7 @@ from graftonnx.drawing.layout import lay_out
 from graftonnx.drawing.page import render_page
 from graftonnx.drawing.picture import open_picture
 from graftonnx.errors import GraftError
-from graftonnx.model import Network
+from graftonnx.network import Network
 from graftonnx.plan import Plan
 
 SUFFIXES = (".html", ".svg", ".png")

@@ -10,7 +10,8 @@ from training.fused import save_images
 
 from graftonnx.fusion import fuse
 from graftonnx.matching import match
-from graftonnx.model import Network, from_proto, save
+from graftonnx.model import from_proto, save
+from graftonnx.network import Network
 from graftonnx.plan import Plan, write_plan
 from graftonnx.training import TrainConfig, train
 

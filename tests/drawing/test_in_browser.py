@@ -17,7 +17,8 @@ import graftonnx
 from graftonnx.cli import graftonnx as cli
 from graftonnx.fusion import fuse
 from graftonnx.matching import candidates, match
-from graftonnx.model import Network, from_proto, load, save
+from graftonnx.model import from_proto, load, save
+from graftonnx.network import Network
 from graftonnx.plan import Plan, from_yaml
 
 HOSTILE = "</script><script>document.title='owned'</script> \"'<img src=x onerror=alert(1)> \U0001f600 $x_$"

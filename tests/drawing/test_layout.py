@@ -14,7 +14,7 @@ from graftonnx.drawing.frame import THICK, THIN
 from graftonnx.drawing.layout import lay_out
 from graftonnx.drawing.picture import open_picture
 from graftonnx.errors import GraftError, PlanError
-from graftonnx.model import Network
+from graftonnx.network import Network
 from graftonnx.plan import Plan
 
 SVG = "{http://www.w3.org/2000/svg}"

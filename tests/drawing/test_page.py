@@ -17,7 +17,8 @@ from graftonnx.drawing.layout import lay_out
 from graftonnx.drawing.page import describe, front_coded
 from graftonnx.drawing.picture import open_picture
 from graftonnx.errors import GraftError
-from graftonnx.model import Network, from_proto
+from graftonnx.model import from_proto
+from graftonnx.network import Network
 from graftonnx.plan import Plan, from_yaml
 
 

@@ -19,7 +19,8 @@ from graftonnx.conversion import to_torch, write_back
 from graftonnx.evaluation import evaluate, select
 from graftonnx.exporting import export
 from graftonnx.fusion import fuse
-from graftonnx.model import Network, from_proto, save
+from graftonnx.model import from_proto, save
+from graftonnx.network import Network
 from graftonnx.renormalisation import restore_norms
 from graftonnx.runtime import open_session
 from graftonnx.training import TrainConfig, resume, train

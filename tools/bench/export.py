@@ -38,7 +38,7 @@ import onnx
 import graftonnx
 from graftonnx.costs import macs
 from graftonnx.graph import GraphView
-from graftonnx.model import Network
+from graftonnx.network import Network
 from graftonnx.runtime import Session, open_session
 from graftonnx.weights import read, set_elements
 

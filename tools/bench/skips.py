@@ -22,7 +22,7 @@ import numpy as np
 
 import graftonnx
 from graftonnx.costs import macs
-from graftonnx.model import Network
+from graftonnx.network import Network
 from graftonnx.runtime import Session, open_session
 
 SHARED = Path(os.environ.get("GRAFTONNX_SHARED", "../shared"), "models")

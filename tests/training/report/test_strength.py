@@ -12,7 +12,8 @@ from builders import plain_cnn, residual_cnn
 from training.fused import fused_model
 
 from graftonnx.fusion import fuse
-from graftonnx.model import Network, from_proto
+from graftonnx.model import from_proto
+from graftonnx.network import Network
 from graftonnx.runtime import open_session, with_outputs
 from graftonnx.training.report.strength import Strength, add_norms, find_probes, strengths
 

@@ -18,7 +18,8 @@ from graftonnx.calibration import Calibration
 from graftonnx.costs import parameters
 from graftonnx.errors import GraftError, ModelError, PlanError
 from graftonnx.graph import GraphView
-from graftonnx.heads import JOINED, HeadDesign, OwnHead, feature_width, handing_over, read_head
+from graftonnx.headfiles import JOINED, OwnHead, read_head
+from graftonnx.heads import HeadDesign, feature_width, handing_over
 from graftonnx.hooks import Hook, run_hook
 from graftonnx.matching import DEFAULT_SKIPS, check_input, fused_size, match, planned
 from graftonnx.metadata import (

@@ -27,7 +27,8 @@ from pydantic import ValidationError
 from graftonnx import files
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView, subgraphs
-from graftonnx.heads import JOINED, HeadDesign, build_head
+from graftonnx.headfiles import JOINED
+from graftonnx.heads import HeadDesign, build_head
 from graftonnx.metadata import Metadata, Parent, Preprocess, read_metadata, write_metadata
 from graftonnx.model import BATCH
 from graftonnx.network import Network

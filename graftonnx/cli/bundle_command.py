@@ -10,7 +10,16 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import preprocess_option
-from graftonnx.cli.parameters import DATA_HELP, Choice, any_file, force_option, json_option, quiet_option
+from graftonnx.cli.parameters import (
+    DATA_HELP,
+    Choice,
+    any_file,
+    element_option,
+    force_option,
+    json_option,
+    layout_option,
+    quiet_option,
+)
 
 if TYPE_CHECKING:
     from graftonnx.bundling.making import Bundle
@@ -57,17 +66,8 @@ class Licence(click.ParamType[tuple[str, str]]):
     show_default=True,
     help="Of the networks in it; may be repeated, the first one counts where none is asked for.",
 )
-@click.option(
-    "--input",
-    "element",
-    type=Choice(["float", "uint8"]),
-    default="float",
-    show_default=True,
-    help="As `export` has it, like --layout, --calibrate and --accept-loss.",
-)
-@click.option(
-    "--layout", type=Choice(["nchw", "nhwc"]), default="nchw", show_default=True, help="Of the input."
-)
+@element_option
+@layout_option
 @click.option("--name", help="Name of the network.  [default: that of the folder]")
 @click.option(
     "--data",

@@ -10,7 +10,16 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.inference_options import preprocess_option
-from graftonnx.cli.parameters import DATA_HELP, Choice, ImageSize, any_file, json_option, quiet_option
+from graftonnx.cli.parameters import (
+    DATA_HELP,
+    Choice,
+    ImageSize,
+    any_file,
+    element_option,
+    json_option,
+    layout_option,
+    quiet_option,
+)
 
 if TYPE_CHECKING:
     from graftonnx.exporting import Export
@@ -73,17 +82,8 @@ class BatchOrDynamic(click.ParamType[int | None]):
     help="fp16: computes in float16, for GPUs; bf16: stores the weights in half the bytes and computes in "
     "float32; int8: computes in 8 bits, for CPUs, after --calibrate.",
 )
-@click.option(
-    "--input",
-    "element",
-    type=Choice(["float", "uint8"]),
-    default="float",
-    show_default=True,
-    help="float: RGB in 0..1; uint8: 8-bit pixels as cameras give them, normalised inside.",
-)
-@click.option(
-    "--layout", type=Choice(["nchw", "nhwc"]), default="nchw", show_default=True, help="Of the input."
-)
+@element_option
+@layout_option
 @click.option(
     "--size",
     type=SizeOrDynamic(),

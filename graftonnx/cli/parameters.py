@@ -173,6 +173,17 @@ dequantize_option = click.option(
     is_flag=True,
     help="Turn quantised (int8) networks into float ones; else they are refused.",
 )
+element_option = click.option(
+    "--input",
+    "element",
+    type=Choice(["float", "uint8"]),
+    default="float",
+    show_default=True,
+    help="float: RGB in 0..1; uint8: 8-bit pixels as cameras give them, normalised inside.",
+)
+layout_option = click.option(
+    "--layout", type=Choice(["nchw", "nhwc"]), default="nchw", show_default=True, help="Of the input."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 quiet_option = click.option(
     "-q",

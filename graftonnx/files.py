@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from graftonnx.errors import DataError, GraftError
 from graftonnx.spelling import did_you_mean, is_like
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
+
+PART = ".part"
+"""How the names of files end that are being written."""
 
 MODEL_FILE = "model.onnx"
 """The trained network in a run folder."""
@@ -50,22 +63,117 @@ def check_writable(path: Path, *, force: bool) -> None:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
-    The data is flushed to disk before the rename. On an error the temporary file is removed and `path` is
-    what it was.
+    The file is made by this call alone, under a name that nobody can know before, and stays locked until it
+    is renamed, so that :func:`sweep` knows it from what a killed process has left. The data is flushed to
+    disk before the rename. On an error the temporary file is removed and `path` is what it was.
 
     Raises:
         GraftError: If the file system refuses (no space, no permission).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary: Path | None = None
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        sweep(path)
+        with _made(path) as temporary:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     except OSError as error:
         raise GraftError(f"cannot write '{path}': {error.strerror or error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path, kind: str = PART) -> Path:
+    """Return a new name beside `path` for what will take its place."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{kind}")
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed processes have begun to write beside `path`, be it files or folders.
+
+    What a living process writes is locked, and stays. Where the system has no locks, everything stays.
+    """
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        begun = [e.path for e in entries if e.name.startswith(f".{path.name}.") and e.name.endswith(PART)]
+        for place in map(Path, begun):
+            with contextlib.suppress(OSError, BusyError), locked(place):
+                shutil.rmtree(place) if place.is_dir() else place.unlink()
+
+
+class BusyError(Exception):
+    """Another process has locked the file or folder."""
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lock a file or folder for the block, where the system knows how; a process that ends lets go of it.
+
+    Raises:
+        BusyError: If another process has locked it.
+        OSError: If it cannot be opened.
+    """
+    if fcntl is None:
+        yield
+        return
+    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError from error
+        yield
+    finally:
+        os.close(number)
+
+
+def replace_folder(new: Path, place: Path) -> None:
+    """Rename a folder to `place`; a folder that is there takes the name `new`.
+
+    Linux exchanges the two in one step. Elsewhere there is a moment without either, and the one that was
+    there comes back if the renaming fails.
+    """
+    if not place.exists():
+        new.rename(place)
+    elif not _exchanged(new, place):
+        old = temporary_name(place, ".old")
+        place.rename(old)
+        try:
+            new.rename(place)
+        except OSError:
+            old.rename(place)
+            raise
+        old.rename(new)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders in one step; return whether the system and its disk can."""
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # another system, or glibc before 2.28
+        return False
+    return not renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange)
+
+
+@contextlib.contextmanager
+def _made(path: Path) -> Iterator[Path]:
+    """Make a new file beside `path`, and lock it for the block."""
+    while True:
+        temporary = temporary_name(path)
+        number = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            if fcntl is not None:
+                with contextlib.suppress(OSError):  # a file system without locks
+                    fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if temporary.exists():  # else it was swept before it was locked
+                yield temporary
+                return
+        finally:
+            os.close(number)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

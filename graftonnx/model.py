@@ -166,6 +166,7 @@ def save_skeleton(skeleton: onnx.ModelProto, weights: Weights, path: Path, *, fo
     files.check_writable(data, force=force)
     with files.atomic(path) as temporary, files.atomic(data) as elements:
         write_external(skeleton, weights, temporary, elements, location=data.name)
+        path.unlink(missing_ok=True)  # an old file would go with the new data, were we killed between the two
 
 
 def _normalised(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from graftonnx.errors import DataError, GraftError
 from graftonnx.evaluation import Selection, select
 from graftonnx.exporting import export
 from graftonnx.exporting.form import ElementType
+from graftonnx.files import locked, replace_folder, sweep, temporary_name
 from graftonnx.images import Pixels
 from graftonnx.metadata import ImageLayout, Precision, Preprocess
 
@@ -223,27 +223,16 @@ def _check_target(output: Path, *, force: bool) -> None:
 def _published(output: Path) -> Iterator[Path]:
     """Yield a new folder; when the block ends without an error it takes the place of `output`."""
     place = output.resolve()
-    temporary, old = (place.with_name(f".{place.name}.{os.getpid()}.{what}") for what in ("part", "old"))
+    temporary = temporary_name(place)
+    sweep(place)
     try:
         temporary.mkdir()
-        for name in ("models", "selfcheck"):
-            (temporary / name).mkdir()
-        yield temporary
-        _swap(temporary, place, old)
+        with locked(temporary):
+            for name in ("models", "selfcheck"):
+                (temporary / name).mkdir()
+            yield temporary
+            replace_folder(temporary, place)
     except OSError as error:
         raise GraftError(f"cannot write the bundle to '{output}': {error.strerror or error}.") from error
     finally:
-        for folder in (temporary, old):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _swap(temporary: Path, place: Path, old: Path) -> None:
-    """Rename `temporary` to `place`; what is there comes back if that fails."""
-    if place.exists():
-        place.rename(old)
-    try:
-        temporary.rename(place)
-    except OSError:
-        if old.exists():
-            old.rename(place)
-        raise
+        shutil.rmtree(temporary, ignore_errors=True)

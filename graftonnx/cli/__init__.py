@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from graftonnx.cli.ending import ended_by_signals
 from graftonnx.cli.group import graftonnx
 
 
 def main() -> None:
     """Run the command line; the console script `graftonnx` points here."""
-    sys.exit(graftonnx())
+    with ended_by_signals():
+        sys.exit(graftonnx())
 
 
 __all__ = ["graftonnx", "main"]

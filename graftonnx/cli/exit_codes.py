@@ -6,7 +6,7 @@ r"""What the exit code of every command says.
 | 1 | refused, with one sentence: a file, data, the machine or a result is not as it must be |
 | 2 | wrong usage: a command, option or value that does not exist, is missing, or does not go with another |
 | 3 | done, but some images could not be read; they are named (`predict`) |
-| 128 + N | ended by signal N: 130 after Ctrl-C, 141 where nobody reads on (`\| head -1`), 143 after `kill` |
+| 128 + N | ended by signal N: 129 terminal closed, 130 Ctrl-C, 141 no reader (`\| head -1`), 143 `kill` |
 """
 
 from __future__ import annotations

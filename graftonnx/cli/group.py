@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from graftonnx.cli import console
+from graftonnx.cli.ending import Ended
 from graftonnx.cli.exit_codes import INTERRUPTED
 from graftonnx.cli.usage import explain, with_example
 from graftonnx.errors import GraftError
@@ -97,6 +98,9 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             console.warn("Interrupted.")
             sys.exit(INTERRUPTED)
+        except Ended as end:
+            console.warn(f"Ended by {end.signal.name}.")
+            raise
         except GraftError as error:
             if ctx.params.get("debug"):
                 raise

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 import click
 
 from graftonnx.cli import console
+from graftonnx.cli.ending import Ended
 from graftonnx.cli.exit_codes import INTERRUPTED, SOME_UNREADABLE
 from graftonnx.cli.inference_options import note_fallback, preprocess_option, run_options
 from graftonnx.cli.parameters import Choice, any_file, json_option, quiet_option
@@ -163,13 +164,13 @@ def _save(job: _Job, style: Format, output: Path, *, force: bool) -> Written:
                 force=force,
                 on_images=advance,
             )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended) as stop:
         part = journal_of(output)
         kept = (
             f" What is answered is in {part}; the same command goes on from there." if part.exists() else ""
         )
         console.warn(f"Interrupted.{kept}")
-        sys.exit(INTERRUPTED)
+        sys.exit(stop.code if isinstance(stop, Ended) else INTERRUPTED)
     resumed = f" ({written.resumed} of them before it was interrupted)" if written.resumed else ""
     console.note(f"Wrote {output}: {written.images} images{resumed}.")
     return written

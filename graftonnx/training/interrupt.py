@@ -1,4 +1,4 @@
-"""Stop between two steps: Ctrl-C and a polite kill are remembered until the weights are whole."""
+"""Stop between two steps: Ctrl-C, a polite kill and a closed terminal wait until the weights are whole."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+POLITE = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals that ask to stop; SIGHUP comes where the terminal is closed, and not on Windows."""
+
 
 class Interrupted(KeyboardInterrupt):
     """Training was interrupted, and everything that is needed to go on has been saved.
@@ -16,7 +19,7 @@ class Interrupted(KeyboardInterrupt):
     Attributes:
         run: The run folder; `graftonnx.training.resume(run)` goes on.
         epoch: The epoch that was under way, counted from 1.
-        signal: SIGINT or SIGTERM.
+        signal: One of those in `POLITE`.
     """
 
     def __init__(self, run: Path, epoch: int, number: int) -> None:
@@ -45,7 +48,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Yield a request that SIGINT or SIGTERM fills in; the second signal acts as if nobody had listened.
+    """Yield a request that a signal in `POLITE` fills in; the second signal acts as if nobody had listened.
 
     A signal that is ignored stays ignored. Outside of the main thread, where Python handles no signals, the
     request stays empty.
@@ -53,7 +56,7 @@ def stop_requests() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield StopRequest()
         return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in POLITE}
     previous = {n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     request = StopRequest(previous)
     request.listen()

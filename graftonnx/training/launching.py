@@ -18,13 +18,14 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from graftonnx.errors import GraftError
+from graftonnx.training.interrupt import POLITE
 from graftonnx.training.run import RunFolder
 from graftonnx.training.world import BEREFT, ROLE
 
 PORT = "29400"
 """Where the nodes meet on the first of them, if MASTER_PORT does not say; the default of torchrun."""
 
-TOLD = (1, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+TOLD = (1, 2, *(128 + number for number in POLITE))
 """Exit codes of processes that have said why themselves."""
 
 SAVING = 600

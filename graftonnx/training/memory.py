@@ -53,11 +53,11 @@ def step_bytes(network: nn.Module, size: tuple[int, int], batch: int, mode: Mode
 def _saved_bytes(network: nn.Module, shape: tuple[int, ...], mode: Mode) -> int:
     """Return the bytes that a forward pass keeps for the backward pass, but for the weights."""
     weights = {weight.untyped_storage()._cdata for weight in network.parameters()}
-    kept: dict[int, Tensor] = {}
+    kept: dict[int, torch.UntypedStorage] = {}
 
-    def keep(value: Tensor) -> Tensor:
-        kept[value.untyped_storage()._cdata] = value
-        return value
+    def keep(value: Tensor) -> None:
+        # Storages alone: a tensor knows the graph, which knows this function, and all would stay forever.
+        kept[value.untyped_storage()._cdata] = value.untyped_storage()
 
     device = next(network.parameters()).device
     with (
@@ -66,7 +66,7 @@ def _saved_bytes(network: nn.Module, shape: tuple[int, ...], mode: Mode) -> int:
         mode.autocast(device.type),
     ):
         network(torch.empty(shape, device=device))
-        return sum(v.untyped_storage().nbytes() for key, v in kept.items() if key not in weights)
+        return sum(storage.nbytes() for key, storage in kept.items() if key not in weights)
 
 
 def keep_freed_pages() -> None:

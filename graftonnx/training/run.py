@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from graftonnx import documents
 from graftonnx.errors import GraftError
-from graftonnx.files import MODEL_FILE, SPLIT_FILE, check_writable, write_text
+from graftonnx.files import MODEL_FILE, SPLIT_FILE, BusyError, check_writable, locked, write_text
 from graftonnx.metadata import Record
 from graftonnx.model import save
 from graftonnx.training.config import Device, Layout, Precision, TrainConfig
@@ -147,12 +147,33 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from writing into the folder during the block.
+
+        Raises:
+            GraftError: If another one does.
+        """
+        try:
+            with locked(self.path):
+                yield
+        except BusyError:
+            raise GraftError(
+                f"cannot write the run to '{self.path}': another graftonnx is writing it. Wait for it, or "
+                "choose another -o."
+            ) from None
+
+    @contextlib.contextmanager
     def reserved(self) -> Iterator[None]:
-        """Make the folder for the block; if the block fails, a folder that was not there before goes away."""
+        """Make the folder for the block; if the block fails, a folder that was not there before goes away.
+
+        Raises:
+            GraftError: If another process writes into it.
+        """
         fresh = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            yield
+            with self.alone():
+                yield
         except BaseException:
             if fresh:
                 with contextlib.suppress(OSError):

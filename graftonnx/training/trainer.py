@@ -79,7 +79,7 @@ def train(
             `config` wants.
         ParityError: If ONNX Runtime does not confirm the trained network.
         RuntimeProviderError: If CUDA is asked for and there is none.
-        Interrupted: On SIGINT or SIGTERM, after everything has been saved.
+        Interrupted: On SIGINT, SIGTERM or SIGHUP, after everything has been saved.
     """
     config = config or TrainConfig()
     run = RunFolder(Path(output))
@@ -122,7 +122,8 @@ def resume(
     world = join(record.config.device)
     world.check_batch(record.config.batch_size)
     if world.leads:
-        folder.sweep()
+        with folder.alone():
+            folder.sweep()
     if data is not None:
         record = record.model_copy(update={"data": str(data)})
     opened = open_source(record.source)
@@ -182,10 +183,13 @@ def _go(
                 on_image=tick,
             )
 
-    with bars(visible=progress and world.leads) as shown, forked_random(record.device):
-        with run.reserved() if world.leads else nullcontext():
-            world.barrier()
-            loaded = share_images(world, decode, run.path)
+    with (
+        bars(visible=progress and world.leads) as shown,
+        forked_random(record.device),
+        run.reserved() if world.leads else nullcontext(),
+    ):
+        world.barrier()
+        loaded = share_images(world, decode, run.path)
         if begin is not None:
             world.once(lambda: begin(loaded))
         epochs = _fit(run, start, world, loaded.train, loaded.val, shown, note)

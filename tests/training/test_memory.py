@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -87,6 +89,7 @@ def test_the_allocator_of_the_cpu_is_understood() -> None:
 ALLOCATE = """
 import resource
 import sys
+import weakref
 import torch
 from graftonnx.training.memory import keep_freed_pages
 if sys.argv[1] == "keep":
@@ -106,3 +109,12 @@ def test_what_a_step_frees_is_there_for_the_next_one() -> None:
         return int(subprocess.check_output([sys.executable, "-c", ALLOCATE, how]))
 
     assert 4 * faults("keep") < faults("default")
+
+
+def test_what_a_step_takes_is_computed_without_keeping_the_network() -> None:
+    network = to_torch(fused_model())
+    step_bytes(network, (16, 16), 8, FP32, TrainConfig())
+    weight = weakref.ref(next(network.parameters()))
+    del network
+    gc.collect()
+    assert weight() is None

@@ -21,6 +21,7 @@ from graftonnx.files import sha256
 from graftonnx.graph import GraphView
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.plan import from_yaml
+from graftonnx.printable import markdown_text, printable
 from graftonnx.training.run import versions
 from graftonnx.weights import read
 
@@ -76,7 +77,7 @@ def write_card(folder: Path, manifest: Manifest, facts: Facts) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(cell=cell, percent=_percent)
+    environment.filters.update(cell=cell, code=_code, percent=_percent)
     text = environment.get_template(f"{CARD}.jinja").render(
         name=manifest.name,
         labels=facts.network.labels,
@@ -107,8 +108,13 @@ def write_card(folder: Path, manifest: Manifest, facts: Facts) -> None:
 
 
 def cell(text: object) -> str:
-    """Return text that neither ends a cell of a table nor begins a tag."""
-    return re.sub(r"\s+", " ", str(text)).replace("|", r"\|").replace("<", "&lt;") or NOTHING
+    """Return text for one line of Markdown; a dash for none."""
+    return markdown_text(str(text)) or NOTHING
+
+
+def _code(text: object) -> str:
+    """Return text that does not end the code in which it stands."""
+    return printable(re.sub(r"\s+", " ", str(text))).replace("`", "'")
 
 
 def _runtime() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from graftonnx.comparison.markdown import COLUMNS, conditions, row, table
+from graftonnx.comparison.markdown import COLUMNS, conditions, marked_row, table
 from graftonnx.comparison.record import Comparison
 from graftonnx.data.opening import is_there
 from graftonnx.errors import DataError, GraftError
@@ -66,7 +66,7 @@ class Origin:
             raise GraftError(
                 f"cannot read '{file}': it is damaged. Compare again, or move it away."
             ) from error
-        rows = (row(standing) for standing in found.networks)
+        rows = (marked_row(standing) for standing in found.networks)
         return "\n".join((*table(COLUMNS, rows), "", found.verdict, "", conditions(found)))
 
 

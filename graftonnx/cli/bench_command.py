@@ -198,7 +198,6 @@ def command(
 
 def _print(result: Benchmark) -> None:
     """Print a row for each network and batch size, then the ratios."""
-    from rich.markup import escape
     from rich.table import Table
 
     has_energy = any(found.joules is not None for found in result.figures)
@@ -213,7 +212,7 @@ def _print(result: Benchmark) -> None:
             cells = _cells(found)
             cells += [_mebibytes(found.device_memory)] * has_device
             cells += ["-" if found.joules is None else f"{1000 * found.joules:.3g} mJ"] * has_energy
-            table.add_row(escape(name), *cells)
+            table.add_row(name, *cells)
         table.add_section()
     console.print_table(table)
     if result.provider != "cpu":

@@ -82,7 +82,6 @@ def run(
 
 def _print(comparison: Comparison) -> None:
     """Print the networks, the conditions and the verdict."""
-    from rich.markup import escape
     from rich.table import Table
 
     from graftonnx.comparison.markdown import COLUMNS, conditions, row
@@ -91,7 +90,7 @@ def _print(comparison: Comparison) -> None:
     for heading in COLUMNS[1:]:
         table.add_column(heading, justify="right")
     for standing in comparison.networks:
-        table.add_row(*map(escape, row(standing)))
+        table.add_row(*row(standing))
     console.print_table(table)
     console.note(conditions(comparison))
     console.say(comparison.verdict)

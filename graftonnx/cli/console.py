@@ -7,15 +7,17 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from graftonnx.cli.exit_codes import BROKEN_PIPE
+from graftonnx.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 
 QUIET = "graftonnx.quiet"
@@ -25,7 +27,13 @@ QUIET = "graftonnx.quiet"
 def say(text: str) -> None:
     """Print a line of the result to stdout."""
     with _reader():
-        click.echo(text)
+        click.echo(printable(text))
+
+
+def say_data(text: str) -> None:
+    """Print a line of data to stdout, as it is where a program reads it."""
+    with _reader():
+        click.echo(printable(text) if sys.stdout.isatty() else text)
 
 
 def note(text: str) -> None:
@@ -36,7 +44,7 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print to stderr what a person must know, `--quiet` or not."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 def set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -54,16 +62,23 @@ def print_json(value: object) -> None:
     """Print the result as JSON to stdout: a record, a data class, or plain data with these inside."""
     from pydantic_core import to_jsonable_python
 
-    say(json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False))
+    say(printable_json(json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False)))
 
 
 def stdout() -> Console:
-    """Return the rich console on stdout; when piped it is wide enough never to wrap a table."""
+    """Return the rich console on stdout; when piped it is wide enough never to wrap a table.
+
+    Names are shown as they are: no brackets in them are markup, no colons emoji, and nothing is obeyed.
+    """
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=False)
+    class PlainConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **options)
+
+    console = PlainConsole(highlight=False, soft_wrap=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=200)
+        console = PlainConsole(highlight=False, width=200, markup=False, emoji=False)
     return console
 
 

@@ -35,17 +35,16 @@ def command(as_json: bool) -> None:
 
 
 def _print(diagnosis: Diagnosis) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     about = Table(show_header=False, box=None, pad_edge=False)
     for name, value in _facts(diagnosis):
-        about.add_row(name, escape(value))
+        about.add_row(name, value)
     console.print_table(about)
     table = Table("provider", "works", "why not, and what helps")
     offered = [found for found in diagnosis.providers if found.offered or found.provider == "cpu"]
     for finding in offered:
-        table.add_row(finding.provider, "yes" if finding.works else "no", escape(finding.reason))
+        table.add_row(finding.provider, "yes" if finding.works else "no", finding.reason)
     console.print_table(table)
     others = ", ".join(found.provider for found in diagnosis.providers if found not in offered)
     console.say(f"not in the installed ONNX Runtime: {others} (--json says for each what helps)")

@@ -126,25 +126,24 @@ def _print(model: Path, selection: Selection, result: Evaluation) -> None:
 
 
 def _print_matrix(result: Evaluation) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title="Rows: true class; columns: predicted class", title_justify="left")
     table.add_column("class")
-    for heading in ("images", "recall", "precision", *map(escape, result.labels)):
+    for heading in ("images", "recall", "precision", *result.labels):
         table.add_column(heading, justify="right")
     for i, score in enumerate(result.scores):
         cells = [
-            f"[bold]{n}[/bold]" if i == j else (f"[red]{n}[/red]" if n else "·")
+            Text(str(n), "bold") if i == j else (Text(str(n), "red") if n else "·")
             for j, n in enumerate(result.confusion[i].tolist())
         ]
         shares = (_percent(score.recall), _percent(score.precision))
-        table.add_row(escape(score.name), str(score.images), *shares, *cells)
+        table.add_row(score.name, str(score.images), *shares, *cells)
     console.print_table(table)
 
 
 def _print_pairs(result: Evaluation) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     seen = [score for score in result.scores if score.recall is not None]
@@ -152,16 +151,14 @@ def _print_pairs(result: Evaluation) -> None:
     for heading in ("images", "recall", "precision"):
         worst.add_column(heading, justify="right")
     for score in sorted(seen, key=lambda s: s.recall or 0.0)[:PAIRS]:
-        worst.add_row(
-            escape(score.name), str(score.images), _percent(score.recall), _percent(score.precision)
-        )
+        worst.add_row(score.name, str(score.images), _percent(score.recall), _percent(score.precision))
     console.print_table(worst)
     pairs = result.most_confused(PAIRS)
     if pairs:
         table = Table("class", "taken for", title="Most confused", title_justify="left")
         table.add_column("images", justify="right")
         for pair in pairs:
-            table.add_row(escape(pair.true), escape(pair.predicted), str(pair.images))
+            table.add_row(pair.true, pair.predicted, str(pair.images))
         console.print_table(table)
 
 

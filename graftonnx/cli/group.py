@@ -13,6 +13,7 @@ from graftonnx.cli.ending import Ended
 from graftonnx.cli.exit_codes import INTERRUPTED
 from graftonnx.cli.usage import explain, with_example
 from graftonnx.errors import GraftError
+from graftonnx.printable import printable
 from graftonnx.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -92,8 +93,10 @@ class LazyGroup(click.Group):
         """Run the command; an error of ours becomes one sentence on stderr and exit code 1."""
         try:
             return super().invoke(ctx)
-        except click.UsageError as error:
-            explain(error, ctx.meta[TYPED])
+        except click.ClickException as error:
+            vars(error).update(message=printable(error.message))  # click has it typed as final
+            if isinstance(error, click.UsageError):
+                explain(error, ctx.meta[TYPED])
             raise
         except KeyboardInterrupt:
             console.warn("Interrupted.")
@@ -109,7 +112,7 @@ class LazyGroup(click.Group):
 
 def fail(message: str) -> NoReturn:
     """Print `Error: <message>` to stderr and exit with code 1."""
-    raise click.ClickException(message)
+    raise click.ClickException(printable(message))
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

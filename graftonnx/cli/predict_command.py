@@ -16,6 +16,7 @@ from graftonnx.cli.exit_codes import INTERRUPTED, SOME_UNREADABLE
 from graftonnx.cli.inference_options import note_fallback, preprocess_option, run_options
 from graftonnx.cli.parameters import Choice, any_file, json_option, quiet_option
 from graftonnx.cli.progress import progress
+from graftonnx.printable import printable_json
 
 if TYPE_CHECKING:
     from graftonnx.classifier import Classifier
@@ -190,7 +191,7 @@ def _show(job: _Job, style: Style) -> Tally:
         answers = tally.counted(_advancing(found, advance))
         if style != "table":
             for line in lines(answers, cast("Text", style), job.top):
-                console.say(line)
+                console.say_data(line if style == "csv" else printable_json(line))
             return tally
         rows = [answer for answer in answers if answer.error is None]
     _print(rows, job.top)
@@ -204,7 +205,6 @@ def _advancing(answers: Iterable[Answer], advance: Callable[[int], object]) -> I
 
 
 def _print(answers: list[Answer], top: int) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("image")
@@ -212,8 +212,8 @@ def _print(answers: list[Answer], top: int) -> None:
         table.add_column("class")
         table.add_column("probability", justify="right")
     for row in answers:
-        cells = [(escape(c.label), f"{c.probability:.1%}") for c in row.candidates]
-        table.add_row(escape(row.image), *(cell for pair in cells for cell in pair))
+        cells = [(c.label, f"{c.probability:.1%}") for c in row.candidates]
+        table.add_row(row.image, *(cell for pair in cells for cell in pair))
     console.print_table(table)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from graftonnx.comparison.record import Comparison, Contest, Standing
 from graftonnx.comparison.verdict import figures, spelled
+from graftonnx.printable import markdown_text
 
 COLUMNS = ("network", "accuracy", "parameters", "MACs", "file", "one image", "training")
+BAR = r"(?<!\\)\|"
+"""A bar that would end a cell."""
+
 PARTS = {"val": "validation", "test": "test"}
 
 
@@ -17,9 +22,10 @@ def markdown(comparison: Comparison) -> str:
     contests = [_tests(comparison, contest) for contest in comparison.contests]
     return "\n".join(
         (
-            f"# Did fusion help? {comparison.request.source.name} on {Path(comparison.request.data).name}\n",
+            f"# Did fusion help? {markdown_text(comparison.request.source.name)} on "
+            f"{markdown_text(Path(comparison.request.data).name)}\n",
             f"{comparison.verdict}\n",
-            *table(COLUMNS, (row(standing) for standing in comparison.networks)),
+            *table(COLUMNS, map(marked_row, comparison.networks)),
             "",
             *table(
                 ("fused against", "difference", "McNemar, by seed: fused only / rival only right"), contests
@@ -45,6 +51,12 @@ def row(standing: Standing) -> tuple[str, ...]:
     )
 
 
+def marked_row(standing: Standing) -> tuple[str, ...]:
+    """Return a network's cells for a table in Markdown."""
+    name, *cells = row(standing)
+    return markdown_text(name), *cells
+
+
 def conditions(comparison: Comparison) -> str:
     """Return in words what was measured, and how."""
     images = "/".join(map(str, sorted(set(comparison.images))))
@@ -63,10 +75,10 @@ def conditions(comparison: Comparison) -> str:
 def _tests(comparison: Comparison, contest: Contest) -> tuple[str, str, str]:
     rival = comparison.network(contest.rival)
     tests = "; ".join(f"{t.fused_only} / {t.rival_only}, {spelled(t.p)}" for t in contest.by_images)
-    return f"{rival.name}: {rival.description}", figures(contest), tests
+    return markdown_text(f"{rival.name}: {rival.description}"), figures(contest), tests
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return the lines of a table."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+    return [f"| {' | '.join(re.sub(BAR, chr(92) * 2 + '|', cell) for cell in line)} |" for line in lines]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from graftonnx.errors import DataError
 from graftonnx.prediction.answers import DIGITS, Answer, to_record
+from graftonnx.printable import cell
 
 Text = Literal["csv", "json", "jsonl"]
 Format = Literal["csv", "json", "jsonl", "parquet"]
@@ -25,9 +26,6 @@ SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
 }
 """The format that a file's name asks for."""
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""Beginnings of a cell that a spreadsheet takes for a formula."""
 
 ROW_GROUP = 1 << 16
 """Rows that Parquet keeps together, which is what is in memory at once."""
@@ -84,24 +82,16 @@ def lines(answers: Iterable[Answer], style: Text, top: int) -> Iterator[str]:
 def _csv(answers: Iterable[Answer], top: int) -> Iterator[str]:
     yield _row(columns(top))
     for answer in answers:
-        pairs = [(_safe(c.label), f"{c.probability:.{DIGITS}f}") for c in answer.candidates]
-        cells = [cell for pair in pairs for cell in pair]
+        pairs = [(cell(c.label), f"{c.probability:.{DIGITS}f}") for c in answer.candidates]
+        cells = [text for pair in pairs for text in pair]
         missing = [""] * (2 * (top - len(pairs)))
-        yield _row([_safe(answer.image), *cells, *missing, _safe(answer.error or "")])
+        yield _row([cell(answer.image), *cells, *missing, cell(answer.error or "")])
 
 
 def _row(cells: list[str]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text).writerow(cells)
     return text.getvalue().removesuffix("\r\n")
-
-
-def _safe(cell: str) -> str:
-    """Return a cell with an apostrophe in front where a spreadsheet would compute it.
-
-    Source: OWASP, "CSV Injection".
-    """
-    return f"'{cell}" if cell.startswith(FORMULA) else cell
 
 
 def _json(records: Iterable[dict[str, Any]]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from graftonnx.data.opening import absolute, is_there, open_data
 from graftonnx.data.splits import read_split
 from graftonnx.errors import DataError
 from graftonnx.files import write_text
+from graftonnx.printable import cell
 from graftonnx.training.report.page import render_page
 from graftonnx.training.report.pictures import draw_confusion, draw_mistakes, draw_strengths
 from graftonnx.training.report.validation import Batches, Findings, examine
@@ -156,9 +157,11 @@ def _rows(findings: Findings) -> Iterator[tuple[object, ...]]:
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file; numbers with six digits, empty cells where there is no number."""
+    """Write a CSV file; numbers with six digits, empty cells where there is no number, no formulas."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in itertools.chain([header], rows):
-        writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row])
+        writer.writerow(
+            [f"{x:.6g}" if isinstance(x, float) else cell(x) if isinstance(x, str) else x for x in row]
+        )
     write_text(path, text.getvalue())

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError as YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 WIDTH = 120
 """Of a line, in characters."""
+
+LONGEST = 1 << 25
+"""Characters of a document."""
+
+DEEPEST = 64
+"""Lists and mappings inside each other."""
+
+MOST_VALUES = 2_000_000
+"""Values in a document, where a part that has a name counts as often as it is used."""
 
 Keys = Sequence[tuple[str, ...]]
 
@@ -20,9 +30,17 @@ def load(text: str) -> Any:
     """Return the content of a document as plain dictionaries, lists and scalars.
 
     Raises:
-        YAMLError: If it is not YAML.
+        YAMLError: If it is not YAML, makes anything else, or is larger than a document for people.
     """
-    return YAML(typ="safe", pure=True).load(text)
+    if len(text) > LONGEST:
+        raise YAMLError(f"it has {len(text):,} characters, at most {LONGEST:,} are read")
+    try:
+        _check_size(YAML(typ="safe", pure=True).compose(text))
+        return YAML(typ="safe", pure=True).load(text)
+    except RecursionError as error:
+        raise YAMLError("it is nested too deep") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # impossible dates, endless numbers
+        raise YAMLError(str(error)) from error
 
 
 def dump(data: Any, header: str = "") -> str:
@@ -47,13 +65,41 @@ def dump_over(data: Any, text: str, identity: Keys) -> str | None:
         The document; None if the other one is no mapping, or shares parts (`&name`, `*name`) that now differ.
     """
     try:
+        load(text)
         old = _round_trip().load(text)
-    except YAMLError:
+    except (YAMLError, ValueError, RecursionError):
         return None
     if not isinstance(old, CommentedMap):
         return None
     written = _written(_rewritten(old, _document(data), identity))
     return written if load(written) == data else None
+
+
+def _check_size(root: Node | None) -> None:
+    """Refuse a document that names (`*name`) make too large or endless, or that is nested too deep."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Node, depth: int) -> int:
+        if depth > DEEPEST:
+            raise YAMLError(f"it is nested deeper than {DEEPEST} levels")
+        if id(node) not in sizes:
+            sizes[id(node)] = 1 + sum(size(part, depth + 1) for part in _parts(node))
+        if sizes[id(node)] > MOST_VALUES:
+            raise YAMLError(f"it holds more than {MOST_VALUES:,} values")
+        return sizes[id(node)]
+
+    if root is not None:
+        size(root, 0)
+
+
+def _parts(node: Node) -> Iterator[Node]:
+    """Yield the nodes in a node."""
+    if isinstance(node, SequenceNode):
+        yield from node.value
+    elif isinstance(node, MappingNode):
+        for key, value in node.value:
+            yield key
+            yield value
 
 
 def _round_trip() -> YAML:

@@ -11,7 +11,9 @@ import io
 import itertools
 import os
 import re
+import stat
 import struct
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,8 +34,18 @@ EXTENSIONS = frozenset(
 )  # fmt: skip
 """The file names that count as images, lower case."""
 
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
+"""The decoders of Pillow that are used. Others start programs (EPS: Ghostscript), or are seldom looked at."""
+
+MOST_PIXELS = 1 << 26
+"""Of an image, when it is decoded; a JPEG is reduced before."""
+
+LARGEST_FILE = 1 << 29
+"""Bytes of an image file."""
+
 UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error, Image.DecompressionBombError,
+    OSError, ValueError, SyntaxError, EOFError, RuntimeError, MemoryError, OverflowError, LookupError,
+    TypeError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 """What Pillow raises for a damaged file, one decoder or another."""
 
@@ -204,6 +216,39 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     return [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces if p], name
 
 
+def open_image(content: bytes, largest: int | None = None) -> Image.Image:
+    """Open an image without decoding it.
+
+    Args:
+        content: The bytes of its file.
+        largest: Height and width of which it may be reduced while it is decoded, where its format can.
+
+    Raises:
+        ValueError: If it has too many pixels.
+        OSError, and others in `UNREADABLE`: If it is none.
+    """
+    file = Image.open(io.BytesIO(content), formats=FORMATS)
+    if largest is not None:
+        file.draft(None, (largest, largest))
+    if file.width * file.height > MOST_PIXELS:
+        raise ValueError(
+            f"it has {file.width}x{file.height} pixels, at most {MOST_PIXELS / 1e6:.0f} million are decoded"
+        )
+    return file
+
+
+def _read(path: Path) -> bytes:
+    """Return the bytes of a regular file: a device, a pipe would never end."""
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(number, "rb") as file:
+        status = os.fstat(number)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no regular file")
+        if status.st_size > LARGEST_FILE:
+            raise ValueError(f"it has {status.st_size >> 20} MiB, at most {LARGEST_FILE >> 20} MiB are read")
+        return file.read(status.st_size)
+
+
 def _chunks(contents: Iterable[tuple[int, Content]], most: int) -> Iterator[list[tuple[int, Content]]]:
     """Cut the images into pieces of work, each large enough to be worth a task and small enough to wait."""
     chunk: list[tuple[int, Content]] = []
@@ -227,7 +272,7 @@ def _decode_one(position: int, content: Content, size: tuple[int, int]) -> Decod
     digest = b""
     try:
         if isinstance(content, Path):
-            content = content.read_bytes()
+            content = _read(content)
         elif callable(content):
             content = content()
         raw = content if isinstance(content, bytes) else content.data
@@ -246,9 +291,7 @@ def _stretched(content: bytes | Pixels, size: tuple[int, int]) -> Pixels:
     if isinstance(content, np.ndarray):
         image = _to_rgb(Image.fromarray(content))
     else:
-        with Image.open(io.BytesIO(content)) as file:
-            largest = 2 * max(size)
-            file.draft(None, (largest, largest))
+        with open_image(content, 2 * max(size)) as file:
             image = _to_rgb(ImageOps.exif_transpose(file))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 

@@ -189,6 +189,9 @@ def from_yaml(text: str) -> Plan:
         raise PlanError(_complaint(dict(complaints[0]), data)) from error
 
 
+LONGEST_FOUND = 200
+"""Letters of a wrong value that a message shows."""
+
 _MEANINGS = {
     "extra_forbidden": "there is no such field; take it out",
     "missing": "it is missing",
@@ -207,8 +210,14 @@ def _complaint(error: dict[str, Any], data: dict[str, Any]) -> str:
         ends = data["skips"][location[1]]
         skip = f" of skip '{ends.get('source')}' -> '{ends.get('target')}'"
     meaning = _MEANINGS.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
-    found = "" if error["type"] == "missing" else f" (found {error['input']!r})"
+    found = "" if error["type"] == "missing" else f" (found {_shortened(error['input'])})"
     return f"field '{where}'{skip}: {meaning}{found}.{_meant(error)}"
+
+
+def _shortened(value: object) -> str:
+    """Return a value as Python writes it, its beginning where that is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_FOUND else f"{text[:LONGEST_FOUND]}..."
 
 
 def _meant(error: dict[str, Any]) -> str:

@@ -6,7 +6,9 @@ ones are kept of which the network is least sure, because a probability near 0 o
 
 from __future__ import annotations
 
+import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from PIL import Image
 
 from graftonnx.bundling.manifest import EXAMPLE, INPUTS, outputs_path
 from graftonnx.classifier import Classifier, Floats
+from graftonnx.data.bounds import read_array, read_entry
 from graftonnx.errors import GraftError, ParityError
 from graftonnx.exporting.pictures import random_images
 from graftonnx.images import Pixels
@@ -97,7 +100,9 @@ def _probabilities(classifier: Classifier, images: Pixels) -> Floats:
 
 def _read(path: Path, *names: str) -> list[NDArray[Any]]:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return [arrays[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive:
+            entries = [archive.getinfo(f"{name}.npy") for name in names]
+            contents = [(io.BytesIO(read_entry(archive, entry)), entry.file_size) for entry in entries]
+            return [read_array(file, size) for file, size in contents]
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise GraftError(f"cannot read '{path}': {error}. Make the bundle anew.") from error

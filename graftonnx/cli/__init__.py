@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 from graftonnx.cli.ending import ended_by_signals
 from graftonnx.cli.group import graftonnx
@@ -10,6 +11,8 @@ from graftonnx.cli.group import graftonnx
 
 def main() -> None:
     """Run the command line; the console script `graftonnx` points here."""
+    # The limit of graftonnx.images is lower, and large JPEGs are reduced while they are decoded.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     with ended_by_signals():
         sys.exit(graftonnx())
 

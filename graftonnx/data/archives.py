@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from graftonnx.data.bounds import BoundedTarInfo, check_entries, check_growth, check_size, read_entry
 from graftonnx.data.catalogue import Data, Store, catalogue
 from graftonnx.data.folders import class_folders, is_image
 from graftonnx.errors import DataError
@@ -28,18 +29,6 @@ from graftonnx.images import natural_key
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """The file names that count as archives, lower case."""
-
-MOST_ENTRIES = 20_000_000
-"""Entries of an archive."""
-
-LARGEST_IMAGE = 1 << 29
-"""Bytes of one image file in an archive."""
-
-MOST_GROWTH = 200
-"""How many times larger than a compressed archive its images may be. Image files hardly shrink."""
-
-ALLOWED_GROWTH = 1 << 30
-"""Bytes that may come out of any archive, however small it is."""
 
 COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -101,16 +90,16 @@ class ZipStore:
     def __init__(self, path: Path) -> None:
         self._archive = zipfile.ZipFile(path)
         infos = self._archive.infolist()
-        _check_entries(path, len(infos))
+        check_entries(path, len(infos))
         self._infos: dict[str, zipfile.ZipInfo] = {}
         total = 0
         for info in infos:
             name = _image_name(info.filename)
             if name is not None and _is_plain(info):
-                _check_size(path, name, info.file_size)
+                check_size(path, name, info.file_size)
                 self._infos[name] = info
                 total += info.file_size
-        _check_growth(path, total)
+        check_growth(path, total)
 
     @property
     def names(self) -> Iterable[str]:
@@ -125,7 +114,7 @@ class ZipStore:
 
     def _read(self, info: zipfile.ZipInfo) -> bytes:
         try:
-            return self._archive.read(info)
+            return read_entry(self._archive, info)
         except (*DAMAGED, NotImplementedError) as error:
             raise ValueError(f"its entry in the zip file is damaged ({error})") from error
 
@@ -136,7 +125,7 @@ class TarStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._extents: dict[str, tuple[int, int]] = {}
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:", tarinfo=BoundedTarInfo) as archive:
             for name, member in _members(path, archive):
                 self._extents[name] = member.offset_data, member.size
             if archive.offset >= path.stat().st_size:
@@ -168,7 +157,7 @@ class CompressedTarStore:
             for name, member in _members(path, archive):
                 self._names[name] = None
                 total += member.size
-                _check_growth(path, total)
+                check_growth(path, total)
 
     @property
     def names(self) -> Iterable[str]:
@@ -220,7 +209,7 @@ def _unpacked(path: Path) -> Iterator[tarfile.TarFile]:
     with path.open("rb") as file:
         start = file.read(6)
     unpack = next(unpack for magic, unpack in COMPRESSED.items() if start.startswith(magic))
-    with unpack(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+    with unpack(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedTarInfo) as archive:
         yield archive
 
 
@@ -231,10 +220,10 @@ def _members(path: Path, archive: tarfile.TarFile) -> Iterator[tuple[str, tarfil
         if member is None:
             return
         archive.members = []  # type: ignore[attr-defined]  # else it keeps every entry
-        _check_entries(path, count)
+        check_entries(path, count)
         name = _image_name(member.name)
         if name is not None and member.isreg() and not member.issparse():
-            _check_size(path, name, member.size)
+            check_size(path, name, member.size)
             yield name, member
 
 
@@ -250,28 +239,6 @@ def _is_plain(info: zipfile.ZipInfo) -> bool:
     """Return whether an entry is a file that can be read: neither a link nor encrypted."""
     mode = info.external_attr >> 16
     return (not stat.S_IFMT(mode) or stat.S_ISREG(mode)) and not info.flag_bits & ENCRYPTED
-
-
-def _check_entries(path: Path, count: int) -> None:
-    if count > MOST_ENTRIES:
-        raise DataError(f"cannot read '{path}': it has more than {MOST_ENTRIES:,} entries. Unpack it.")
-
-
-def _check_size(path: Path, name: str, size: int) -> None:
-    if size > LARGEST_IMAGE:
-        raise DataError(
-            f"cannot read '{path}': its image '{name}' has {size / 2**20:.0f} MiB, at most "
-            f"{LARGEST_IMAGE >> 20} MiB are read from an archive. Remove it."
-        )
-
-
-def _check_growth(path: Path, total: int) -> None:
-    """Refuse an archive whose images are much larger than it is."""
-    if total > max(ALLOWED_GROWTH, MOST_GROWTH * path.stat().st_size):
-        raise DataError(
-            f"cannot read '{path}': its images unpack to more than {total / 2**30:.1f} GiB, over "
-            f"{MOST_GROWTH} times its own size. It was made to fill the memory; if not, unpack it."
-        )
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
+import math
 import re
 import struct
 import zipfile
@@ -17,9 +19,9 @@ from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from graftonnx.data.bounds import check_entries, check_growth, check_size, read_array, read_entry, read_header
 from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
 from graftonnx.errors import DataError
 from graftonnx.images import Pixels
@@ -44,7 +46,9 @@ UBYTE = 8
 
 LABEL_DIMENSIONS = 1
 
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, struct.error)
+DAMAGED = (
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, RuntimeError, struct.error,
+)  # fmt: skip
 """What reading a damaged array raises."""
 
 
@@ -81,7 +85,7 @@ class RowStore:
                 yield from self._read(rows, wanted[part])
 
     def _read(self, rows: Rows, wanted: Mapping[int, int]) -> Iterator[tuple[int, Pixels]]:
-        size = int(np.prod(rows.shape))
+        size = math.prod(rows.shape)
         with _described(self._path), rows.open() as file:
             for row in range(max(wanted) + 1):
                 content = file.read(size)
@@ -157,13 +161,14 @@ def _npz_rows(
 ) -> Rows:
     """Check one part of a NumPy archive."""
     with archive.open(f"{images}.npy") as file:
-        shape, fortran, dtype = _header(file)
+        shape, fortran, dtype = read_header(file)
         offset = file.tell()
     if dtype != np.uint8 or fortran or len(shape) not in (3, 4) or shape[3:] not in ((), (1,), (3,), (4,)):
         raise DataError(
             f"cannot use '{images}' in '{path}': it is {dtype} {list(shape)}{' in Fortran order' * fortran}; "
             "expected uint8 [N, H, W] or [N, H, W, 3]. Save it so."
         )
+    check_size(path, images, math.prod(shape[1:]))
     texts = _labels(path, labels, _array(path, archive, labels), names)
     if len(texts) != shape[0]:
         raise DataError(
@@ -180,18 +185,10 @@ def _npz_rows(
     return Rows(opened, shape[1:3] if shape[3:] == (1,) else shape[1:], texts)
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """Read the shape, the order and the type of a `.npy` file."""
-    version = npy.read_magic(file)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    return shape, fortran, dtype
-
-
 def _array(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[np.generic]:
-    with archive.open(f"{key}.npy") as file:
-        array: NDArray[np.generic] = npy.read_array(file, allow_pickle=False)
-    return array
+    info = archive.getinfo(f"{key}.npy")
+    check_growth(path, info.file_size)
+    return read_array(io.BytesIO(read_entry(archive, info)), info.file_size)
 
 
 def _labels(
@@ -226,10 +223,13 @@ def _idx_rows(path: Path) -> Rows:
         raise DataError(f"cannot use '{path}': its labels '{beside[0].name}' are missing. Add them.")
     with _described(path), _open(path) as file:
         shape = _idx_header(file)
+        check_entries(path, shape[0] if shape else 0)
+        check_size(path, "0", math.prod(shape[1:]))
         offset = file.tell()
     with _described(labels_path), _open(labels_path) as file:
         count = _idx_header(file)
-        labels = np.frombuffer(file.read(count[0]), np.uint8)
+        check_entries(labels_path, count[0] if count else 0)
+        labels = np.frombuffer(file.read(math.prod(count[:1])), np.uint8)
     if len(shape) not in (3, 4) or len(count) != LABEL_DIMENSIONS or not len(labels) == count[0] == shape[0]:
         raise DataError(
             f"cannot use '{path}': it is {list(shape)} and its labels are {list(count)} "

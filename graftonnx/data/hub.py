@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from graftonnx.data.bounds import BoundedTarInfo
 from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
 from graftonnx.data.folders import is_image
 from graftonnx.data.manifests import COLUMNS, open_rows
@@ -155,7 +156,7 @@ def is_shard(path: Path) -> bool:
     """Return whether a tar file holds labels beside its images, and no folders of classes."""
     images, labels = set(), set()
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, tarinfo=BoundedTarInfo) as archive:
             for member in itertools.islice((m for m in archive if m.isreg()), PEEK):
                 stem, dot, suffix = member.name.removeprefix("./").rpartition(".")
                 if is_image(f"image{dot}{suffix}"):
@@ -292,6 +293,15 @@ def _described(where: str) -> Iterator[None]:
 
     try:
         yield
-    except (DatasetsError, OSError, ValueError, TypeError, LookupError, tarfile.TarError) as error:
+    except (
+        DatasetsError,
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        RuntimeError,
+        MemoryError,
+        tarfile.TarError,
+    ) as error:
         first = str(error).strip().partition("\n")[0].rstrip(".")
         raise DataError(f"cannot read '{where}': {first or type(error).__name__}.") from error

@@ -123,7 +123,7 @@ def read_split(path: Path, data: Data) -> Split:
         )
     except OSError as error:
         raise DataError(f"cannot read the split '{path}': {error.strerror}.{beside(path)}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"cannot read the split '{path}': it is not a split that graftonnx wrote ({error!r}). Give the "
             "split.json of a run."

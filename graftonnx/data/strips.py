@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 import zipfile
@@ -15,11 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from graftonnx.data.bounds import LARGEST_TEXT, read_entry
 from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
 from graftonnx.errors import DataError
-from graftonnx.images import UNREADABLE, Pixels
+from graftonnx.images import UNREADABLE, Pixels, open_image
 
 NAMES = "labels.json"
 STRIP = re.compile(r"(train|test)_([0-9]+)\.(?:webp|png)")
@@ -80,8 +79,11 @@ def open_strips(paths: Sequence[Path], where: str) -> Data:
 
 def _class_names(path: Path, archive: zipfile.ZipFile) -> list[str]:
     try:
-        return [str(name) for name in json.loads(archive.read(NAMES))["fine"]]
-    except (ValueError, KeyError, TypeError) as error:
+        return [
+            str(name)
+            for name in json.loads(read_entry(archive, archive.getinfo(NAMES), LARGEST_TEXT))["fine"]
+        ]
+    except (ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile) as error:
         raise DataError(
             f"cannot read '{path}': its {NAMES} has no list 'fine' of class names. Get it anew."
         ) from error
@@ -100,13 +102,13 @@ def _strip(path: Path, entry: str, classes: Sequence[str]) -> tuple[Part, str]:
 
 def _count(path: Path, archive: zipfile.ZipFile, entry: str) -> int:
     """Return the number of images in a strip, from its header."""
-    with _described(path, entry), Image.open(io.BytesIO(archive.read(entry))) as image:
+    with _described(path, entry), open_image(read_entry(archive, archive.getinfo(entry))) as image:
         return image.height // image.width
 
 
 def _read(path: Path, archive: zipfile.ZipFile, entry: str) -> Pixels:
     """Decode one strip to uint8 [N, S, S, 3], S being its width."""
-    with _described(path, entry), Image.open(io.BytesIO(archive.read(entry))) as image:
+    with _described(path, entry), open_image(read_entry(archive, archive.getinfo(entry))) as image:
         side = image.width
         return np.asarray(image.convert("RGB")).reshape(-1, side, side, 3)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from graftonnx.errors import GraftError
 from graftonnx.files import atomic
@@ -42,12 +44,42 @@ class AtomicCheckpoints(TorchCheckpointIO):
         with written(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 
+    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint, tensors and plain values only.
+
+        Raises:
+            GraftError: If it is damaged, or would run code.
+        """
+        try:
+            return dict(super().load_checkpoint(path, *args, **{**options, "weights_only": True}))
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+            raise _damaged(Path(path), error) from error
+
 
 def save_weights(state: dict[str, torch.Tensor], path: Path) -> None:
     """Write a network's weights and statistics as safetensors."""
     whole = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with written(path) as temporary:
         save_file(whole, temporary)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load what :func:`save_weights` wrote into a network.
+
+    Raises:
+        GraftError: If it is damaged, or of another network.
+    """
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> GraftError:
+    """Return the error for a checkpoint that cannot be read."""
+    more = "it is damaged, or holds more than tensors and plain values, which could run code"
+    reason = more if isinstance(error, pickle.UnpicklingError) else _first_line(error)
+    return GraftError(f"cannot read '{path}': {reason}. Train again: nothing can go on from it.")
 
 
 @contextlib.contextmanager

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from safetensors.torch import load_file
-from torch import nn
 from torch.fx import GraphModule
 
 from graftonnx.classifier import same_picture
@@ -43,11 +40,6 @@ class Outcome(NamedTuple):
     model: onnx.ModelProto
     accuracy: float
     accuracy_torch: float
-
-
-def load_weights(network: nn.Module, checkpoint: Path) -> None:
-    """Load the network's weights from a safetensors file."""
-    network.load_state_dict(load_file(checkpoint))
 
 
 def export(

@@ -18,7 +18,7 @@ from graftonnx.data.splits import read_split
 from graftonnx.errors import DataError, GraftError
 from graftonnx.model import save
 from graftonnx.training.augment import stored_size
-from graftonnx.training.checkpoints import AtomicCheckpoints, Keeper, Stopped
+from graftonnx.training.checkpoints import AtomicCheckpoints, Keeper, Stopped, load_weights
 from graftonnx.training.config import TrainConfig, TrainResult
 from graftonnx.training.data import TrainBatches, ValBatches, class_weights
 from graftonnx.training.finetuner import Finetuner
@@ -26,7 +26,7 @@ from graftonnx.training.history import Epoch, best_of, write_curves, write_metri
 from graftonnx.training.interrupt import Interrupted, stop_requests
 from graftonnx.training.loggers import EpochLog
 from graftonnx.training.memory import memory_errors
-from graftonnx.training.outcome import export, load_weights
+from graftonnx.training.outcome import export
 from graftonnx.training.progress import EpochBar, bars, counting, silence
 from graftonnx.training.report import write_report
 from graftonnx.training.run import RunFolder

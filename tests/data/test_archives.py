@@ -12,7 +12,7 @@ from data.pictures import labelled, picture, write_folder, write_tar, write_zip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graftonnx.data import archives
+from graftonnx.data import bounds
 from graftonnx.data.archives import ArchiveTree
 from graftonnx.data.catalogue import Data
 from graftonnx.data.folders import FolderTree
@@ -125,7 +125,7 @@ def test_an_archive_that_was_cut_off(tmp_path: Path, kind: str) -> None:
 def test_an_archive_made_to_fill_the_memory(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "ALLOWED_GROWTH", 1 << 20)
+    monkeypatch.setattr(bounds, "ALLOWED_GROWTH", 1 << 20)
     path = write(tmp_path / kind, {**FILES, "red/bomb.png": bytes(8 << 20)})
     with pytest.raises(
         DataError, match=r"its images unpack to more than .* GiB, over 200 times its own size"
@@ -144,7 +144,7 @@ def test_an_archive_made_to_fill_the_memory(
 def test_what_an_archive_may_hold_is_limited(
     tmp_path: Path, kind: str, limit: str, value: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, limit, value)
+    monkeypatch.setattr(bounds, limit, value)
     with pytest.raises(DataError, match=message):
         open_data(write(tmp_path / kind, FILES))
 

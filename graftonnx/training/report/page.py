@@ -246,7 +246,7 @@ def _class_counts(run: RunFolder, record: RunRecord) -> list[tuple[str, list[int
     try:
         split = json.loads(run.split.read_text(encoding="utf-8"))
         return [(name, [len(split[part].get(name, ())) for part in parts]) for name in record.labels]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise GraftError(
             f"cannot read '{run.split}': it is not a split that graftonnx wrote. Bring the file back."
         ) from error

@@ -1,0 +1,143 @@
+"""What files of strangers may ask for: nothing is allocated, read or unpacked that was not counted before.
+
+Numbers in a header are claims. They are compared with what is there, or with the limits here, first.
+"""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from graftonnx.errors import DataError
+
+MOST_ENTRIES = 20_000_000
+"""Entries of an archive, or images in an array."""
+
+LARGEST_IMAGE = 1 << 29
+"""Bytes of one image file in an archive, or of one image in an array."""
+
+LARGEST_TEXT = 1 << 26
+"""Bytes of a text in an archive."""
+
+LARGEST_HEADER = 1 << 20
+"""Bytes of a header of a tar file: a long name, or extended attributes."""
+
+MOST_GROWTH = 200
+"""How many times larger than a compressed archive its images may be. Image files hardly shrink."""
+
+ALLOWED_GROWTH = 1 << 30
+"""Bytes that may come out of any archive, however small it is."""
+
+_EXTENDED = frozenset(
+    {
+        tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+    }
+)  # fmt: skip
+"""Types of entries that tarfile reads into memory as a whole."""
+
+
+class BoundedTarInfo(tarfile.TarInfo):
+    """An entry of a tar file whose header is not believed blindly."""
+
+    def _proc_member(self, file: tarfile.TarFile) -> tarfile.TarInfo:
+        """Refuse sizes that would lead backwards, without end, or into the memory."""
+        if self.size < 0 or (self.type in _EXTENDED and self.size > LARGEST_HEADER):
+            raise tarfile.ReadError(f"one of its headers has {self.size} bytes")
+        found: tarfile.TarInfo = super()._proc_member(file)  # type: ignore[misc]
+        return found
+
+
+def read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int = LARGEST_IMAGE) -> bytes:
+    """Return an entry of a zip file; more than it says that it has is never unpacked.
+
+    Raises:
+        ValueError: If it says that it has more than `most` bytes.
+        zipfile.BadZipFile: If it has another content than it says.
+    """
+    if info.file_size > most:
+        raise ValueError(
+            f"its entry '{info.filename}' has {info.file_size:,} bytes, at most {most:,} are read"
+        )
+    with archive.open(info) as file:
+        content = file.read(info.file_size)
+        if len(content) < info.file_size or file.read(1):
+            raise zipfile.BadZipFile(f"'{info.filename}' has not the {info.file_size:,} bytes that it says")
+    return content
+
+
+def read_array(file: IO[bytes], size: int) -> NDArray[np.generic]:
+    """Read a `.npy` file.
+
+    Args:
+        file: At its beginning.
+        size: Its bytes.
+
+    Raises:
+        ValueError: If it claims more than there is, or is no array of numbers or text.
+    """
+    shape, _, dtype = read_header(file)
+    count = int(np.prod([int(extent) for extent in shape], dtype=object))
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which could run code")
+    if count * dtype.itemsize > size - file.tell():
+        raise ValueError(f"it claims {dtype} {list(shape)}, and has {size:,} bytes")
+    file.seek(0)
+    array: NDArray[np.generic] = npy.read_array(file, allow_pickle=False)
+    return array
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Read the shape, the order and the type of a `.npy` file.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if any(extent < 0 for extent in shape):
+        raise ValueError(f"it claims the shape {list(shape)}")
+    return shape, fortran, dtype
+
+
+def check_entries(path: Path, count: int) -> None:
+    """Refuse an archive, or an array, with too many entries.
+
+    Raises:
+        DataError: Then.
+    """
+    if count > MOST_ENTRIES:
+        raise DataError(f"cannot read '{path}': it has more than {MOST_ENTRIES:,} entries. Unpack it.")
+
+
+def check_size(path: Path, name: str, size: int) -> None:
+    """Refuse an image that is too large.
+
+    Raises:
+        DataError: Then.
+    """
+    if size > LARGEST_IMAGE:
+        raise DataError(
+            f"cannot read '{path}': its image '{name}' has {size / 2**20:.0f} MiB, at most "
+            f"{LARGEST_IMAGE >> 20} MiB are read from an archive. Remove it."
+        )
+
+
+def check_growth(path: Path, total: int) -> None:
+    """Refuse an archive whose images are much larger than it is.
+
+    Raises:
+        DataError: Then.
+    """
+    if total > max(ALLOWED_GROWTH, MOST_GROWTH * path.stat().st_size):
+        raise DataError(
+            f"cannot read '{path}': its images unpack to more than {total / 2**30:.1f} GiB, over "
+            f"{MOST_GROWTH} times its own size. It was made to fill the memory; if not, unpack it."
+        )

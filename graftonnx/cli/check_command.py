@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from graftonnx.parity import Comparison
 
 
+_COPIES = 16
+"""Sizes of the file that both sides take for weights and for the values of a small input."""
+
+
 @click.command(name="check")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path), help="Compare with this ONNX file instead.")
@@ -50,10 +54,13 @@ def command(
     is shown with its node. With --against, two ONNX files run on the same input, and their outputs are
     compared by position.
     """
+    from graftonnx import limits
+    from graftonnx.normalise.sizes import check_sizes
     from graftonnx.parity import random_inputs
     from graftonnx.weights import read, whole
 
     model = whole(*read(file))
+    check_sizes(model)
     refusals = _refusals(file) if against is None else []
     if refusals:
         _refuse(file, refusals, as_json)
@@ -61,18 +68,22 @@ def command(
     if against is not None:
         from graftonnx.parity import compare_models
 
-        comparison = compare_models(model, whole(*read(against)), *arrays, rtol=tolerance)
+        other = whole(*read(against))
+        check_sizes(other)
+        with limits.bounded("the comparison", _COPIES * (model.ByteSize() + other.ByteSize())):
+            comparison = compare_models(model, other, *arrays, rtol=tolerance)
         sides = (file.name, against.name)
     else:
         from graftonnx.conversion import to_torch
         from graftonnx.parity import compare_module, compare_values
 
-        module = to_torch(model)
-        comparison = compare_values(model, module, *arrays, rtol=tolerance)
+        with limits.bounded("the comparison", _COPIES * model.ByteSize()):
+            module = to_torch(model)
+            comparison = compare_values(model, module, *arrays, rtol=tolerance)
+            if comparison.first is None:
+                worst = compare_module(model, module, *arrays, rtol=tolerance)
+                comparison = dataclasses.replace(comparison, worst=max(worst, comparison.worst))
         sides = ("ONNX Runtime", "PyTorch")
-        if comparison.first is None:
-            worst = compare_module(model, module, *arrays, rtol=tolerance)
-            comparison = dataclasses.replace(comparison, worst=max(worst, comparison.worst))
     facts: Check = {
         "file": str(file),
         "equal": comparison.first is None,

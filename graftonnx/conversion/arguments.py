@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from typing import Any
 
@@ -18,7 +19,8 @@ def identifier(name: str) -> str:
     'layer1_layer1_0_conv1_Conv'
     """
     text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
-    return f"v{text}" if not text or text[0].isdigit() else text
+    reserved = text == "self" or keyword.iskeyword(text)
+    return f"v{text}" if not text or text[0].isdigit() or reserved else text
 
 
 def is_constant(argument: Any) -> bool:

@@ -35,6 +35,10 @@ def is_close(found: float, wanted: float) -> bool:
     return math.isclose(found, wanted, rel_tol=5 * _RELATIVE)
 
 
+MOST_STEPS = 32
+"""Nodes that are looked at for one number: formulas that a file's exporter wrote have fewer."""
+
+
 @dataclass
 class Product:
     """A product with its factors apart.
@@ -67,6 +71,13 @@ class Numbers:
             item: A number or a node.
             assumed: (node, axis) -> extent, for extents that are not known.
         """
+        return self._value(item, {} if assumed is None else assumed, [MOST_STEPS])
+
+    def _value(self, item: Any, assumed: dict[tuple[fx.Node, int], float], left: list[int]) -> float | None:
+        """Return the number that an argument is, in as many steps as are `left`, or None."""
+        left[0] -= 1
+        if left[0] < 0:
+            return None
         if isinstance(item, (int, float)):
             return float(item)
         if not isinstance(item, fx.Node):
@@ -74,19 +85,19 @@ class Numbers:
         if item.op in ("get_attr", "call_module"):
             return self._held(item)
         if item.op == "call_method" and item.target == "size":
-            return _extent(item, {} if assumed is None else assumed)
+            return _extent(item, assumed)
         if item.target is indexing.sizes_to_tensor:
             listed: Any = item.args[0]
             alone = isinstance(listed, (list, tuple)) and len(listed) == 1
-            return self.value(listed[0], assumed) if alone else None
+            return self._value(listed[0], assumed, left) if alone else None
         if item.target is formulas.cast:
-            return self.value(item.args[0], assumed)
+            return self._value(item.args[0], assumed, left)
         function = _ARITHMETIC.get(item.target)
         if function is None or not _may_be_number(item):
             return None
         operands: list[float] = []
         for operand in item.args:
-            number = self.value(operand, assumed)
+            number = self._value(operand, assumed, left)
             if number is None:
                 return None
             operands.append(number)
@@ -120,7 +131,7 @@ class Numbers:
         if number is not None:
             found.factor *= number
             return
-        if first or len(item.users) == 1:
+        if first or (len(item.users) == 1 and len(found.inner) + len(found.nodes) < MOST_STEPS):
             if not first:
                 found.inner.add(item)
             if item.target is operator.mul:

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from graftonnx.conversion.builder import VALUE
 from graftonnx.conversion.values import Array, to_array, to_tensor
+from graftonnx.errors import ModelError
 
 
 def run_module(module: nn.Module, *inputs: Array) -> list[Array]:
@@ -35,13 +36,39 @@ class _Recorder(fx.Interpreter):
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
         self.values: dict[str, Array] = {}
+        self.extra_traceback = False  # else fx writes its own into our messages
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run one node; keep a copy, because a later node may write into the tensor."""
-        result = super().run_node(n)
+        """Run one node; keep a copy, because a later node may write into the tensor.
+
+        Raises:
+            ModelError: If PyTorch refuses its operands.
+        """
+        try:
+            result = super().run_node(n)
+        except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, MemoryError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(
+                f"PyTorch cannot compute '{n.meta.get(VALUE, n.name)}': {lines[0].rstrip('.')}. "
+                "The file's shapes or values contradict each other."
+            ) from error
         if VALUE in n.meta and isinstance(result, torch.Tensor):
             self.values[n.meta[VALUE]] = to_array(result.clone())
         return result
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    """Return an input of a module.
+
+    Raises:
+        ModelError: If PyTorch has no such element type.
+    """
+    try:
+        return to_tensor(array)
+    except TypeError as error:
+        raise ModelError(
+            f"PyTorch has no elements of type {array.dtype.name}, which an input has."
+        ) from error
 
 
 def _evaluated(module: nn.Module, call: Callable[..., Any], inputs: tuple[Array, ...]) -> Any:
@@ -50,6 +77,6 @@ def _evaluated(module: nn.Module, call: Callable[..., Any], inputs: tuple[Array,
     module.eval()
     try:
         with torch.no_grad():
-            return call(*(to_tensor(array).to(device) for array in inputs))
+            return call(*(_tensor(array).to(device) for array in inputs))
     finally:
         module.train(training)

@@ -52,6 +52,10 @@ _ORDERS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", 
 """Operators that depend on the order of integers alone."""
 
 
+_MALFORMED = (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, AttributeError)
+"""What a converter, or PyTorch in it, raises where inputs and attributes contradict the operator."""
+
+
 def to_torch(source: str | Path | ModelProto | HasWeights) -> fx.GraphModule:
     """Convert an ONNX model to a module that computes the same and can be trained.
 
@@ -170,6 +174,7 @@ class _Walk:
             if value.type.tensor_type.elem_type == TensorProto.STRING:
                 raise UnsupportedOpError(f"the input '{value.name}' holds strings, PyTorch has none.")
             node = self.builder.graph.placeholder(identifier(value.name))
+            node.target = node.name  # two names may give one identifier, of which fx makes two
             self._note(node, value.name)
             self._values[value.name] = node
         self.collects = collect
@@ -243,8 +248,8 @@ class _Walk:
                 raise UnsupportedOpError(f"it has {len(node.input)} inputs, expected at most {entry.inputs}.")
             inputs = [self._operand(node, name) if name else None for name in node.input]
             results = entry.convert(self.builder, *inputs, **attributes)
-        except (UnsupportedOpError, TypeError) as error:
-            reason = str(error)
+        except (UnsupportedOpError, *_MALFORMED) as error:
+            reason = str(error) if isinstance(error, (UnsupportedOpError, TypeError)) else _misfit(error)
             refused = UnsupportedOpError(f"{where}: {reason}")
             opset = self.source.opsets.get(domain, 1)
             refused.refusal = Refusal(self.builder.label, node.op_type, domain, opset, reason)
@@ -358,10 +363,16 @@ def _erase_unused(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
+def _misfit(error: Exception) -> str:
+    """Return the reason why a node's inputs and attributes do not belong to its operator."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"its inputs or attributes do not fit it ({lines[0].rstrip('.')})."
+
+
 def _attribute(item: AttributeProto) -> Any:
     value = onnx.helper.get_attribute_value(item)
     if isinstance(value, bytes):
-        return value.decode()
+        return value.decode(errors="replace")
     if isinstance(value, list) and value and isinstance(value[0], bytes):
-        return [part.decode() for part in value]
+        return [part.decode(errors="replace") for part in value]
     return value

@@ -10,14 +10,16 @@ from typing import Protocol
 import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto
-from onnx.inliner import inline_local_functions, inline_selected_functions
+from onnx.inliner import inline_selected_functions
 
-from graftonnx import weights, wire
+from graftonnx import limits, weights, wire
+from graftonnx.admission import admit
 from graftonnx.conversion.inner import DeepOrigin, all_nodes, inner_statistics, lifted
 from graftonnx.conversion.origin import Origin, Separated
 from graftonnx.conversion.values import Array, Type
 from graftonnx.errors import ModelError
 from graftonnx.graph import reads, sort_nodes, subgraphs
+from graftonnx.normalise.opset import inline_functions
 from graftonnx.tensors import Held
 from graftonnx.weights import Weights, split
 
@@ -203,6 +205,7 @@ def read(source: str | Path | ModelProto | HasWeights) -> tuple[ModelProto, Weig
         ModelError: If there is no such file, or it is no ONNX model.
     """
     if isinstance(source, ModelProto):
+        admit(source)
         return split(source)
     if isinstance(source, (str, Path)):
         return weights.read(Path(source))
@@ -252,7 +255,7 @@ def dtype_name(data_type: int) -> str | None:
 def _expanded(skeleton: ModelProto, operators: set[tuple[str, str]]) -> ModelProto:
     """Return the model with local functions, and these standard operators, replaced by their bodies."""
     if skeleton.functions:
-        skeleton = inline_local_functions(skeleton)
+        skeleton = inline_functions(skeleton)
     for _ in range(_DEEPEST_BODY):
         found = {(n.domain, n.op_type) for n in all_nodes(skeleton.graph)} & operators
         if not found:
@@ -262,7 +265,7 @@ def _expanded(skeleton: ModelProto, operators: set[tuple[str, str]]) -> ModelPro
                 skeleton = inline_selected_functions(
                     skeleton, [operator], False, inline_schema_functions=True
                 )
-            except RuntimeError:
+            except (RuntimeError, ValueError, onnx.checker.ValidationError):
                 # onnx cannot expand a body without the type of every input; the walker names the node.
                 operators = operators - {operator}
     return skeleton
@@ -283,7 +286,8 @@ def infer(model: ModelProto) -> tuple[ModelProto, dict[str, Type]]:
     """Run ONNX's shape inference; return the model with its results, and the type of every value."""
     model = _with_inputs(model)
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        with limits.bounded("onnx's shape inference"):
+            inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         inferred = model
     types = _declared(inferred.graph)

@@ -72,8 +72,9 @@ def write_repository(folder: Path, precision: str, name: str, labels: str) -> No
     (target / VERSION).mkdir(parents=True)
     (target / CONFIG).write_text(text_format.MessageToString(describe(source, name)), encoding="utf-8")
     (target / LABELS).write_text(labels, encoding="utf-8")
-    for file in _files(source):
-        _link(file, target / VERSION / (NETWORK if file == source else file.name))
+    _link(source, target / VERSION / NETWORK)
+    for file in _files(source)[1:]:
+        shutil.copy2(file, target / VERSION / file.name)  # external data with two names is refused by readers
 
 
 def check_repository(folder: Path, precision: str, name: str) -> None:

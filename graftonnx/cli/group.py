@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -41,6 +42,9 @@ COMMANDS = {
 }
 """Every command with its summary; `graftonnx.cli.<name>_command` holds it."""
 
+
+LONGEST = 4_000
+"""Characters of an error message; names in files may be longer."""
 
 TYPED = "graftonnx.typed"
 """Where a click context remembers all that was typed."""
@@ -111,8 +115,13 @@ class LazyGroup(click.Group):
 
 
 def fail(message: str) -> NoReturn:
-    """Print `Error: <message>` to stderr and exit with code 1."""
-    raise click.ClickException(printable(message))
+    """Print `Error: <message>` to stderr, in one line of bearable length, and exit with code 1."""
+    text = printable(" ".join(message.split()))
+    if not text.endswith((".", "?", "!", ")")):  # reasons that come from libraries
+        text += "."
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
+    raise click.ClickException(text)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -120,3 +129,5 @@ def fail(message: str) -> NoReturn:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def graftonnx(debug: bool) -> None:
     """Fuse pretrained ONNX networks, fine-tune them as one, deploy one ONNX file."""
+    # Pillow warns of tags that it skips in images that it reads all the same.
+    warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -45,11 +45,14 @@ class StripStore:
 
 
 def is_strips(path: Path) -> bool:
-    """Return whether a file is a zip of strips."""
+    """Return whether a file is a zip of strips; a damaged one is none."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
     return NAMES in names and all(name == NAMES or STRIP.fullmatch(name) for name in names)
 
 

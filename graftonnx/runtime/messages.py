@@ -26,6 +26,8 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     ),
     RuntimeError,
     ValueError,
+    MemoryError,
+    OverflowError,
 )
 """What ONNX Runtime raises for a model, a feed or a provider."""
 
@@ -57,8 +59,12 @@ def blamed(error: ModelError) -> tuple[str, str]:
 
 
 def sentence(error: BaseException) -> str:
-    """Return ONNX Runtime's message in one line, without its code."""
+    """Return ONNX Runtime's message as a sentence in one line, without codes and places in its source."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
     text = re.sub(r"/\S*onnxruntime\S*\.(?:cc|h):\d+ [^\n]*? was false\. ", "", text)
     text = re.sub(r"/\S*onnxruntime\S*\.(?:cc|h):\d+ .*?\) (?=[A-Z])", "", text)
-    return " ".join(text.split())
+    text = re.sub(
+        r"/\S*onnxruntime\S*\.(?:cc|h):\d+ .*?\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text, flags=re.DOTALL
+    )
+    text = " ".join(text.split()) or "it gives no reason"
+    return text if text.endswith((".", "!", "?")) else f"{text}."

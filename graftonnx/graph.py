@@ -24,9 +24,9 @@ def attribute(node: NodeProto, name: str, default: object = None) -> object:
         if item.name == name:
             value = onnx.helper.get_attribute_value(item)
             if isinstance(value, bytes):
-                return value.decode()
+                return value.decode(errors="replace")
             if isinstance(value, list) and value and isinstance(value[0], bytes):
-                return [part.decode() for part in value]
+                return [part.decode(errors="replace") for part in value]
             return value
     return default
 

@@ -95,7 +95,13 @@ def feature_width(network: Network, features: FeatureKind) -> int:
     if features == "logits":
         return network.head.classes
     shape = network.view.shapes[network.head.feature]
-    return shape[_channel_axis(network)] or 0
+    width = shape[_channel_axis(network)]
+    if width is None:
+        raise ModelError(
+            f"the channels of '{network.head.feature}', the feature of '{network.name}', are none or "
+            "unknown. Export it with a fixed number of them."
+        )
+    return width
 
 
 def build_head(

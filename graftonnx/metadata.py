@@ -197,7 +197,7 @@ def read_metadata(model: onnx.ModelProto) -> Metadata:
     if not props:
         return Metadata()
     found = props.pop("format", str(FORMAT))
-    if not found.isdecimal() or int(found) > FORMAT:
+    if found not in map(str, range(FORMAT + 1)):
         raise ModelError(
             f"its graftonnx metadata has format '{found}', this version reads up to {FORMAT}. "
             "Upgrade graftonnx."
@@ -208,7 +208,7 @@ def read_metadata(model: onnx.ModelProto) -> Metadata:
             continue
         try:
             fields[key] = text if key == "plan" else json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"its metadata 'graftonnx.{key}' is damaged: {error}. Fuse again.") from error
     try:
         return Metadata.model_validate(fields)

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from graftonnx import collector, files
+from graftonnx.admission import admit
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView, value_shapes
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
@@ -28,6 +29,7 @@ from graftonnx.normalise.opset import (
     use_default_domain,
 )
 from graftonnx.normalise.quantization import check_float, dequantise
+from graftonnx.normalise.sizes import check_shapes
 from graftonnx.normalise.transposes import drop_transposes
 from graftonnx.preprocessing import find_preprocess
 from graftonnx.shapes import spelled
@@ -96,6 +98,7 @@ def from_proto(
     dequantize: bool = False,
 ) -> Network:
     """Do what :func:`load` does, with a model that is in memory; `model` stays as it is."""
+    admit(model)
     network = _normalised(*split(model), name, "", preprocess, dequantize)
     return network if input_size is None else resize(network, input_size)
 
@@ -186,6 +189,7 @@ def _normalised(
     turned = [value for value in inputs if to_channels_first(model, value, view)]
     shapes = {value: _input_shape(model, value, value in turned, notes) for value in inputs}
     model, view = _infer(model, weights, shapes, notes, None if turned else view)
+    check_shapes(view.shapes)
     head, spine, auxiliary = find_head(view, inputs)
     dropped = (*passed, *auxiliary)
     if dropped:

@@ -137,7 +137,8 @@ def find_head(view: GraphView, sources: Sequence[str]) -> tuple[Head, Spine, tup
             "Only networks with convolutions or attention in front of the classifier can be fused."
         )
     feature = spine.values[position]
-    if view.shapes.get(feature) is None:
+    shape = view.shapes.get(feature)
+    if shape is None:
         raise ModelError(
             f"the shape of '{feature}', the feature in front of its classifier, does not follow from that of "
             f"its input {_quoted(sources)}{_blamed(view, feature)}. Export it without that."

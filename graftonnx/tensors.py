@@ -74,6 +74,10 @@ class Held(Tensor):
         stub.name = name
 
 
+class Computed(Held):
+    """Elements in memory that were computed from others."""
+
+
 class Made(Tensor):
     """Elements of our own, as an array: zeros that nobody has touched take no memory."""
 
@@ -154,11 +158,15 @@ class SourceFile:
     """A file whose tensors are read when they are needed.
 
     It stays open, so that its content is there even when another file has taken its path.
+
+    Args:
+        path: Its path.
+        descriptor: Of the open file; it is opened where there is none yet.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, descriptor: int | None = None) -> None:
         self.path = path
-        self._file: BinaryIO = path.open("rb")
+        self._file: BinaryIO = path.open("rb") if descriptor is None else os.fdopen(descriptor, "rb")
         self._lock = threading.Lock()
         self._stamp = self._now()
         self.size = self._stamp[0]

@@ -6,26 +6,25 @@ to file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import stat
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, StringStringEntryProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
 from graftonnx import wire
+from graftonnx.admission import admit
 from graftonnx.errors import ModelError
+from graftonnx.external import take_over
 from graftonnx.files import beside
 from graftonnx.graph import is_stub
-from graftonnx.tensors import Array, Held, Made, SourceFile, Stored, Tensor, encoded_size
+from graftonnx.limits import check
+from graftonnx.tensors import Array, Computed, Held, Made, SourceFile, Stored, Tensor, encoded_size
 from graftonnx.wire import INLINE_BYTES
 
 PROTOBUF_LIMIT = 2**31 - 2**20
 """Bytes; protobuf refuses messages of 2 GiB, the margin is for structure."""
-
-_LOCATION = TensorProto(external_data=[StringStringEntryProto(key="location")]).SerializeToString()[2:]
-"""What stands in every file with external data."""
 
 Weights: TypeAlias = dict[str, Tensor]
 """The large tensors of a model by initializer name."""
@@ -42,7 +41,12 @@ def read(path: Path) -> tuple[ModelProto, Weights]:
         ModelError: If there is no such file, or it is not an ONNX model, or its data is missing.
     """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise ModelError("it is no plain file; expected an .onnx file.")
+        check("file", status.st_size, "the bytes of the file are")
         content, spans = wire.read_skeleton(path)
+        check("structure", len(content), "the bytes of the file without its large weights are")
         model = ModelProto.FromString(content)
         stubs = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in spans}
         file = SourceFile(path)
@@ -53,9 +57,8 @@ def read(path: Path) -> tuple[ModelProto, Weights]:
         for name, tensor in weights.items():
             _check_size(name, tensor)
         if b"location" in content:
-            weights |= _external(model, path.parent)
-            if _LOCATION in model.SerializeToString():
-                onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+            weights |= take_over(model, path.parent)
+        admit(model, weights)
     except FileNotFoundError as error:
         raise ModelError(f"cannot read '{path}': there is no such file.{beside(path)}") from error
     except IsADirectoryError as error:
@@ -67,9 +70,10 @@ def read(path: Path) -> tuple[ModelProto, Weights]:
             f"cannot read '{path}': it is not an ONNX file, or it is truncated "
             f"({path.stat().st_size:,} bytes). Download or export it again."
         ) from error
-    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"cannot read '{path}': its external data: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            f"cannot read '{path}': a name or text in it is not UTF-8. Download or export it again."
+        ) from error
     except ModelError as error:
         raise error.at(f"cannot read '{path}'") from error
     if not model.graph.node or not model.graph.output:
@@ -77,61 +81,6 @@ def read(path: Path) -> tuple[ModelProto, Weights]:
             f"cannot read '{path}': it is not an ONNX network (no graph in it). Export it again."
         )
     return model, weights
-
-
-def _external(model: ModelProto, folder: Path) -> Weights:
-    """Take over the large initializers whose elements lie in files beside the model, and make them stubs."""
-    files: dict[str, SourceFile] = {}
-    weights: Weights = {}
-    for tensor in model.graph.initializer:
-        if not onnx.external_data_helper.uses_external_data(tensor):
-            continue
-        size = encoded_size(tensor)
-        if size is None or size <= INLINE_BYTES:
-            continue
-        info = onnx.external_data_helper.ExternalDataInfo(tensor)
-        if info.location not in files:
-            files[info.location] = SourceFile(_inside(folder, info.location, tensor.name))
-        file, start = files[info.location], info.offset or 0
-        length = size if info.length is None else info.length
-        if start + length > file.size:
-            raise ModelError(
-                f"the data of '{tensor.name}' ends at byte {start + length:,} of '{info.location}', "
-                f"which has {file.size:,}. Copy that file again."
-            )
-        weights[tensor.name] = Stored(file, start, length, tensor)
-        _check_size(tensor.name, weights[tensor.name])
-        tensor.ClearField("data_location")
-        del tensor.external_data[:]
-    return weights
-
-
-def _inside(folder: Path, location: str, name: str) -> Path:
-    """Return the path of a file with external data.
-
-    Raises:
-        ModelError: If it is no plain file in the model's folder.
-    """
-    path = folder / location
-    inside = path.resolve().is_relative_to(folder.resolve()) and not Path(location).is_absolute()
-    if not inside or ".." in Path(location).parts or any(part.is_symlink() for part in _steps(folder, path)):
-        raise ModelError(
-            f"the data of '{name}' is said to lie in '{location}'; expected a plain file in the model's "
-            "folder."
-        )
-    if not path.is_file():
-        raise ModelError(
-            f"the data of '{name}' should lie in '{location}' beside it, and there is no such file. "
-            "Copy it there."
-        )
-    return path
-
-
-def _steps(folder: Path, path: Path) -> Iterator[Path]:
-    """Yield the path and the folders that lead to it, without the outermost."""
-    while path != folder and path != path.parent:
-        yield path
-        path = path.parent
 
 
 def _check_size(name: str, tensor: Tensor) -> None:
@@ -231,7 +180,7 @@ def add_initializer(model: ModelProto, weights: Weights, name: str, array: Array
     """Add an initializer to the skeleton `model`; the elements of a large one go to `weights`."""
     tensor = numpy_helper.from_array(array, name)
     if _is_large(tensor):
-        weights[name] = Held(tensor)
+        weights[name] = Computed(tensor)
         tensor = TensorProto(name=name, data_type=tensor.data_type, dims=tensor.dims)
     model.graph.initializer.append(tensor)
 

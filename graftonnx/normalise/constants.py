@@ -16,16 +16,14 @@ from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from graftonnx.graph import GraphView, attribute, integer, subgraphs, value_shapes
+from graftonnx.errors import ModelError
+from graftonnx.graph import GraphView, integer, subgraphs, value_shapes
+from graftonnx.limits import limits
+from graftonnx.normalise.computing import compute
 from graftonnx.remarks import copy_remarks, quantization_tensors
 from graftonnx.shapes import Shape
+from graftonnx.tensors import Computed
 from graftonnx.weights import Weights, add_initializer, array_of
-
-NOT_FOLDED = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
-)
-MAX_ELEMENTS = 1 << 29
-"""No constant larger than this (2 GiB of float32) is computed."""
 
 Array = NDArray[np.generic]
 
@@ -135,10 +133,13 @@ class _Folding:
         self.shapes = value_shapes(model.graph)
         self.partial: dict[str, Shape] = {}
         self.outputs = {value.name for value in model.graph.output}
+        self.opset = next((entry.version for entry in model.opset_import if not entry.domain), 0)
+        computed = sum(tensor.nbytes for tensor in weights.values() if isinstance(tensor, Computed))
+        self.budget = limits().folded - computed
 
     def take(self, node: NodeProto) -> bool:
         """Compute the node if it is constant; return whether its outputs are initializers now."""
-        if node.domain or node.op_type in NOT_FOLDED or subgraphs(node) or self.outputs & set(node.output):
+        if node.domain or subgraphs(node) or self.outputs & set(node.output):
             return False
         values = self._shape_arithmetic(node)
         if values is None:
@@ -160,20 +161,11 @@ class _Folding:
             return None
         if not any(node.input) and node.op_type not in ("Constant",):
             return None
-        if node.op_type == "ConstantOfShape":
-            shape = tuple(int(extent) for extent in np.ravel(self._array(node.input[0])))
-            if math.prod(shape) > MAX_ELEMENTS:
-                return None
-            given = attribute(node, "value")
-            fill = (
-                numpy_helper.to_array(given)
-                if isinstance(given, onnx.TensorProto)
-                else np.zeros(1, np.float32)
-            )
-            return [np.full(shape, fill.ravel()[0], dtype=fill.dtype)]
-        runner = ReferenceEvaluator(node)
         inputs = {name: self._array(name) for name in node.input if name}
-        return [np.asarray(value) for value in runner.run(None, inputs)]
+        found = compute(node, inputs, self.opset, self.budget)
+        if found is not None:
+            self.budget -= sum(value.nbytes for value in found)
+        return found
 
     def _shape_arithmetic(self, node: NodeProto) -> list[Array] | None:
         """Follow vectors of extents of which some are unknown; return the vector once all are known."""
@@ -228,21 +220,39 @@ class _Folding:
 
 
 def _constant_value(node: NodeProto) -> Array:
+    """Return what a `Constant` holds.
+
+    Raises:
+        ModelError: If it holds nothing that is a tensor.
+    """
     for item in node.attribute:
         if item.name == "value":
             return numpy_helper.to_array(item.t)
         if item.name == "sparse_value":
             return _dense(item.sparse_tensor)
-    outputs: Any = ReferenceEvaluator(node).run(None, {})
-    return np.asarray(outputs[0])
+    try:
+        outputs: Any = ReferenceEvaluator(node).run(None, {})
+        return np.asarray(outputs[0])
+    except Exception as error:  # the reference raises anything where attributes contradict each other
+        raise ModelError(f"its node '{node.name or node.output[0]}' (Constant) holds no value.") from error
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> Array:
+    """Return the dense form of a sparse tensor.
+
+    Raises:
+        ModelError: If its indices do not fit its shape.
+    """
     values = numpy_helper.to_array(sparse.values)
     indices = numpy_helper.to_array(sparse.indices)
     dense = np.zeros(math.prod(sparse.dims), dtype=values.dtype)
-    flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), tuple(sparse.dims))
-    dense[flat] = values
+    try:
+        flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), tuple(sparse.dims))
+        dense[flat] = values
+    except (ValueError, IndexError, TypeError) as error:
+        raise ModelError(
+            f"the sparse tensor '{sparse.values.name}' has indices that do not fit its shape: {error}."
+        ) from error
     return dense.reshape(tuple(sparse.dims))
 
 

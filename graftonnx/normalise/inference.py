@@ -8,6 +8,7 @@ from collections.abc import Collection
 import onnx
 from onnx import shape_inference
 
+from graftonnx import limits
 from graftonnx.errors import ModelError
 from graftonnx.graph import bodies
 from graftonnx.normalise.loops import loop_states
@@ -36,7 +37,7 @@ def infer_shapes(model: onnx.ModelProto, kinds: Collection[str] | None = None) -
         while loops and (states := _untold(model, loop_states(inferred))):
             model.graph.value_info.extend(states)
             inferred = _inferred(model)
-    except shape_inference.InferenceError as error:
+    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelError(f"its shapes do not fit together: {_first_reason(str(error))}") from error
     carry(said, inferred.graph)
     return inferred
@@ -48,7 +49,8 @@ def add_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    return shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    with limits.bounded("onnx's shape inference"):
+        return shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
 
 
 def _untold(model: onnx.ModelProto, values: list[onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:
@@ -72,7 +74,7 @@ def _first_reason(text: str) -> str:
     """Return the first of the errors that onnx lists, as one sentence; the others follow from it."""
     found = re.search(r"\(op_type:(\w+)(?:, node name: ([^)]*))?\): (?:\[\w+\] )?([^\n]*)", text)
     if found is None:
-        return " ".join(text.split())
+        return f"{' '.join(text.split()).rstrip('.')}."
     op_type, node, reason = found.groups()
     return f"{op_type} node '{node or '?'}': {reason.strip().rstrip('.')}."
 

@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 from onnx import defs, inliner, shape_inference, version_converter
 
+from graftonnx import limits
 from graftonnx.errors import ModelError, UnsupportedOpError
 from graftonnx.graph import bodies
 from graftonnx.remarks import carry
@@ -31,8 +32,19 @@ ADVICE = {"com.microsoft": "Give the file from before ONNX Runtime optimised it.
 
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with the bodies of its local functions in place of their calls."""
-    return inliner.inline_local_functions(model) if model.functions else model
+    """Return the model with the bodies of its local functions in place of their calls.
+
+    Raises:
+        ModelError: If a body does not fit a call.
+    """
+    if not model.functions:
+        return model
+    try:
+        with limits.bounded("onnx's inliner"):
+            return inliner.inline_local_functions(model)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ModelError(f"its local functions cannot be expanded: {reason}. Export it again.") from error
 
 
 def declared_opset(model: onnx.ModelProto) -> int:
@@ -147,10 +159,11 @@ def convert_opset(
             if model is not before:
                 carry(before.graph, model.graph)
             return model
-        converted = version_converter.convert_version(model, OPSET)
+        with limits.bounded("onnx's version converter"):
+            converted = version_converter.convert_version(model, OPSET)
         carry(before.graph, converted.graph)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].split("failed: ")[-1]
+    except (RuntimeError, ValueError, shape_inference.InferenceError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split("failed: ")[-1]
         raise ModelError(
             f"it cannot be brought from opset {opset} to {OPSET}: {reason}. Export it at opset {OPSET}."
         ) from error

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime as ort
 
 from graftonnx.errors import ModelError, RuntimeProviderError
+from graftonnx.normalise.sizes import check_sizes
 from graftonnx.providers import CATALOGUE, PROVIDERS, Provider, driver
 from graftonnx.providers.obstacles import obstacle
 from graftonnx.providers.settings import Settings, Shape, chain
@@ -58,6 +59,7 @@ def open_session(
         if not model.is_file():
             what = "it is a folder" if model.is_dir() else "there is no such file"
             raise ModelError(f"cannot read '{model}': {what}. Give the path of an ONNX file.")
+        _vet(model)
     else:
         name = model.graph.name or "model"
     wish: Provider = "cuda" if provider == "auto" else provider
@@ -84,6 +86,19 @@ def open_session(
                 raise _impossible(name, wish, trouble)
         inner = _create(source, options, chain("cpu", settings, {}), name)
     return Session(inner, name=name, provider="cpu", fallback=trouble if driver() else None)
+
+
+def _vet(path: Path) -> None:
+    """Refuse a file that native code should not see: it reads and allocates what the file says.
+
+    Raises:
+        ModelError: If it is no sound ONNX file, or one of its values would not fit into memory.
+    """
+    skeleton, _ = read(path)
+    try:
+        check_sizes(skeleton)
+    except ModelError as error:
+        raise error.at(f"cannot run '{path}'") from error
 
 
 def _make_folder(cache: Path) -> None:

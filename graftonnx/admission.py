@@ -1,0 +1,384 @@
+"""What a model must be before anything works on it: bounded, and with every name defined once.
+
+Parsers and native code trust a file's own statements: a tensor's shape, a function's calls, how
+graphs lie in graphs. Here they are checked against the bytes that are there and against
+:mod:`graftonnx.limits`, without recursion and without allocating what a shape declares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import onnx
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, defs
+
+from graftonnx.declarations import (
+    check_entries,
+    check_sparse,
+    check_tensor,
+    check_utf8,
+    check_value,
+    shortened,
+)
+from graftonnx.errors import ModelError
+from graftonnx.fragility import FRAGILE
+from graftonnx.limits import check, limits
+
+DEFAULT_DOMAINS = ("", "ai.onnx")
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+def admit(model: ModelProto, elsewhere: Collection[str] = ()) -> None:
+    """Refuse a model that claims more than it holds, exceeds a limit, or is not wired soundly.
+
+    Args:
+        model: As it was parsed.
+        elsewhere: Initializers of the main graph whose elements lie elsewhere, and were checked there.
+
+    Raises:
+        ModelError: Saying what is wrong, and where.
+    """
+    _check_texts(model)
+    opsets = _opsets(model.opset_import)
+    sizes = _function_sizes(model)
+    for function in model.functions:
+        _check_function(function)
+    _Walk(opsets, sizes).check(model.graph, frozenset(elsewhere))
+
+
+def _check_texts(model: ModelProto) -> None:
+    for text in (model.doc_string, model.graph.doc_string):
+        check_utf8(text)
+        check("text", len(text), "the length of its documentation is")
+    for holder in (model, model.graph):
+        check_entries(holder.metadata_props)
+    for text in (model.producer_name, model.producer_version, model.domain, model.graph.name):
+        check_utf8(text)
+        check("name", len(text), "the length of the name of its producer or graph is")
+
+
+def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    imports = list(imports)
+    check_utf8(*[entry.domain for entry in imports])
+    return {("" if entry.domain in DEFAULT_DOMAINS else entry.domain): entry.version for entry in imports}
+
+
+def _function_sizes(model: ModelProto) -> dict[tuple[str, str, str], int]:
+    """Return how many nodes each local function becomes once it is expanded.
+
+    Raises:
+        ModelError: If two have one name, one calls itself, or they call each other too deeply.
+    """
+    functions: dict[tuple[str, str, str], FunctionProto] = {}
+    for function in model.functions:
+        check_utf8(function.name, function.domain, function.overload, *function.input, *function.output)
+        key = (
+            "" if function.domain in DEFAULT_DOMAINS else function.domain,
+            function.name,
+            function.overload,
+        )
+        if key in functions:
+            raise ModelError(f"its function '{shortened(function.name)}' is defined twice. Export it again.")
+        functions[key] = function
+    sizes: dict[tuple[str, str, str], int] = {}
+    most = limits()
+    for start in functions:
+        path: list[tuple[tuple[str, str, str], Iterator[tuple[str, str, str]]]] = []
+        if start not in sizes:
+            path.append((start, iter(_calls(functions[start]))))
+        while path:
+            key, rest = path[-1]
+            called = next((found for found in rest if found in functions and found not in sizes), None)
+            if called is None:
+                path.pop()
+                sizes[key] = sum(sizes.get(found, 1) for found in _calls(functions[key]))
+                check("nodes", sizes[key], f"the nodes of its function '{shortened(key[1])}', expanded, are")
+                continue
+            if any(called == above for above, _ in path):
+                raise ModelError(f"its function '{shortened(called[1])}' calls itself. Export it again.")
+            if len(path) >= most.depth:
+                check("depth", len(path) + 1, "the depth of its functions that call functions is at least")
+            path.append((called, iter(_calls(functions[called]))))
+    return sizes
+
+
+def _calls(function: FunctionProto) -> list[tuple[str, str, str]]:
+    """Return what the nodes of a function and of its inner graphs are, and are called."""
+    return [_kind(node) for node in _all_nodes(function.node)]
+
+
+def _kind(node: NodeProto) -> tuple[str, str, str]:
+    return "" if node.domain in DEFAULT_DOMAINS else node.domain, node.op_type, node.overload
+
+
+def _all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    waiting = [nodes]
+    while waiting:
+        for node in waiting.pop():
+            yield node
+            waiting += [graph.node for graph in _inner(node)]
+
+
+def _inner(node: NodeProto) -> list[GraphProto]:
+    found: list[GraphProto] = []
+    for item in node.attribute:
+        if item.HasField("g"):
+            found.append(item.g)
+        found.extend(item.graphs)
+    return found
+
+
+def _check_function(function: FunctionProto) -> None:
+    """Check a function's body as a graph whose inputs are the function's."""
+    body = GraphProto(node=function.node)
+    body.input.extend(onnx.ValueInfoProto(name=name) for name in function.input)
+    body.output.extend(onnx.ValueInfoProto(name=name) for name in function.output)
+    walk = _Walk(_opsets(function.opset_import), {}, free_attributes=True)
+    try:
+        walk.check(body, _NOTHING)
+    except ModelError as error:
+        raise error.at(f"its function '{shortened(function.name)}'") from error
+
+
+class _Todo(NamedTuple):
+    graph: GraphProto
+    outer: frozenset[str]
+    depth: int
+    elsewhere: frozenset[str] = _NOTHING
+
+
+class _Walk:
+    """Checks a graph and the graphs inside it.
+
+    Args:
+        opsets: Domain -> version.
+        sizes: How many nodes local functions become.
+        free_attributes: Whether attributes may come from a call, as in functions.
+    """
+
+    def __init__(
+        self,
+        opsets: dict[str, int],
+        sizes: dict[tuple[str, str, str], int],
+        *,
+        free_attributes: bool = False,
+    ) -> None:
+        self._opset = opsets.get("", 0)
+        self._sizes = sizes
+        self._free = free_attributes
+        self._count = 0
+        self._typed: set[str] = set()
+        self._local = {(domain, name) for domain, name, _ in sizes}
+
+    def check(self, graph: GraphProto, elsewhere: frozenset[str]) -> None:
+        """Check everything."""
+        waiting = [_Todo(graph, _NOTHING, 0, elsewhere)]
+        while waiting:
+            waiting += self._graph(waiting.pop())
+
+    def _graph(self, todo: _Todo) -> list[_Todo]:
+        graph = todo.graph
+        check("depth", todo.depth, "the depth of its graphs inside graphs is")
+        nodes = list(graph.node)
+        self._count += len(nodes)
+        check("nodes", self._count, "the number of its nodes is")
+        check("terms", max(len(graph.input), len(graph.output)), "the inputs or outputs of its graph are")
+        names = {value.name for value in graph.input}
+        if "" in names or len(names) < len(graph.input):
+            raise ModelError("two of its inputs have one name, or one has none. Export it again.")
+        held = {tensor.name for tensor in graph.initializer}
+        held |= {sparse.values.name for sparse in graph.sparse_initializer}
+        if "" in held or len(held) < len(graph.initializer) + len(graph.sparse_initializer):
+            raise ModelError("two of its initializers have one name, or one has none. Export it again.")
+        for tensor in graph.initializer:
+            check_tensor(tensor, elsewhere=tensor.name in todo.elsewhere)
+        for sparse in graph.sparse_initializer:
+            check_sparse(sparse)
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            check_value(value)
+        for annotation in graph.quantization_annotation:
+            check_utf8(annotation.tensor_name)
+            check_entries(annotation.quant_parameter_tensor_names)
+        names |= held
+        inner: list[GraphProto] = []
+        made: set[str] = set()
+        self._typed = held | {value.name for value in graph.input if value.type.tensor_type.elem_type}
+        for node in nodes:
+            inner += self._node(node, made)
+        if not made.isdisjoint(names):
+            name = shortened(min(made & names))
+            raise ModelError(
+                f"its value '{name}' is an input or initializer, and a node makes it too. Export it again."
+            )
+        scope = names | made | todo.outer
+        for node in nodes:
+            if not scope.issuperset(node.input):
+                missing = next((name for name in node.input if name and name not in scope), None)
+                if missing is not None:
+                    raise ModelError(
+                        f"{_where(node)} reads '{shortened(missing)}', which nothing makes. Export it again."
+                    )
+        for value in graph.output:
+            if value.name not in scope:
+                raise ModelError(f"its output '{shortened(value.name)}' is made by nothing. Export it again.")
+        if len(graph.name) > 100:
+            check("name", len(graph.name), "the length of the name of a graph is")
+        return [_Todo(body, frozenset(scope), todo.depth + 1) for body in inner]
+
+    def _node(self, node: NodeProto, made: set[str]) -> list[GraphProto]:
+        """Check a node, enter what it makes into `made`, and return the graphs inside it."""
+        inputs, outputs, attributes = node.input[:], node.output[:], list(node.attribute)
+        most = limits()
+        terms = max(len(inputs), len(outputs), len(attributes))
+        if terms > most.terms:
+            check("terms", terms, f"the inputs, outputs or attributes of {_where(node)} are")
+        texts = (node.name, node.op_type, node.domain, node.overload, node.doc_string, *inputs, *outputs)
+        check_utf8(*texts, *[item.name for item in attributes], *[item.ref_attr_name for item in attributes])
+        for name in (node.name, node.op_type, node.domain, *inputs, *outputs):
+            if len(name) > most.name:
+                check("name", len(name), "the length of the name of a node or value is")
+        for name in outputs:
+            if name in made:
+                raise ModelError(f"its value '{shortened(name)}' is made by two nodes. Export it again.")
+            if name:
+                made.add(name)
+        if len(node.doc_string) > most.text:
+            check("text", len(node.doc_string), "the length of a node's documentation is")
+        check_entries(node.metadata_props)
+        kind = _kind(node)
+        self._count += self._sizes.get(kind, 0)
+        if not kind[0] and kind[:2] not in self._local:
+            self._check_arity(node, inputs, outputs)
+            self._check_attributes(node, attributes)
+        return self._inside(node, attributes)
+
+    def _check_arity(self, node: NodeProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        rule = _rule(node.op_type, self._opset)
+        if rule is None:
+            return
+        for what, names, (least, most, needed) in (
+            ("inputs", inputs, rule.inputs),
+            ("outputs", outputs, rule.outputs),
+        ):
+            if not least <= len(names) <= most:
+                expected = (
+                    str(least)
+                    if least == most
+                    else f"{least} to {most}"
+                    if most < 1 << 30
+                    else f"{least} or more"
+                )
+                raise ModelError(
+                    f"{_where(node)} has {len(names)} {what}; expected {expected}. Export it again."
+                )
+            for index, name in enumerate(names[:needed]):
+                if not name and what == "inputs":
+                    raise ModelError(f"{_where(node)} lacks its input {index + 1}. Export it again.")
+        if outputs and not any(outputs):
+            raise ModelError(f"{_where(node)} makes no value. Export it again.")
+
+    def _check_attributes(self, node: NodeProto, attributes: Sequence[AttributeProto]) -> None:
+        rule = _rule(node.op_type, self._opset)
+        if rule is None:
+            return
+        seen = set()
+        if node.op_type in FRAGILE:
+            FRAGILE[node.op_type](node, self._typed)
+        for item in attributes:
+            name = item.name
+            if name in seen:
+                raise ModelError(
+                    f"{_where(node)} has the attribute '{shortened(name)}' twice. Export it again."
+                )
+            seen.add(name)
+            if item.ref_attr_name and not self._free:
+                raise ModelError(
+                    f"{_where(node)} refers to an attribute of a function around it; there is none."
+                )
+            expected = rule.attributes.get(name)
+            if expected is not None and item.type != expected and not item.ref_attr_name:
+                raise ModelError(
+                    f"{_where(node)} has the attribute '{name}' of another type than ONNX defines. "
+                    "Export it again."
+                )
+
+    def _inside(self, node: NodeProto, attributes: Sequence[AttributeProto]) -> list[GraphProto]:
+        """Check the tensors in attributes, and return the graphs in them."""
+        inner: list[GraphProto] = []
+        for item in attributes:
+            kind = item.type
+            if kind in _PLAIN:
+                continue
+            held = _HELD.get(kind)
+            if held is not None and not item.ref_attr_name and not item.HasField(held):
+                raise ModelError(
+                    f"{_where(node)} has nothing in its attribute '{shortened(item.name)}'. Export it again."
+                )
+            try:
+                if item.HasField("t"):
+                    check_tensor(item.t)
+                for tensor in item.tensors:
+                    check_tensor(tensor)
+                if item.HasField("sparse_tensor"):
+                    check_sparse(item.sparse_tensor)
+            except ModelError as error:
+                raise error.at(_where(node)) from error
+            if item.HasField("g"):
+                inner.append(item.g)
+            inner.extend(item.graphs)
+        return inner
+
+
+_PLAIN = frozenset(
+    {AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT, AttributeProto.FLOATS}
+    | {AttributeProto.STRING, AttributeProto.STRINGS}
+)
+
+
+_HELD = {
+    AttributeProto.TENSOR: "t",
+    AttributeProto.GRAPH: "g",
+    AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+} | {AttributeProto.TYPE_PROTO: "tp"}
+"""The field that must be there in an attribute of a type."""
+
+
+class _Rule(NamedTuple):
+    """What the standard says of an operator.
+
+    Attributes:
+        inputs: The least, the most, and how many must be there at the beginning.
+        outputs: Likewise.
+        attributes: The type of each.
+    """
+
+    inputs: tuple[int, int, int]
+    outputs: tuple[int, int, int]
+    attributes: dict[str, int]
+
+
+@lru_cache(4096)
+def _rule(kind: str, opset: int) -> _Rule | None:
+    newest = defs.onnx_opset_version()
+    if not 0 < opset <= newest or not defs.has(kind, opset, ""):
+        return None
+    schema: Any = defs.get_schema(kind, opset, "")
+    single = defs.OpSchema.FormalParameterOption.Single
+    needed = [
+        next((index for index, item in enumerate(items) if item.option != single), len(items))
+        for items in (schema.inputs, schema.outputs)
+    ]
+    types = {name: int(item.type) for name, item in schema.attributes.items()}
+    return _Rule(
+        (schema.min_input, schema.max_input, needed[0]),
+        (schema.min_output, schema.max_output, needed[1]),
+        types,
+    )
+
+
+def _where(node: NodeProto) -> str:
+    name = node.name or next(filter(None, node.output), "")
+    return f"its node '{shortened(name)}' ({shortened(node.op_type)})"

@@ -1,0 +1,53 @@
+"""Nodes on which onnx's native code ends the whole process, refused before it sees them.
+
+The standard forbids most of them, and onnx's shape inference reads memory that is not there. They were
+found by giving every operator missing types, odd shapes and extreme attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from onnx import NodeProto
+
+from graftonnx.errors import ModelError
+from graftonnx.graph import integer
+
+
+def _needs_type(node: NodeProto, typed: Collection[str]) -> None:
+    """Inference reads the type of the input, whether it is known or not."""
+    states = any(item.name == "dtype" for item in node.attribute)
+    if not states and node.input[0] not in typed:
+        raise ModelError(
+            f"{_where(node)} reads a value whose type the file does not state. Export it with that type."
+        )
+
+
+def _batch_dimensions(node: NodeProto, typed: Collection[str]) -> None:
+    """Inference indexes a shape by this attribute."""
+    count = integer(node, "batch_dims", 0)
+    if not 0 <= count < 64:
+        raise ModelError(f"{_where(node)} has batch_dims {count}; expected 0 or a few. Export it again.")
+
+
+def _parts(node: NodeProto, typed: Collection[str]) -> None:
+    """Inference makes so many parts, and divides by their number."""
+    for item in node.attribute:
+        if item.name == "num_outputs" and (len(node.input) > 1 or item.i != len(node.output)):
+            raise ModelError(
+                f"{_where(node)} has {len(node.output)} outputs and num_outputs {item.i}; expected the same, "
+                "and no second input. Export it again."
+            )
+
+
+FRAGILE: dict[str, Callable[[NodeProto, Collection[str]], None]] = {
+    "EyeLike": _needs_type,
+    "RegexFullMatch": _needs_type,
+    "GatherND": _batch_dimensions,
+    "Split": _parts,
+}
+"""Operator -> what refuses it, given the values whose types the graph states."""
+
+
+def _where(node: NodeProto) -> str:
+    return f"its node '{node.name or node.output[0]}' ({node.op_type})"

@@ -1,0 +1,149 @@
+"""How much a model file may ask of the machine: a few bytes can claim terabytes.
+
+Files come from strangers.
+
+| name | counts | why |
+|---|---|---|
+| `file` | bytes of a file, or of one with external data | it is hashed and mapped whole |
+| `structure` | bytes of a file without its large weights | it is parsed into memory |
+| `nodes` | operators, inner graphs and expanded functions included | time grows with them |
+| `depth` | graphs inside graphs, functions inside functions | parsers and inference recurse |
+| `rank` | axes of a tensor | NumPy and PyTorch take 64, kernels fewer |
+| `elements` | of one tensor in a file | sizes in bytes stay far below 2^63 |
+| `value` | bytes of one value while the network runs on one input | it is allocated |
+| `work` | bytes that onnx takes to check, infer and convert | a small file can make it fill the memory |
+| `folded` | bytes of all constants that are computed from smaller ones | they are kept |
+| `name` | characters of a name | it is printed, and written again |
+| `text` | characters of a documentation text or of an entry of metadata | likewise |
+| `terms` | inputs, outputs or attributes of one node; inputs or outputs of a graph | each costs time |
+
+Every limit is far above what real networks need. Who trusts a file raises one in the environment:
+`GRAFTONNX_LIMITS="nodes=2000000 value=16G"`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+
+from graftonnx.errors import ModelError
+from graftonnx.spelling import did_you_mean
+
+VARIABLE = "GRAFTONNX_LIMITS"
+"""The environment variable that raises limits."""
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_ENTRY = re.compile(r"(\w+)=(\d{1,15})([KMGT]?)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits that hold; see the table of the module."""
+
+    file: int = 1 << 36
+    structure: int = 1 << 29
+    nodes: int = 500_000
+    depth: int = 16
+    rank: int = 32
+    elements: int = 1 << 40
+    value: int = 1 << 29
+    work: int = 1 << 30
+    folded: int = 1 << 30
+    name: int = 1 << 16
+    text: int = 1 << 24
+    terms: int = 100_000
+
+
+@cache
+def limits() -> Limits:
+    """Return the limits that hold: those of the table, but for what the environment raised at the first call.
+
+    Raises:
+        ModelError: If the environment's entry cannot be understood.
+    """
+    text = os.environ.get(VARIABLE, "")
+    known = {field.name for field in fields(Limits)}
+    given: dict[str, int] = {}
+    for entry in text.replace(",", " ").split():
+        found = _ENTRY.fullmatch(entry)
+        if found is None or found[1] not in known:
+            hint = did_you_mean(found[1], known) if found else ""
+            raise ModelError(
+                f"{VARIABLE} holds '{entry}'; expected NAME=NUMBER with one of {', '.join(sorted(known))}, "
+                f"as nodes=2000000 or value=16G.{hint}"
+            )
+        given[found[1]] = int(found[2]) * _UNITS[found[3]]
+    return Limits(**given)
+
+
+def check(name: str, found: int, what: str) -> None:
+    """Refuse what exceeds a limit.
+
+    Args:
+        name: Of the limit.
+        found: How much there is.
+        what: What there is so much of, as the beginning of a sentence: `its graph has`.
+
+    Raises:
+        ModelError: If `found` is larger than the limit.
+    """
+    most = getattr(limits(), name)
+    if found > most:
+        raise exceeded(name, f"{what} {found:,}", most)
+
+
+@contextlib.contextmanager
+def bounded(what: str, more: int = 0) -> Iterator[None]:
+    """Bound the memory that native code may take on top of what is in use, where the system can.
+
+    Args:
+        what: Who works, as the beginning of a sentence.
+        more: Bytes beyond the limit `work`.
+
+    Raises:
+        ModelError: If it was not enough.
+    """
+    most = limits().work + more
+    before = _confine(most)
+    try:
+        yield
+    except MemoryError as error:
+        raise exceeded("work", f"{what} takes more memory than the file should need", most) from error
+    finally:
+        _release(before)
+
+
+def _confine(most: int) -> tuple[int, int] | None:
+    """Limit the address space to what is in use and `most` bytes; return the limits before, if changed."""
+    if sys.platform != "linux":
+        return None
+    import resource
+
+    with contextlib.suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = pages * resource.getpagesize() + most
+        if soft == resource.RLIM_INFINITY or wanted < soft:
+            resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+            return soft, hard
+    return None
+
+
+def _release(before: tuple[int, int] | None) -> None:
+    if before is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def exceeded(name: str, what: str, most: int) -> ModelError:
+    """Return the error for what exceeds the limit `name`, which is `most`."""
+    return ModelError(
+        f"{what}; the limit is {most:,}. If you trust the file, set {VARIABLE}={name}=NUMBER to a larger one."
+    )

@@ -1,0 +1,292 @@
+"""What the door refuses before anything works on a model: each case is a small network with one lie in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from builders import plain_cnn, saved
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from graftonnx import limits
+from graftonnx.admission import admit
+from graftonnx.conversion import to_torch
+from graftonnx.errors import ModelError
+from graftonnx.model import from_proto, load
+
+Change = Callable[[ModelProto], None]
+LIES: dict[str, tuple[Change, str]] = {}
+
+
+def lie(message: str) -> Callable[[Change], Change]:
+    """Enter a change, and what is said of it, under its function's name."""
+
+    def enter(change: Change) -> Change:
+        LIES[change.__name__] = change, message
+        return change
+
+    return enter
+
+
+def weight(model: ModelProto) -> TensorProto:
+    return next(t for t in model.graph.initializer if t.name == "fc.bias")
+
+
+def conv(model: ModelProto) -> onnx.NodeProto:
+    return next(node for node in model.graph.node if node.op_type == "Conv")
+
+
+@lie(r"'fc.bias' holds 16 bytes, expected 4,398,046,511,104 for float \[1099511627776\]")
+def a_shape_of_more_elements_than_there_are(model: ModelProto) -> None:
+    weight(model).dims[:] = [1 << 40]
+
+
+@lie(r"the number of elements of the tensor 'fc.bias' is 85,070,591,730,234,615,847,396,907,784,232,501,249")
+def a_shape_whose_product_leaves_64_bits(model: ModelProto) -> None:
+    weight(model).dims[:] = [(1 << 63) - 1, (1 << 63) - 1]
+
+
+@lie(r"'fc.bias' has the shape \[-4\]; expected no negative extent")
+def a_negative_extent(model: ModelProto) -> None:
+    weight(model).dims[:] = [-4]
+
+
+@lie(r"'fc.bias' has a rank of 70; the limit is 32")
+def a_rank_that_nobody_computes_with(model: ModelProto) -> None:
+    weight(model).dims[:] = [1] * 69 + [4]
+
+
+@lie(r"'fc.bias' holds 9 bytes, expected 16")
+def truncated_elements(model: ModelProto) -> None:
+    weight(model).raw_data = weight(model).raw_data[:9]
+
+
+@lie(r"'fc.bias' has the element type 99")
+def an_unknown_element_type(model: ModelProto) -> None:
+    weight(model).data_type = 99
+
+
+@lie(r"'fc.bias' has its elements twice")
+def elements_in_two_fields(model: ModelProto) -> None:
+    weight(model).float_data.extend([1, 2, 3, 4])
+
+
+@lie(r"'fc.bias' is stored in segments")
+def a_segment(model: ModelProto) -> None:
+    weight(model).segment.begin = 1 << 40
+
+
+@lie(r"has its elements twice")
+def empty_raw_data_beside_numbers(model: ModelProto) -> None:
+    tensor = weight(model)
+    tensor.raw_data = b""
+    tensor.float_data.extend([1, 2, 3, 4])
+
+
+@lie(r"two of its initializers have one name")
+def an_initializer_twice(model: ModelProto) -> None:
+    model.graph.initializer.append(weight(model))
+
+
+@lie(r"two of its inputs have one name")
+def an_input_twice(model: ModelProto) -> None:
+    model.graph.input.append(model.graph.input[0])
+
+
+@lie(r"its value 'r0' is made by two nodes")
+def a_value_that_two_nodes_make(model: ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Relu", ["image"], ["r0"]))
+
+
+@lie(r"its value 'fc.bias' is an input or initializer, and a node makes it too")
+def an_initializer_that_a_node_makes(model: ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Relu", ["image"], ["fc.bias"]))
+
+
+@lie(r"its node 'node_r0.conv' \(Conv\) reads 'absent', which nothing makes")
+def an_input_that_nothing_makes(model: ModelProto) -> None:
+    conv(model).input[0] = "absent"
+
+
+@lie(r"its output 'absent' is made by nothing")
+def an_output_that_nothing_makes(model: ModelProto) -> None:
+    model.graph.output[0].name = "absent"
+
+
+@lie(r"its node 'node_r0.conv' \(Conv\) has 1 inputs; expected 2 to 3")
+def too_few_inputs(model: ModelProto) -> None:
+    del conv(model).input[1:]
+
+
+@lie(r"lacks its input 2")
+def an_empty_name_for_what_must_be_there(model: ModelProto) -> None:
+    conv(model).input[1] = ""
+
+
+@lie(r"has the attribute 'strides' twice")
+def an_attribute_twice(model: ModelProto) -> None:
+    conv(model).attribute.append(helper.make_attribute("strides", [1, 1]))
+
+
+@lie(r"has the attribute 'strides' of another type")
+def an_attribute_of_another_type(model: ModelProto) -> None:
+    next(item for item in conv(model).attribute if item.name == "strides").CopyFrom(
+        helper.make_attribute("strides", 1.5)
+    )
+
+
+@lie(r"its function 'Act' calls itself")
+def a_function_that_calls_itself(model: ModelProto) -> None:
+    add_function(model, "Act", ["Act"])
+
+
+@lie(r"its function '(Ping|Pong)' calls itself")
+def functions_that_call_each_other(model: ModelProto) -> None:
+    add_function(model, "Ping", ["Pong"])
+    add_function(model, "Pong", ["Ping"])
+
+
+@lie(r"the nodes of its function 'f6', expanded, are 1,000,000; the limit is 500,000")
+def functions_that_multiply(model: ModelProto) -> None:
+    add_function(model, "f1", ["Relu"] * 10, "")
+    for index in range(2, 10):
+        add_function(model, f"f{index}", [f"f{index - 1}"] * 10)
+
+
+@lie(r"its functions that call functions is at least 17")
+def functions_that_nest_deeply(model: ModelProto) -> None:
+    for index in range(40):
+        add_function(model, f"f{index}", [f"f{index + 1}"])
+
+
+@lie(r"its function 'Act' is defined twice")
+def a_function_twice(model: ModelProto) -> None:
+    add_function(model, "Act", ["Relu"], "")
+    add_function(model, "Act", ["Relu"], "")
+
+
+@lie(r"the depth of its graphs inside graphs is 17")
+def graphs_in_graphs(model: ModelProto) -> None:
+    graph = model.graph
+    for _ in range(20):
+        node = graph.node.add(op_type="If", input=["fc.bias"], output=["y"])
+        node.attribute.add(name="else_branch", type=onnx.AttributeProto.GRAPH).g.SetInParent()
+        branch = node.attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH)
+        branch.g.SetInParent()
+        graph = branch.g
+
+
+@lie(r"the depth of the type of 'image' is at least 17")
+def a_deep_type(model: ModelProto) -> None:
+    kind = model.graph.input[0].type
+    for _ in range(20):
+        kind = kind.sequence_type.elem_type
+    kind.tensor_type.elem_type = TensorProto.FLOAT
+
+
+@lie(r"its value 'image' has the element type 77")
+def a_value_of_an_unknown_type(model: ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = 77
+
+
+@lie(r"the length of the name of a node or value is 70,000")
+def a_name_of_seventy_thousand_letters(model: ModelProto) -> None:
+    conv(model).name = "x" * 70_000
+
+
+@lie(r"the bytes of the sparse tensor 'sparse', made dense, are")
+def a_sparse_tensor_that_is_dense_nowhere(model: ModelProto) -> None:
+    sparse = model.graph.sparse_initializer.add(dims=[1 << 20, 1 << 20])
+    sparse.values.CopyFrom(numpy_helper.from_array(np.float32([1]), "sparse"))
+    sparse.indices.CopyFrom(numpy_helper.from_array(np.int64([0]), "indices"))
+
+
+@lie(r"has nothing in its attribute 'value'")
+def a_constant_of_nothing(model: ModelProto) -> None:
+    node = model.graph.node.add(op_type="Constant", output=["nothing"])
+    node.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+
+
+def add_function(model: ModelProto, name: str, calls: list[str], domain: str = "own") -> None:
+    imports = [*model.opset_import, helper.make_opsetid("own", 1)]
+    nodes = [
+        helper.make_node(call, ["x"], ["y" if index == 0 else f"y{index}"], domain=domain)
+        for index, call in enumerate(calls)
+    ]
+    model.functions.append(helper.make_function("own", name, ["x"], ["y"], nodes, imports))
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_lie_is_refused_by_its_name(name: str, tmp_path: Path) -> None:
+    change, message = LIES[name]
+    model = plain_cnn()
+    change(model)
+    path = saved(model, tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match=f"^cannot read '{path}': .*{message}"):
+        load(path)
+    with pytest.raises(ModelError, match=message):
+        from_proto(model, "model.onnx")
+    with pytest.raises(ModelError, match=message):
+        to_torch(model)
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    path = saved(plain_cnn(), tmp_path / "model.onnx")
+    path.write_bytes(path.read_bytes().replace(b"r0.conv", b"r0.\xff\xfe\xff\xfe"))
+    with pytest.raises(ModelError, match=r"a name or text in it is not UTF-8"):
+        load(path)
+
+
+def test_graphs_deeper_than_a_parser_goes_are_refused(tmp_path: Path) -> None:
+    """Protobuf itself stops at a hundred messages inside each other."""
+    path = saved(plain_cnn(), tmp_path / "model.onnx")
+    content = b""
+    for _ in range(400):
+        for field in (6, 5, 1):  # a graph in an attribute in a node in a graph
+            length, tag = len(content), bytes([field << 3 | 2])
+            while length >= 0x80:
+                tag += bytes([length & 0x7F | 0x80])
+                length >>= 7
+            content = tag + bytes([length]) + content
+    length, tag = len(content), bytes([7 << 3 | 2])
+    while length >= 0x80:
+        tag += bytes([length & 0x7F | 0x80])
+        length >>= 7
+    path.write_bytes(path.read_bytes() + tag + bytes([length]) + content)
+    with pytest.raises(ModelError, match=r"^cannot read .*it is not an ONNX file, or it is truncated"):
+        load(path)
+
+
+def test_the_environment_raises_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = plain_cnn()
+    conv(model).name = "x" * 70_000
+    with pytest.raises(ModelError, match=r"If you trust the file, set GRAFTONNX_LIMITS=name=NUMBER"):
+        admit(model)
+    monkeypatch.setenv("GRAFTONNX_LIMITS", "name=1M nodes=10")
+    limits.limits.cache_clear()
+    admit(model)
+    limits.limits.cache_clear()
+
+
+@pytest.mark.parametrize("text", ["nodes", "nodes=", "nodse=5", "nodes=-1", "nodes=1e9", "value=٤"])
+def test_a_limit_that_means_nothing_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFTONNX_LIMITS", text)
+    limits.limits.cache_clear()
+    with pytest.raises(ModelError, match=r"^GRAFTONNX_LIMITS holds '.*'; expected NAME=NUMBER"):
+        limits.limits()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_limits() -> None:
+    limits.limits.cache_clear()
+
+
+@pytest.mark.skipif("sys.platform != 'linux'")
+def test_native_code_cannot_fill_the_memory() -> None:
+    refused = pytest.raises(ModelError, match=r"^onnx takes more memory than the file should need")
+    with refused, limits.bounded("onnx"):
+        np.empty(1 << 33, np.uint8)
+    np.empty(1 << 33, np.uint8)

@@ -1,0 +1,220 @@
+"""Small files that once ended in a traceback, a crash or a full memory; each is made in a few lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import plain_cnn, saved
+from click.testing import CliRunner
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from graftonnx.cli import graftonnx
+from graftonnx.conversion import to_torch
+from graftonnx.errors import GraftError, ModelError
+from graftonnx.metadata import read_metadata
+from graftonnx.model import from_proto
+from graftonnx.normalise.computing import compute
+from graftonnx.normalise.sizes import check_sizes
+
+FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
+
+
+def one_node(op: str, *inputs: str, opset: int = 18, **attributes: object) -> ModelProto:
+    """Return a model of one node, `op(x, …) -> y`, where `x` is computed and has no stated type."""
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["a"], ["x"]), helper.make_node(op, list(inputs), ["y"], **attributes)],
+        "g",
+        [helper.make_tensor_value_info("a", FLOAT, [2, 2])],
+        [helper.make_tensor_value_info("y", FLOAT, None)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: one_node("EyeLike", "x"), r"\(EyeLike\) reads a value whose type the file does not state"),
+        (lambda: one_node("RegexFullMatch", "x", opset=20, pattern="a"), r"\(RegexFullMatch\)"),
+        (lambda: one_node("GatherND", "x", "x", batch_dims=-1), r"\(GatherND\) has batch_dims -1"),
+        (lambda: one_node("GatherND", "x", "x", batch_dims=1 << 40), r"has batch_dims 1099511627776"),
+        (lambda: one_node("Split", "x", "x", num_outputs=1), r"\(Split\) has 1 outputs and num_outputs 1"),
+        (lambda: one_node("Split", "x", num_outputs=1 << 30), r"1 outputs and num_outputs 1073741824"),
+    ],
+)  # fmt: skip
+def test_what_crashes_onnx_is_refused_before(model: Callable[[], ModelProto], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        to_torch(model())
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes"),
+    [
+        ("Expand", {"a": np.float32([1]), "shape": np.int64([1 << 40])}, {}),
+        ("Tile", {"a": np.float32([1]), "repeats": np.int64([1 << 40])}, {}),
+        ("ConstantOfShape", {"shape": np.int64([1 << 20, 1 << 20])}, {}),
+        ("Range", {"a": np.int64(0), "b": np.int64(1 << 40), "c": np.int64(1)}, {}),
+        ("Range", {"a": np.int64(0), "b": np.int64(5), "c": np.int64(0)}, {}),
+        ("Pad", {"a": np.float32([1]), "pads": np.int64([0, 1 << 40])}, {}),
+        ("OneHot", {"a": np.int64([1]), "depth": np.int64(1 << 40), "v": np.int64([0, 1])}, {}),
+        (
+            "MatMul",
+            {"a": np.zeros((3_000, 3_000), np.float32), "b": np.zeros((3_000, 3_000), np.float32)},
+            {},
+        ),
+        ("Resize", {"a": np.zeros((1, 1, 300, 300), np.float32), "s": np.float32([1, 1, 2, 2])}, {}),
+        ("Reshape", {"a": np.float32([1, 2]), "shape": np.int64([3])}, {}),
+        ("Add", {"a": np.float32([1, 2]), "b": np.float32([1, 2, 3])}, {}),
+        ("Transpose", {"a": np.float32([[1]])}, {"perm": [7, 9]}),
+        ("Gather", {"a": np.float32([1]), "i": np.int64([5])}, {}),
+    ],
+)
+def test_what_is_too_large_or_wrong_is_not_computed(
+    op: str, inputs: dict[str, np.ndarray], attributes: dict[str, object]
+) -> None:
+    begin = time.process_time()
+    node = helper.make_node(op, list(inputs), ["y"], **attributes)
+    assert compute(node, inputs, 18, 1 << 28) is None
+    assert time.process_time() - begin < 5
+
+
+def test_what_is_small_is_computed() -> None:
+    node = helper.make_node("Expand", ["a", "shape"], ["y"])
+    (found,) = compute(node, {"a": np.float32([2]), "shape": np.int64([3])}, 18, 1 << 20) or [np.zeros(0)]
+    np.testing.assert_array_equal(found, np.float32([2, 2, 2]))
+
+
+@pytest.mark.parametrize("op", ["Expand", "Tile"])
+def test_a_value_larger_than_memory_is_refused(op: str) -> None:
+    model = one_node(op, "single", "extents")
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([1]), "single"))
+    model.graph.initializer.append(numpy_helper.from_array(np.int64([1 << 31]), "extents"))
+    with pytest.raises(
+        ModelError, match=r"the bytes of its value 'y' .*8,589,934,592; the limit is 536,870,912"
+    ):
+        check_sizes(model)
+
+
+def test_the_network_is_refused_where_one_of_its_values_is_larger_than_memory() -> None:
+    model = plain_cnn(size=40_000)
+    with pytest.raises(
+        ModelError, match=r"the bytes of its value 'r0.conv' .* are 51,200,000,000; the limit is"
+    ):
+        from_proto(model, "model.onnx")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"format": "٤"}, {"format": "9" * 5_000}, {"format": ""}, {"labels": "[" * 100_000},
+        {"labels": '{"a":' * 9_000}, {"labels": "9" * 5_000}, {"labels": "1e999"}, {"input": "NaN"},
+        {"head": "\\"}, {"parents": '"x"'},
+    ],
+)  # fmt: skip
+def test_metadata_that_is_none_is_refused(entry: dict[str, str]) -> None:
+    model = ModelProto()
+    for key, value in entry.items():
+        model.metadata_props.add(key=f"graftonnx.{key}", value=value)
+    with pytest.raises(ModelError, match=r"^its (graftonnx )?metadata"):
+        read_metadata(model)
+
+
+def test_a_function_whose_body_does_not_fit_is_refused() -> None:
+    model = plain_cnn(opset=15)
+    imports = [*model.opset_import, helper.make_opsetid("own", 1)]
+    body = [helper.make_node("Relu", ["x"], ["y"])]
+    model.functions.append(helper.make_function("own", "Act", ["x"], ["y"], body, imports))
+    model.opset_import.append(imports[-1])
+    node = next(node for node in model.graph.node if node.op_type == "Relu")
+    node.op_type, node.domain = "Act", "own"
+    node.input.extend(["image"] * 3)
+    with pytest.raises(ModelError, match=r"its local functions cannot be expanded: .*\. Export it again\.$"):
+        from_proto(model, "model.onnx")
+
+
+@pytest.mark.parametrize("op", ["Add", "Mul"])
+def test_a_chain_that_doubles_does_not_take_exponential_time(op: str) -> None:
+    nodes = [helper.make_node(op, [f"v{i}", f"v{i}"], [f"v{i + 1}"]) for i in range(300)]
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMax", ["a"], ["v0"], keepdims=0), *nodes],
+        "g",
+        [helper.make_tensor_value_info("a", FLOAT, [2])],
+        [helper.make_tensor_value_info("v300", FLOAT, [])],
+    )
+    begin = time.process_time()
+    to_torch(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    assert time.process_time() - begin < 30
+
+
+def test_a_long_chain_of_numbers_does_not_exhaust_the_stack() -> None:
+    nodes = [helper.make_node("Add", [f"v{i}", "one"], [f"v{i + 1}"]) for i in range(1_500)]
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMax", ["a"], ["v0"], keepdims=0), *nodes],
+        "g",
+        [helper.make_tensor_value_info("a", FLOAT, [2])],
+        [helper.make_tensor_value_info("v1500", FLOAT, [])],
+        [numpy_helper.from_array(np.float32(1), "one")],
+    )
+    to_torch(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+
+
+def test_an_attribute_that_is_no_text_ends_in_a_sentence(tmp_path: Path) -> None:
+    model = plain_cnn()
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    conv.attribute.append(helper.make_attribute("auto_pad", b"\xff\xfe"))
+    result = CliRunner().invoke(graftonnx, ["check", str(saved(model, tmp_path / "model.onnx"))])
+    assert result.exit_code == 1
+    assert "Error: cannot convert" in result.output
+
+
+def test_a_channel_count_that_is_unknown_is_refused(tmp_path: Path) -> None:
+    model = plain_cnn()
+    weight = next(t for t in model.graph.initializer if t.name == "r1.conv.weight")
+    weight.CopyFrom(numpy_helper.from_array(np.zeros((0, 8, 3, 3), np.float32), weight.name))
+    path = saved(model, tmp_path / "model.onnx")
+    arguments = ["fuse", str(path), "-o", str(tmp_path / "fused.onnx"), "--classes", "3"]
+    result = CliRunner().invoke(graftonnx, arguments)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert not (tmp_path / "fused.onnx").exists()
+
+
+def test_an_error_is_one_line_of_bearable_length(tmp_path: Path) -> None:
+    model = plain_cnn()
+    model.graph.output[0].name = "a\nb\x1b[31m" + "c" * 60_000
+    model.graph.node[-1].output[0] = model.graph.output[0].name
+    model.graph.node[-1].op_type = "Nonesuch"
+    result = CliRunner().invoke(graftonnx, ["inspect", str(saved(model, tmp_path / "model.onnx"))])
+    assert result.exit_code == 1
+    assert len(result.output) < 4_200
+    assert result.output.count("\n") == 1
+    assert "\x1b" not in result.output
+
+
+def test_a_model_with_an_input_of_no_type_is_refused_by_check(tmp_path: Path) -> None:
+    model = one_node("Relu", "x")
+    model.graph.input[0].type.tensor_type.elem_type = 0
+    result = CliRunner().invoke(graftonnx, ["check", str(saved(model, tmp_path / "model.onnx"))])
+    assert result.exit_code == 1
+    assert "cannot make up the input 'a': the file leaves its type open." in result.output
+
+
+def test_predict_looks_at_a_file_before_native_code_does(tmp_path: Path) -> None:
+    path = saved(one_node("EyeLike", "x"), tmp_path / "model.onnx")
+    result = CliRunner().invoke(graftonnx, ["predict", str(path), str(path)])
+    assert result.exit_code == 1
+    assert "(EyeLike) reads a value whose type the file does not state" in result.output
+
+
+def test_a_file_of_strings_is_refused_in_a_sentence() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("StringNormalizer", ["a"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("a", STRING, [2])],
+        [helper.make_tensor_value_info("y", STRING, None)],
+    )
+    with pytest.raises(GraftError, match=r"holds strings, PyTorch has none\.$"):
+        to_torch(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))

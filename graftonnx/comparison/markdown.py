@@ -22,7 +22,8 @@ def markdown(comparison: Comparison) -> str:
             *table(COLUMNS, (row(standing) for standing in comparison.networks)),
             "",
             *table(
-                ("fused against", "difference", "McNemar, by seed: fused only / rival only right"), contests
+                ("network", "against", "difference", "McNemar, by seed: network only / rival only right"),
+                contests,
             ),
             "",
             f"{conditions(comparison)}\n",
@@ -60,10 +61,10 @@ def conditions(comparison: Comparison) -> str:
     )
 
 
-def _tests(comparison: Comparison, contest: Contest) -> tuple[str, str, str]:
+def _tests(comparison: Comparison, contest: Contest) -> tuple[str, ...]:
     rival = comparison.network(contest.rival)
     tests = "; ".join(f"{t.fused_only} / {t.rival_only}, {spelled(t.p)}" for t in contest.by_images)
-    return f"{rival.name}: {rival.description}", figures(contest), tests
+    return contest.network, f"{rival.name}: {rival.description}", figures(contest), tests
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -1,8 +1,8 @@
-"""What the files in `rows/` and `parents/` may say.
+"""What the files in `rows/`, `parents/` and `studies/` may say.
 
 A parent is a file that comes pretrained, or a network of `graftonnx zoo` that is trained here. A row is two
-parents and the images that the hybrid is retrained on. Options are those of the graftonnx commands, by their
-long names; what a budget says is added to them.
+parents and the images that the hybrid is retrained on. A study asks what single options change. Options are
+those of the graftonnx commands, by their long names; what a budget says is added to them.
 """
 
 from __future__ import annotations
@@ -121,10 +121,57 @@ class Row(Record):
     budgets: dict[str, Budget]
 
 
+class Change(Record):
+    """What is changed in a study for all of its networks.
+
+    Attributes:
+        fuse: Options of `graftonnx fuse`.
+        train: Options of `graftonnx compare`.
+    """
+
+    fuse: Options = Field(default_factory=dict)
+    train: Options = Field(default_factory=dict)
+
+
+class Study(Record):
+    """What single options change, all else equal.
+
+    Attributes:
+        title: For the tables.
+        a: Name of the first parent: `parents/<name>.yaml`.
+        b: Of the second.
+        data: What the hybrids are trained on, as :data:`places.DATA` calls it.
+        budget: Of the parents.
+        seeds: Runs of each network, unless the command line says otherwise.
+        fuse: Options of `graftonnx fuse`.
+        train: Options of `graftonnx compare`.
+        variants: By name, what is changed in `fuse` for one more fused network beside the default one; they
+            share the parents' and the concatenation's runs. `calibrate: images` stands for a folder of
+            unlabelled images of the data set.
+        changes: By name, what is changed for the fused network and its parts, which are all trained anew.
+    """
+
+    title: str
+    a: str
+    b: str
+    data: str
+    budget: str = "quick"
+    seeds: int = Field(default=3, ge=1)
+    fuse: Options = Field(default_factory=dict)
+    train: Options = Field(default_factory=dict)
+    variants: dict[str, Options] = Field(default_factory=dict)
+    changes: dict[str, Change] = Field(default_factory=dict)
+
+
 def rows() -> list[str]:
     """Return the names of all rows, in the order of the paper's tables."""
     named = [(path.stem, read_row(path.stem)) for path in (HERE / "rows").glob("*.yaml")]
     return [name for name, row in sorted(named, key=lambda item: (item[1].paper.tables, item[0]))]
+
+
+def studies() -> list[str]:
+    """Return the names of all studies."""
+    return sorted(path.stem for path in (HERE / "studies").glob("*.yaml"))
 
 
 def read_row(name: str) -> Row:
@@ -139,6 +186,11 @@ def read_row(name: str) -> Row:
 def read_parent(name: str) -> Parent:
     """Read `parents/<name>.yaml`; raises as :func:`read_row`."""
     return _read(Parent, "parents", name)
+
+
+def read_study(name: str) -> Study:
+    """Read `studies/<name>.yaml`; raises as :func:`read_row`."""
+    return _read(Study, "studies", name)
 
 
 def _read(kind: type[R], folder: str, name: str) -> R:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,29 +159,42 @@ def run_row(name: str, place: Place, seeds: int | None) -> Outcome:
     recipe = budget.model_dump(exclude={"note", "seeds"})
     made_from = [sha256(a.path), sha256(b.path), fingerprint(data)]
     folder = place.folder("rows", f"{name}-{place.budget}", recipe, made_from)
-    classes = {"classes": len(open_data(data).classes)}
-    fused, paper = fuse(folder, a, b, classes | budget.fuse)
+    base = {"classes": len(open_data(data).classes)} | budget.fuse
+    files = fuse(folder, a, b, {"fused": base, "paper": base | PAPER})
     count = budget.seeds if seeds is None else seeds
-    compared = folder / "compared"
-    settings = options(budget.train, {"seeds": count})
-    call("compare", fused, paper, "--data", data, "-o", compared, *settings)
-    for checkpoints in compared.glob("*/*/checkpoints"):
-        shutil.rmtree(checkpoints)  # they only serve to go on, and take more space than all else
-    deployed = deploy(folder, compared / "fused" / "seed0", data)
-    comparison = Comparison.model_validate_json((compared / "compare.json").read_text())
+    comparison = compare(files, data, folder / "compared", budget.train | {"seeds": count})
+    deployed = deploy(folder, folder / "compared" / "fused" / "seed0", data)
     return Outcome(row, budget, (a, b), comparison, deployed)
 
 
-def fuse(folder: Path, a: MadeParent, b: MadeParent, settings: declared.Options) -> tuple[Path, Path]:
-    """Fuse two parents with graftonnx's defaults, and as in the paper."""
+def fuse(folder: Path, a: MadeParent, b: MadeParent, files: Mapping[str, declared.Options]) -> list[Path]:
+    """Fuse two parents in one way or more.
+
+    Args:
+        folder: Where to.
+        a: The first parent.
+        b: The second.
+        files: Name of the file, without its suffix, and options of `graftonnx fuse`.
+
+    Returns:
+        The files.
+    """
     given = {"a": a.declared.preprocess, "b": b.declared.preprocess}
     conventions = [f"{branch}={name}" for branch, name in given.items() if name is not None]
     words = ["--preprocess", *conventions] if conventions else []
-    fused, paper = folder / "fused.onnx", folder / "paper.onnx"
-    for path, more in ((fused, declared.Options()), (paper, PAPER)):
+    paths = {name: folder / f"{name}.onnx" for name in files}
+    for name, path in paths.items():
         if not path.is_file():
-            call("fuse", a.path, b.path, "-o", path, *words, *options(settings, more))
-    return fused, paper
+            call("fuse", a.path, b.path, "-o", path, *words, *options(files[name]))
+    return list(paths.values())
+
+
+def compare(files: Sequence[Path], data: Path, output: Path, settings: declared.Options) -> Comparison:
+    """Compare fused files of the same parents, the first one with its parts as well."""
+    call("compare", *files, "--data", data, "-o", output, *options(settings))
+    for checkpoints in output.glob("*/*/checkpoints"):
+        shutil.rmtree(checkpoints)  # they only serve to go on, and take more space than all else
+    return Comparison.model_validate_json((output / "compare.json").read_text())
 
 
 def deploy(folder: Path, run: Path, data: Path) -> dict[str, Any]:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import declarations as declared
-from experiment import MadeParent, Outcome
+from experiment import MadeParent, Outcome, Place
+from places import ROOT
 
 from graftonnx import costs, machine
 from graftonnx.files import sha256, write_text
 from graftonnx.graph import GraphView
 from graftonnx.weights import read
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = (
     "graftonnx",
     "models",
@@ -28,14 +28,27 @@ SOURCES = (
 """What a result depends on."""
 
 
-def write(outcome: Outcome, name: str, budget: str, folder: Path) -> Path:
-    """Write `NAME-BUDGET.json`; no path of this machine is in it."""
+def origin() -> dict[str, Any]:
+    """Return the commit that runs, and whether the files differ from it."""
+    changed = bool(_git("status", "--porcelain", "--", *SOURCES))
+    return {"commit": _git("rev-parse", "HEAD"), "changed": changed}
+
+
+def write(outcome: Outcome, name: str, place: Place, source: dict[str, Any]) -> Path:
+    """Write `NAME-BUDGET.json`; no path of this machine is in it.
+
+    Args:
+        outcome: What the row has to show.
+        name: Of the row.
+        place: Where it was run.
+        source: The :func:`origin` when it began.
+    """
     comparison = outcome.comparison.model_dump(mode="json", exclude={"request"})
     seeds = len(outcome.comparison.seeds)
     record: dict[str, Any] = {
         "row": name,
         "title": outcome.row.title,
-        "budget": budget,
+        "budget": place.budget,
         "notes": [note for note in (outcome.budget.note, *(p.note for p in outcome.parents)) if note],
         "paper": outcome.row.paper.model_dump(mode="json"),
         "data": outcome.row.data,
@@ -46,13 +59,17 @@ def write(outcome: Outcome, name: str, budget: str, folder: Path) -> Path:
         ],
         "comparison": comparison,
         "deployed": outcome.deployed,
-        "command": f"tools/paper/run {name} --budget {budget} --seeds {seeds}",
-        "commit": _git("rev-parse", "HEAD"),
-        "changed": bool(_git("status", "--porcelain", "--", *SOURCES)),
-        "machine": _machine(outcome.comparison.device),
+        "command": f"tools/paper/run {name} --budget {place.budget} --seeds {seeds}",
+        **source,
+        "machine": machine_of(outcome.comparison.device),
     }
+    return save(record, f"{name}-{place.budget}", place.output / "results")
+
+
+def save(record: dict[str, Any], name: str, folder: Path) -> Path:
+    """Write a result as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}-{budget}.json"
+    path = folder / f"{name}.json"
     write_text(path, json.dumps(record, indent=1) + "\n")
     return path
 
@@ -70,7 +87,8 @@ def _parent(branch: str, name: str, made: MadeParent) -> dict[str, Any]:
     }
 
 
-def _machine(device: str) -> dict[str, Any]:
+def machine_of(device: str) -> dict[str, Any]:
+    """Return what the machine is."""
     import torch
 
     found = {"cpu": machine.processor(), "cores": machine.cores(), "threads": torch.get_num_threads()}

@@ -6,8 +6,9 @@ import contextlib
 import io
 import shlex
 import sys
+from collections.abc import Mapping
 
-from declarations import Options
+from declarations import Options, Value
 
 from graftonnx.cli import graftonnx
 
@@ -30,9 +31,9 @@ def call(*words: object) -> str:
     return output.getvalue()
 
 
-def options(*given: Options) -> list[str]:
+def options(*given: Mapping[str, Value]) -> list[str]:
     """Return options as words; what comes later replaces what comes earlier."""
     joined: Options = {}
     for each in given:
-        joined |= each
+        joined.update(each)
     return [word for name, value in joined.items() for word in (f"--{name}", str(value))]

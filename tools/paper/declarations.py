@@ -22,7 +22,9 @@ R = TypeVar("R", bound=Record)
 
 HERE = Path(__file__).resolve().parent
 
-Options = dict[str, str | int | float]
+Value = str | int | float
+
+Options = dict[str, Value]
 """Of a command: `{"epochs": 3}` is `--epochs 3`."""
 
 

@@ -78,7 +78,10 @@ def _finished(
     model = infer_shapes(model)
     found = _interface(model.graph)
     if found != interface:
-        raise PlanError(f"its input and output are {_spelled(found)}; expected {_spelled(interface)}.")
+        raise PlanError(
+            f"its input and output are {_spelled(found)}; expected {_spelled(interface)}, as they were "
+            "given. Change what lies between them."
+        )
     view = GraphView(model.graph)
     find_head(view, view.inputs)
     model.producer_name = before.producer_name

@@ -8,7 +8,7 @@ score(i, j) = gain - cost(projections); gain^2 / (4 cost), which stays above 0, 
 | likeness | 1 for equal shapes, 0.9 for equal grids, 0.8 to 0.6 for grids up to twice as large, then less |
 | closeness | 1 - |difference of relative depths|; with a calibration batch, the similarity of activations |
 | ends | 1 when both taps end whole blocks, 0.9 for one of them, 0.8 when both lie inside parallel branches |
-| cost | time of the two projections, relative to that of both networks, both in MACs |
+| cost | `DEAR` times the time of the two projections, relative to that of both networks, both in MACs |
 
 A pair whose MACs alone, relative to the time of the networks, exceed its gain is not worth it.
 """
@@ -35,6 +35,13 @@ from graftonnx.projections import (
     ratio,
 )
 from graftonnx.taps import Tap
+
+DEAR = 5
+"""A projection that takes a fifth of the networks' time is not worth the best of gains.
+
+Six exchanges of the four pairs in `tools/bench/export.py` take 4 to 10 % of the MACs at one, 2 to 4 % at
+five, and little less at twenty.
+"""
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ def score(
         parameters[i, j] = sum(projection_parameters(*ends) for ends in both)
         prices[i, j] = sum(projection_price(*ends) for ends in both)
     likeness, cost, least = (
-        table[:, index_b] for table in (likeness, prices / max(work, 1), macs / max(work, 1))
+        table[:, index_b] for table in (likeness, DEAR * prices / max(work, 1), macs / max(work, 1))
     )
     depths = [np.array([tap.depth for tap in taps]) for taps in (first, second)]
     spine = [0.1 * np.array([tap.spine for tap in taps], float) for taps in (first, second)]

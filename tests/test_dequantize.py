@@ -158,3 +158,19 @@ def test_weights_alone_in_int8_need_no_option(tmp_path: Path) -> None:
             model.graph.node.insert(0, node)
     network = load(saved(model, tmp_path / "weights.onnx"))
     np.testing.assert_array_equal(run(network.proto), run(model))
+
+
+def test_a_float_network_whose_weights_are_inputs_stays_as_it_is(tmp_path: Path) -> None:
+    model = residual()
+    model.ir_version = 3
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", 11))
+    model.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in model.graph.initializer
+    )
+    path = saved(model, tmp_path / "old.onnx")
+    network = load(path, dequantize=True)
+    assert network.ir_version == 3
+    assert not [note for note in network.notes if note.startswith("dequantised")]
+    assert np.array_equal(run(network.proto), run(load(path).proto))

@@ -250,7 +250,9 @@ class TestRefusals:
     ) -> None:
         """A broken folding is put in place of ours: it forgets one channel of one bias."""
 
-        def broken(skeleton: onnx.ModelProto, weights: Weights) -> tuple[onnx.ModelProto, Folded]:
+        def broken(
+            skeleton: onnx.ModelProto, weights: Weights, *, split_concats: bool
+        ) -> tuple[onnx.ModelProto, Folded]:
             tensor = next(t for t in skeleton.graph.initializer if t.name == "a/conv1.bias")
             bias = onnx.numpy_helper.to_array(tensor) * np.float32([1, 1, 0, 1])
             tensor.CopyFrom(onnx.numpy_helper.from_array(bias, tensor.name))

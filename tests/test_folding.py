@@ -421,3 +421,136 @@ def test_names_with_every_character_and_a_subgraph_survive() -> None:
     x = random(1, 4, 6, 6)
     (y,) = open_session(folded, provider="cpu").run(x, np.array(True))
     np.testing.assert_array_equal(y, -x)
+
+
+WIDE = {
+    "u": random(16, 4, 1, 1, seed=1),
+    "v": random(32, 4, 1, 1, seed=2),
+    "w": random(8, 48, 1, 1, seed=3) / 4,
+    "b": random(8, seed=4),
+}
+PARTS = "p = Conv(x, u) q = Conv(x, v) c = Relu(p) d = Relu(q) k = Concat <axis = 1> (c, d)"
+
+
+class TestConcats:
+    def test_a_pointwise_conv_takes_each_part_of_a_concat_by_itself(self) -> None:
+        model = build(f"{PARTS} s = Conv(k, w, b) y = Relu(s)", **WIDE)
+        folded, report = fold_operators(model)
+        assert Counter(operators(folded)) == Counter(Conv=4, Relu=3, Add=1)
+        assert report == Folded(concats=1)
+        check_same(model, folded)
+
+    def test_so_it_does_through_a_max_pool(self) -> None:
+        pool = "m = MaxPool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (k)"
+        model = build(f"{PARTS} {pool} s = Conv(m, w, b) y = Relu(s)", **WIDE)
+        folded, report = fold_operators(model)
+        assert Counter(operators(folded)) == Counter(Conv=4, Relu=3, MaxPool=2, Add=1)
+        assert report == Folded(concats=1)
+        check_same(model, folded)
+
+    def test_two_readers_and_three_parts_are_split_as_well(self) -> None:
+        both = "s = Conv(k, w, b) t = Conv(k, w2) y = Mul(s, t)"
+        three = "p = Conv(x, u) q = Conv(x, v) r = Relu(p) k = Concat <axis = 1> (p, q, r)"
+        weights = {**WIDE, "w": random(8, 64, 1, 1) / 4, "w2": random(8, 64, 1, 1, seed=5) / 4}
+        model = build(f"{three} {both}", **weights)
+        folded, report = fold_operators(model)
+        assert Counter(operators(folded)) == Counter(Conv=8, Relu=1, Add=4, Mul=1)
+        assert report == Folded(concats=1)
+        check_same(model, folded)
+
+    @pytest.mark.parametrize(
+        ("body", "change"),
+        [
+            ("s = Conv(k, w, b) y = Relu(s)", {"w": random(48, 48, 1, 1), "b": random(48)}),
+            ("s = Conv <pads = [1, 1, 1, 1]> (k, w, b) y = Relu(s)", {"w": random(8, 48, 3, 3)}),
+            ("s = Conv <group = 2> (k, w, b) y = Relu(s)", {"w": random(8, 24, 1, 1)}),
+            ("s = Conv(k, w, b) t = ReduceMean(k, a) y = Add(s, t)", {"a": np.int64([1, 2, 3])}),
+            ("m = MaxPool <kernel_shape = [2, 2]> (k) s = Conv(m, w, b) e = ReduceMax(m) y = Add(s, e)", {}),
+        ],
+        ids=["more sums than parts", "a window", "groups", "another reader", "another reader of the pool"],
+    )
+    def test_a_concat_that_would_not_get_cheaper_stays(
+        self, body: str, change: dict[str, NDArray[np.generic]]
+    ) -> None:
+        model = build(f"{PARTS} {body}", **{**WIDE, **change})
+        assert "Concat" in operators(fold_operators(model)[0])
+
+    def test_parts_that_fill_no_whole_block_stay_together(self) -> None:
+        weights = {**WIDE, "u": random(12, 4, 1, 1), "w": random(8, 44, 1, 1)}
+        model = build(f"{PARTS} s = Conv(k, w, b) y = Relu(s)", **weights)
+        assert "Concat" in operators(fold_operators(model)[0])
+
+    def test_all_stay_where_they_are_not_to_be_split(self) -> None:
+        model = build(f"{PARTS} s = Conv(k, w, b) y = Relu(s)", **WIDE)
+        folded, report = fold_operators(model, split_concats=False)
+        assert list(folded.graph.node) == list(model.graph.node)
+        assert report == Folded()
+
+    def test_names_that_are_taken_are_not_given_twice(self) -> None:
+        model = build(f"{PARTS} s = Conv(k, w, b) y = Relu(s)", **WIDE)
+        for node, name in zip(
+            model.graph.node, ("s/of/d/sum", "s/of/c", "c_", "d_", "k_", "s", "y"), strict=True
+        ):
+            node.name = name
+        folded, _ = fold_operators(model)
+        names = [node.name for node in folded.graph.node]
+        assert len(set(names)) == len(names)
+        check_same(model, folded)
+
+
+NARROW = {"p": random(12, 4, 1, 1), "v": random(3, 12, 1, 1, seed=2), "w": random(12, 4, 1, 1, seed=3)}
+SUM = "a = Conv(x, w) c = Relu(a) z = Neg(x)"
+
+
+class TestProjectionsIntoSums:
+    """`relu(x) + P z -> V`: the projection becomes V P, as narrow as V."""
+
+    @pytest.mark.parametrize("order", ["c, s", "s, c"])
+    def test_a_projection_goes_into_the_conv_behind_the_sum(self, order: str) -> None:
+        model = build(
+            f"{SUM} s = Conv(z, p) t = Add({order}) v1 = Conv(t, v, b) y = Relu(v1)",
+            b=random(3),
+            **NARROW,
+        )
+        folded, report = fold_operators(model)
+        assert report == Folded(products=1, sums=1)
+        assert sorted(list(t.dims) for t in folded.graph.initializer if len(t.dims) == 4) == [
+            [3, 4, 1, 1],
+            [3, 12, 1, 1],
+            [12, 4, 1, 1],
+        ]
+        check_same(model, folded)
+
+    def test_so_it_does_with_a_bias_and_a_pool_behind_it(self) -> None:
+        pool = "AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]>"
+        model = build(
+            f"{SUM} s = Conv(z, p, b) q = {pool} (s) t = Add(c, q) y = Conv(t, v)",
+            b=random(12),
+            **NARROW,
+        )
+        folded, report = fold_operators(model)
+        assert report == Folded(pools=1, products=1, sums=1)
+        check_same(model, folded)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "s = Conv(z, p) t = Add(c, s) y0 = Conv(t, v) m = ReduceMean(t, ax) y = Add(y0, m)",
+            "s = Conv(z, p) t = Add(c, s) y = Conv(t, wide)",
+            "s = Conv(z, p) r = Relu(s) t = Add(c, r) y = Conv(t, v)",
+            "s = Conv(z, p) m = ReduceMean(s, ax) t = Add(c, m) y = Conv(t, v)",
+            "s = Conv(z, p) t = Add(c, s) y0 = Conv(t, v) e = ReduceMean(s, ax) y = Add(y0, e)",
+        ],
+        ids=[
+            "the sum has other readers",
+            "V is wide",
+            "a Relu",
+            "a sum that broadcasts",
+            "P has other readers",
+        ],
+    )
+    def test_a_sum_that_would_not_get_cheaper_stays(self, body: str) -> None:
+        model = build(f"{SUM} {body}", ax=np.int64([1, 2, 3]), wide=random(20, 12, 1, 1), **NARROW)
+        folded, report = fold_operators(model)
+        assert report.sums == 0
+        check_same(model, folded)

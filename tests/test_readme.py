@@ -60,7 +60,10 @@ def test_the_first_two_commands_print_what_the_readme_shows(clone: Path) -> None
 
 
 def test_the_python_examples_run(clone: Path) -> None:
-    api, hook = re.findall(r"```python\n(import .*?)```", README, re.DOTALL)
+    fusing = (ROOT / "graftonnx" / "FUSING.md").read_text(encoding="utf-8")
+    (api,), (hook,) = (
+        re.findall(r"```python\n(import .*?)```", page, re.DOTALL) for page in (README, fusing)
+    )
     names: dict[str, Any] = {}
     exec(compile(api, "README.md", "exec"), names)
     assert (clone / "fused.onnx").stat().st_size > 100_000
@@ -70,7 +73,51 @@ def test_the_python_examples_run(clone: Path) -> None:
 
 
 def test_no_placeholder_is_left() -> None:
-    assert re.findall(r"<!-- (?:fuse|train|demo|natural) -->", README) == []
+    assert re.findall(r"<!-- (?:fuse|train|demo|natural) -->|@@", README) == []
+
+
+PAGES = [
+    "README.md",
+    "graftonnx/FUSING.md",
+    "graftonnx/training/TRAINING.md",
+    "graftonnx/exporting/DEPLOYING.md",
+    "tools/DEVELOPING.md",
+    "graftonnx/API.md",
+]
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_between_pages_leads_to_a_file_and_a_heading(name: str) -> None:
+    page = ROOT / name
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_tutorial_inspects_and_refuses_as_it_shows(clone: Path) -> None:
+    (clone / "a.onnx").symlink_to(ROOT / "models" / "custom16-mnist.onnx")
+    (clone / "b.onnx").symlink_to(ROOT / "models" / "squeezenet-cifar100.onnx")
+    arguments, printed = console("inspect")
+    inspected = CliRunner().invoke(graftonnx, arguments)
+    assert words(inspected.stdout)[: len(words(printed)) - 1] == words(printed)[:-1]
+    (clone / "notes.txt").write_text("hi\n")
+    shown = re.findall(r"^\$ graftonnx (.*-o x\.onnx.*)\n(Error: .*)$", README, re.MULTILINE)
+    assert shown
+    for line, error in shown:
+        refused = CliRunner().invoke(graftonnx, shlex.split(line))
+        assert refused.exit_code != 0
+        assert words(refused.stderr)[-len(words(error)) :] == words(error)
+        assert not (clone / "x.onnx").exists()
 
 
 @pytest.mark.parametrize("name", ["tools/demo", "tools/test", "tools/check", "tools/fix", "tools/setup"])

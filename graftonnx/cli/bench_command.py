@@ -156,7 +156,7 @@ def command(
         raise click.UsageError("--cuda-graph replays work on the same buffers: give --io bound or resident.")
     if cuda_graph and streams > 1:
         raise click.UsageError(
-            "--cuda-graph and --streams exclude each other: a graph belongs to one thread."
+            "--cuda-graph and --streams exclude each other: a graph belongs to one thread. Leave one out."
         )
     from dataclasses import replace
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ COMPARISON_PANEL = ["--data", "--output", "--seeds", "--force", "--json", "--qui
 
 @grouped({"Comparison": COMPARISON_PANEL, **panels()})
 @click.argument("source", type=click.Path(path_type=Path), metavar="FUSED.onnx")
+@click.argument("others", nargs=-1, type=click.Path(path_type=Path), metavar="[OTHER.onnx ...]")
 @click.option(
     "--data",
     metavar="DATA",
@@ -38,18 +40,34 @@ COMPARISON_PANEL = ["--data", "--output", "--seeds", "--force", "--json", "--qui
 @json_option
 @quiet_option
 def command(
-    source: Path, data: str, output: Path, seeds: int, force: bool, as_json: bool, **settings: Any
+    source: Path,
+    others: tuple[Path, ...],
+    data: str,
+    output: Path,
+    seeds: int,
+    force: bool,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Fine-tune a fused network and its parts alike: did fusion help?
 
     Compared are each parent alone, the average of their probabilities, their features joined without skips,
-    and the fused network: same data, settings and seeds. The same command again goes on where it stopped.
+    and the fused network: same data, settings and seeds. OTHER.onnx are the same parents, fused in other
+    ways; they are trained as well. The same command again goes on where it stopped.
     """
-    run(source, data, output, config_of(settings), seeds=seeds, force=force, as_json=as_json)
+    run(source, data, output, config_of(settings), others=others, seeds=seeds, force=force, as_json=as_json)
 
 
 def run(
-    source: Path, data: str, output: Path, config: TrainConfig, *, seeds: int, force: bool, as_json: bool
+    source: Path,
+    data: str,
+    output: Path,
+    config: TrainConfig,
+    *,
+    others: Sequence[Path] = (),
+    seeds: int,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Compare, and print the result; an interruption ends the program with the command to go on with."""
     if (config.devices, config.nodes) != (1, 1):
@@ -65,6 +83,7 @@ def run(
             data,
             output,
             config,
+            others=others,
             seeds=seeds,
             force=force,
             progress=not console.is_quiet(),

@@ -35,6 +35,8 @@ FOLDED = {
     "skips": "skips that stayed zero",
     "pools": "pools behind 1x1 convs",
     "products": "1x1 convs",
+    "sums": "sums behind 1x1 convs",
+    "concats": "concats behind 1x1 convs",
     "identities": "dropouts and identities",
     "constants": "constants",
 }

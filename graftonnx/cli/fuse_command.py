@@ -210,13 +210,16 @@ def _loaded(
         _check_excluded("--plan", "without --skip-init lsq it does nothing", ("calibrate",))
     plan = read_plan(plan_file)
     if len(plan.parents) != len(paths):
+        wanted = ", ".join(parent.name for parent in plan.parents.values())
         raise PlanError(
-            f"plan '{plan_file}' is for {len(plan.parents)} parents, {len(paths)} are given. Give those."
+            f"plan '{plan_file}' is for {len(plan.parents)} parents, {len(paths)} are given. Give {wanted}, "
+            "in this order, or make a plan with `graftonnx match`."
         )
     if set(plan.parents) != set(LETTERS[: len(paths)]):
         raise PlanError(
             f"plan '{plan_file}' names the parents {', '.join(plan.parents)}; "
-            f"expected {', '.join(LETTERS[: len(paths)])}."
+            f"expected {', '.join(LETTERS[: len(paths)])}, in the order of the files. Rename them in the "
+            "plan, also at the ends of its skips."
         )
     parents = {
         letter: plan.parents[letter].model_copy(
@@ -240,7 +243,7 @@ def _check_excluded(option: str, reason: str, names: tuple[str, ...]) -> None:
     for name in names:
         if source(name) is not ParameterSource.DEFAULT:
             other = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{other} and {option} exclude each other: {reason}.")
+            raise click.UsageError(f"{other} and {option} exclude each other: {reason}. Leave one out.")
 
 
 def _report(fused: Network, networks: list[Network], plan: Plan, output: Path, as_json: bool) -> None:

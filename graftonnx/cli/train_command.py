@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +92,7 @@ def command(
     _launch_others(resume_from, output, config, settings)
     from graftonnx.training import Interrupted, resume, train
     from graftonnx.training.memory import keep_freed_pages
+    from graftonnx.training.run import RunFolder
     from graftonnx.training.world import leads, one_voice
 
     keep_freed_pages()
@@ -110,7 +110,7 @@ def command(
                 )
     except Interrupted as stop:
         console.warn(f"Interrupted in epoch {stop.epoch}; everything is saved. Go on with:")
-        console.warn(f"  graftonnx train --resume {shlex.quote(str(stop.run))}")
+        console.warn(f"  graftonnx train {RunFolder(stop.run).resuming}")
         sys.exit(128 + stop.signal)
     if not leads():
         return

@@ -11,6 +11,8 @@ from graftonnx.cli.console import note, print_json, print_table, say
 from graftonnx.cli.parameters import json_option, quiet_option
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from graftonnx.cli.records import ZooEntry
 
 
@@ -73,8 +75,21 @@ def _known(ctx: click.Context, param: click.Parameter, name: str) -> str:
     return known
 
 
+def _completed(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a network's name."""
+    from click.shell_completion import CompletionItem
+
+    from graftonnx.models.registry import ENTRIES
+
+    return [
+        CompletionItem(entry.name, help=entry.summary)
+        for entry in ENTRIES
+        if entry.name.startswith(incomplete)
+    ]
+
+
 @command.command("export")
-@click.argument("name", callback=_known)
+@click.argument("name", callback=_known, shell_complete=_completed)
 @click.option(
     "--weights",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -6,6 +6,7 @@
 | `average` | the mean of their probabilities |
 | `concatenated` | the fused network without its exchanges |
 | `fused` | the fused network |
+| by its name | each other file that the same parents were fused to |
 
 Every network starts from the weights that the fused file holds for its branches and exchanges, and from a
 head drawn by the seed; see :mod:`graftonnx.variants`. So with a file that `graftonnx fuse` wrote the parents

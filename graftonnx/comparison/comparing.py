@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -12,6 +13,7 @@ from graftonnx.comparison.answers import Answers, ask, average, check_test_image
 from graftonnx.comparison.expenses import latencies, size
 from graftonnx.comparison.judging import Table, accuracy, better_parent, contest, is_redrawn, overlap, shares
 from graftonnx.comparison.markdown import markdown
+from graftonnx.comparison.others import read_others
 from graftonnx.comparison.record import AVERAGE, CONCATENATED, FUSED, Comparison, Request, Standing
 from graftonnx.comparison.runs import Folder, Note, Runs, parts, seconds, train_all
 from graftonnx.comparison.verdict import verdict
@@ -32,6 +34,7 @@ def compare(
     output: str | Path,
     config: TrainConfig | None = None,
     *,
+    others: Sequence[str | Path] = (),
     seeds: int = 3,
     force: bool = False,
     progress: bool = False,
@@ -39,14 +42,16 @@ def compare(
 ) -> Comparison:
     """Fine-tune a fused network and its parts alike, and test whether fusing helped.
 
-    Called again after an interruption, it goes on: finished runs are reused, others resumed. More seeds may
-    be asked for then.
+    Called again after an interruption, it goes on: finished runs are reused, others resumed. More seeds and
+    more `others` may be asked for then.
 
     Args:
         source: What :func:`graftonnx.fuse` wrote, or the `model.onnx` of a run.
         data: As in :func:`graftonnx.train`.
         output: The folder for the runs, `compare.json` and `compare.md`.
         config: The settings of every run; its seed is the first one.
+        others: The same parents fused in other ways: files with the same head. They are trained likewise, and
+            go by their names.
         seeds: Number of runs of each network.
         force: Whether a comparison that is in `output` may be replaced.
         progress: As in :func:`graftonnx.train`.
@@ -56,7 +61,8 @@ def compare(
         The comparison, as in `compare.json`.
 
     Raises:
-        ModelError: If the fused network cannot be taken apart; see :func:`graftonnx.variants.read_fused`.
+        ModelError: If the fused network cannot be taken apart; see :func:`graftonnx.variants.read_fused`; or
+            `others` have other parents, another head, or no names of their own.
         DataError: If the images cannot be used.
         GraftError: If `output` cannot be written or holds other runs, several processes are to train, or
             training diverges.
@@ -74,16 +80,19 @@ def compare(
     labels_for(open_source(source), images.classes, images.where)
     if config.on_bad_image == "error":
         check_test_images(images, workers=config.workers)
+    further = read_others([Path(other) for other in others], fused, source)
     request = Request(
         source=source.resolve(),
         source_sha256=fused.sha256,
         data=absolute(images.where),
         config=config,
+        others=tuple(other for other, _ in further),
     )
+    files = {FUSED: fused, **{other.name: network for other, network in further}}
     numbers = range(config.seed, config.seed + seeds)
     folder = Folder(Path(output))
     with folder.opened(request, force=force):
-        runs = train_all(folder, request, fused, numbers, progress=progress, note=note)
+        runs = train_all(folder, request, files, numbers, progress=progress, note=note)
         comparison = _judged(runs, request, len(images.train))
         write_text(folder.json, json.dumps(comparison.model_dump(mode="json"), indent=2) + "\n")
         write_text(folder.markdown, markdown(comparison))
@@ -103,8 +112,13 @@ def _judged(runs: Runs, request: Request, images: int) -> Comparison:
     table = _asked(runs, request.data, part)
     correction = overlap(table, images)
     better = better_parent(table, runs.members[AVERAGE])
+    named = [other.name for other in request.others]
+    pairs = [
+        *((FUSED, rival) for rival in (better, AVERAGE, CONCATENATED, *named)),
+        *((name, CONCATENATED) for name in named),
+    ]
     contests = tuple(
-        contest(table, rival, runs.seeds, correction) for rival in (better, AVERAGE, CONCATENATED)
+        contest(table, rival, runs.seeds, correction, network=network) for network, rival in pairs
     )
     called = {
         better: f"branch {better} alone",
@@ -125,7 +139,7 @@ def _judged(runs: Runs, request: Request, images: int) -> Comparison:
         networks=_standings(runs, table, correction),
         better_parent=better,
         contests=contests,
-        verdict=verdict(contests, called),
+        verdict=verdict([one for one in contests if one.network == FUSED and one.rival in called], called),
     )
 
 
@@ -144,7 +158,7 @@ def _asked(runs: Runs, data: str, part: Literal["val", "test"]) -> Table:
 
 def _standings(runs: Runs, table: Table, correction: float) -> tuple[Standing, ...]:
     """Return how every network fares, and what it costs."""
-    described = {part.name: part.description for part in parts(runs.parents)}
+    described = {part.name: part.description for part in parts(runs.parents, runs.others)}
     described[AVERAGE] = "the mean of their probabilities"
     models = {name: [run.model for run in runs.of(name, runs.seeds[0])] for name in runs.members}
     times = latencies(models, runs.first.device)

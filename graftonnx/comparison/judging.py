@@ -48,24 +48,28 @@ def better_parent(table: Table, letters: Sequence[str]) -> str:
     return max(letters, key=lambda letter: float(np.mean(shares(table[letter]))))
 
 
-def contest(table: Table, rival: str, numbers: Sequence[int], overlap: float) -> Contest:
-    """Test the fused network against another one.
+def contest(
+    table: Table, rival: str, numbers: Sequence[int], overlap: float, *, network: str = FUSED
+) -> Contest:
+    """Test a fused network against another one.
 
     Args:
         table: The answers.
         rival: The other one's name.
         numbers: The seeds.
         overlap: As in :func:`graftonnx.comparison.significance.over_seeds`.
+        network: The fused one's name.
     """
-    pairs = list(zip(table[FUSED], table[rival], strict=True))
+    pairs = list(zip(table[network], table[rival], strict=True))
     tests = tuple(_image_test(seed, *pair) for seed, pair in zip(numbers, pairs, strict=True))
     if len(tests) == 1:
         (test,) = tests
         difference = paired_difference(test.fused_only, test.rival_only, test.images)
-        return Contest(rival=rival, difference=difference, p=test.p, by_images=tests)
+        return Contest(network=network, rival=rival, difference=difference, p=test.p, by_images=tests)
     differences = [(test.fused_only - test.rival_only) / test.images for test in tests]
     difference, p = over_seeds(differences, overlap)
-    return Contest(rival=rival, difference=_within(difference, -1.0), p=p, by_images=tests)
+    difference = _within(difference, -1.0)
+    return Contest(network=network, rival=rival, difference=difference, p=p, by_images=tests)
 
 
 def _within(estimate: Estimate, least: float) -> Estimate:

@@ -28,7 +28,8 @@ def markdown(comparison: Comparison) -> str:
             *table(COLUMNS, map(marked_row, comparison.networks)),
             "",
             *table(
-                ("fused against", "difference", "McNemar, by seed: fused only / rival only right"), contests
+                ("network", "against", "difference", "McNemar, by seed: network only / rival only right"),
+                contests,
             ),
             "",
             f"{conditions(comparison)}\n",
@@ -72,10 +73,11 @@ def conditions(comparison: Comparison) -> str:
     )
 
 
-def _tests(comparison: Comparison, contest: Contest) -> tuple[str, str, str]:
+def _tests(comparison: Comparison, contest: Contest) -> tuple[str, ...]:
     rival = comparison.network(contest.rival)
     tests = "; ".join(f"{t.fused_only} / {t.rival_only}, {spelled(t.p)}" for t in contest.by_images)
-    return markdown_text(f"{rival.name}: {rival.description}"), figures(contest), tests
+    described = markdown_text(f"{rival.name}: {rival.description}")
+    return contest.network, described, figures(contest), tests
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -14,6 +14,20 @@ FUSED, CONCATENATED, AVERAGE = "fused", "concatenated", "average"
 """The networks that are no single branch; a branch alone goes by its letter."""
 
 
+class Other(Record):
+    """The same parents, fused in another way.
+
+    Attributes:
+        name: Of the network in the comparison: the file's, without its suffix.
+        source: The fused file.
+        source_sha256: Of its bytes.
+    """
+
+    name: str
+    source: Path
+    source_sha256: str
+
+
 class Request(Record):
     """The content of `comparison.yaml`: what all runs of a comparison have in common.
 
@@ -22,19 +36,22 @@ class Request(Record):
         source_sha256: Of its bytes.
         data: The labelled images: an absolute path, or a name on the hub.
         config: The settings of every run; its seed is the first one.
+        others: Further fused files of the same parents; more may be added later.
     """
 
     source: Path
     source_sha256: str
     data: str
     config: TrainConfig
+    others: tuple[Other, ...] = ()
 
 
 class Standing(Record):
     """How one network fares.
 
     Attributes:
-        name: `fused`, `concatenated`, `average`, or the letter of a branch alone.
+        name: `fused`, `concatenated`, `average`, the letter of a branch alone, or the name of another fused
+            file.
         description: In words.
         accuracies: One for each seed, in ONNX Runtime.
         accuracy: Their mean, with its interval; see the comparison's `basis`.
@@ -62,7 +79,7 @@ class ImageTest(Record):
     Attributes:
         seed: Of both runs.
         images: Number of images.
-        fused_only: Images that the fused network gets right and its rival does not.
+        fused_only: Images that the contest's network gets right and its rival does not.
         rival_only: The other way round.
         p: Two-sided.
     """
@@ -75,9 +92,10 @@ class ImageTest(Record):
 
 
 class Contest(Record):
-    """The fused network against another one.
+    """A fused network against another one.
 
     Attributes:
+        network: Name of the fused network.
         rival: Name of the other network.
         difference: Accuracy of the fused network minus that of the other one.
         p: Two-sided: of the paired t test over seeds, of McNemar's test where there is one seed. None where
@@ -85,6 +103,7 @@ class Contest(Record):
         by_images: McNemar's test for each seed.
     """
 
+    network: str = FUSED
     rival: str
     difference: Estimate
     p: float | None
@@ -106,9 +125,10 @@ class Comparison(Record):
         device: Where all runs trained, and where latencies were measured.
         precision: What they trained in.
         layout: Order of a feature map's elements in memory.
-        networks: The branches alone, their average, concatenated, fused.
+        networks: The branches alone, their average, concatenated, other fused files, fused.
         better_parent: The branch that is best alone, chosen by these accuracies, which favours it.
-        contests: The fused network against the better parent, the average, and the concatenation.
+        contests: The fused network against the better parent, the average, the concatenation and every other
+            fused file; then each of these against the concatenation.
         verdict: One sentence.
     """
 

@@ -4,7 +4,7 @@
 |---|---|
 | `comparison.yaml` | what all runs have in common |
 | `fused/seed0.onnx`, `fused/seed0/` | what a run starts from, and the run |
-| `concatenated/…`, `a/…`, `b/…` | likewise |
+| `concatenated/…`, `a/…`, `b/…` | likewise; and for each other fused file under its name |
 | `compare.json`, `compare.md` | the result, once all runs have finished |
 """
 
@@ -13,14 +13,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from graftonnx import documents, training
-from graftonnx.comparison.record import AVERAGE, CONCATENATED, FUSED, Request
+from graftonnx.comparison.record import AVERAGE, CONCATENATED, FUSED, Other, Request
 from graftonnx.errors import GraftError
 from graftonnx.files import check_writable, write_text
 from graftonnx.metadata import Parent
@@ -53,11 +53,12 @@ class Part:
     description: str
 
 
-def parts(parents: Sequence[Parent]) -> tuple[Part, ...]:
+def parts(parents: Sequence[Parent], others: Sequence[Other] = ()) -> tuple[Part, ...]:
     """Return what is trained, the fused network first: the mode that trains it fastest is taken for all."""
     letters = tuple(parent.branch for parent in parents)
     return (
         Part(FUSED, letters, True, "the fused network"),
+        *(Part(other.name, letters, True, f"fused as in {other.source.name}") for other in others),
         Part(CONCATENATED, letters, False, "the same features joined, without skips"),
         *(Part(p.branch, (p.branch,), False, f"{p.name} alone") for p in parents),
     )
@@ -107,7 +108,8 @@ class Folder:
             raise GraftError(f"cannot compare in '{self.path}': it is a file. Choose another -o.")
         if self.path.is_dir() and any(self.path.iterdir()):
             found = self._read()
-            if found == request and not force:
+            if not force and _settings(found) == _settings(request):
+                self._add(found, request)
                 return
             if not force:
                 raise GraftError(
@@ -116,12 +118,30 @@ class Folder:
                 )
         check_writable(self.request if self.path.is_dir() else self.path, force=True)
         self.path.mkdir(exist_ok=True)
-        if any(request.source.is_relative_to(folder.resolve()) for folder in self._replaced()):
-            raise GraftError(
-                f"cannot replace the comparison in '{self.path}': '{request.source}', which is to be taken "
-                "apart, is one of its runs. Choose another -o."
-            )
+        for source in (request.source, *(other.source for other in request.others)):
+            if any(source.is_relative_to(folder.resolve()) for folder in self._replaced()):
+                raise GraftError(
+                    f"cannot replace the comparison in '{self.path}': '{source}', which is to be taken "
+                    "apart, is one of its runs. Choose another -o."
+                )
         self._clear()
+        self._write(request)
+
+    def _add(self, found: Request, request: Request) -> None:
+        """Write down which fused files have come in addition; a name stands for one file for good."""
+        known = {other.name: other for other in found.others}
+        for other in request.others:
+            before = known.setdefault(other.name, other)
+            if before.source_sha256 != other.source_sha256:
+                raise GraftError(
+                    f"cannot go on in '{self.path}': its runs of '{other.name}' were made with a file of "
+                    f"sha256 {before.source_sha256[:8]} (now {other.source_sha256[:8]}). Give the file "
+                    "another name, choose another -o, or pass --force to replace all runs."
+                )
+        if len(known) > len(found.others):
+            self._write(request.model_copy(update={"others": tuple(known.values())}))
+
+    def _write(self, request: Request) -> None:
         write_text(self.request, HEADER + documents.dump(request.model_dump(mode="json")))
 
     def _clear(self) -> None:
@@ -152,12 +172,14 @@ class Runs:
     Attributes:
         folder: Where they are.
         parents: The branches.
+        others: Other fused files of them.
         seeds: Of the runs.
         first: The record of the fused network's run with the first seed.
     """
 
     folder: Folder
     parents: tuple[Parent, ...]
+    others: tuple[Other, ...]
     seeds: Sequence[int]
     first: RunRecord
 
@@ -169,6 +191,7 @@ class Runs:
             **{name: [name] for name in alone},
             AVERAGE: alone,
             CONCATENATED: [CONCATENATED],
+            **{other.name: [other.name] for other in self.others},
             FUSED: [FUSED],
         }
 
@@ -178,16 +201,30 @@ class Runs:
 
 
 def train_all(
-    folder: Folder, request: Request, fused: Network, seeds: Sequence[int], *, progress: bool, note: Note
+    folder: Folder,
+    request: Request,
+    files: Mapping[str, Network],
+    seeds: Sequence[int],
+    *,
+    progress: bool,
+    note: Note,
 ) -> Runs:
     """Train every part with every seed; what can be measured is measured for the fused network alone.
+
+    Args:
+        folder: Where to.
+        request: What was asked for.
+        files: The fused network as `fused`, and the others by their names.
+        seeds: Of the runs.
+        progress: Whether to show progress bars.
+        note: Takes remarks for people.
 
     Raises:
         GraftError: As :func:`graftonnx.training.train` and :func:`graftonnx.training.resume`.
         Interrupted: On SIGINT or SIGTERM, after everything has been saved.
     """
-    config, parents = request.config, fused.metadata.parents
-    todo = [(part, seed) for seed in seeds for part in parts(parents)]
+    config, parents = request.config, files[FUSED].metadata.parents
+    todo = [(part, seed) for seed in seeds for part in parts(parents, request.others)]
     for number, (part, seed) in enumerate(todo, 1):
         say = f"[{number}/{len(todo)}] {part.name}, seed {seed}"
         run = folder.run(part.name, seed)
@@ -201,13 +238,14 @@ def train_all(
             shutil.rmtree(run.path, ignore_errors=True)  # of a run that was killed before it began
             source = folder.source(part.name, seed)
             source.parent.mkdir(exist_ok=True)
+            fused = files.get(part.name, files[FUSED])
             save(variant(fused, part.branches, exchanges=part.exchanges, seed=seed), source, force=True)
             seeded = config.model_copy(update={"seed": seed})
             training.train(source, request.data, run.path, seeded, progress=progress, note=note)
         if number == 1:
             first = run.read()
             config = _settled(config, first)
-    return Runs(folder, parents, seeds, first)
+    return Runs(folder, parents, request.others, seeds, first)
 
 
 def _settled(config: TrainConfig, first: RunRecord) -> TrainConfig:
@@ -227,6 +265,11 @@ def seconds(run: RunFolder) -> float:
     """Return the time that the epochs of a finished run took."""
     with run.metrics.open(encoding="utf-8", newline="") as file:
         return sum(float(row["seconds"]) for row in csv.DictReader(file))
+
+
+def _settings(request: Request) -> Request:
+    """Return the part of a request that must stay as it was."""
+    return request.model_copy(update={"others": ()})
 
 
 def _difference(found: Request, wanted: Request) -> str:

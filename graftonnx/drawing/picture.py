@@ -122,7 +122,7 @@ def _trained(path: Path) -> Picture:
     if not run.model.is_file():
         raise GraftError(
             f"cannot draw '{path}': the run is not finished, there is no trained network. "
-            f"Go on with graftonnx train --resume {path}."
+            f"Go on with graftonnx train {run.resuming}."
         )
     findings = read_findings(run.findings)
     shares = {(s.source, s.target): s.share for s in findings.strengths} if findings else {}

@@ -72,7 +72,8 @@ class Draft:
             model = infer_shapes(model)
             self._shapes = [image_shape(path.name, shape) for shape in _input_shapes(model)]
             self._expects = set_inputs(model, weights, self._convention, form)
-            model, self.folded = fold_skeleton(model, weights)
+            splits = form.precision in ("fp32", "bf16")
+            model, self.folded = fold_skeleton(model, weights, split_concats=splits)
             self._logits, self._uncovered = single_output(model, with_softmax=form.with_softmax)
             self.model = to_opset(infer_shapes(model), weights, form.opset or opset)
         except ModelError as error:

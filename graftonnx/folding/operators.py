@@ -8,7 +8,9 @@
   A shift behind a scale goes in front of it, so that the scale at least goes into a Conv that pads.
 - An Add of something that is zero for every input (a skip whose projection stayed zero) disappears.
 - An average pool in front of a 1x1 Conv to fewer channels goes behind it.
-- A 1x1 Conv goes into the Conv behind it where the product of both takes no more multiply-accumulates.
+- A 1x1 Conv goes into the Conv behind it where the product of both takes no more multiply-accumulates, also
+  through a sum: `V (x + P z) = V x + (V P) z`.
+- A Concat in front of 1x1 Convs to fewer channels becomes sums behind them: `[V W] [x; z] = V x + W z`.
 
 New weights are computed in float64 and rounded to float32 once. A rewriting that does not fit exactly is not
 done: the nodes stay.
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 import onnx
 
 from graftonnx.folding.affine import fold_behind, fold_in_front
+from graftonnx.folding.distribution import spread_over_concats, spread_over_sums
 from graftonnx.folding.projections import fold_pointwise, pool_last
 from graftonnx.folding.rewriting import Graph
 from graftonnx.folding.skips import drop_identities, drop_zero_additions
@@ -42,6 +45,8 @@ class Folded:
         skips: Additions of zero.
         pools: Average pools that went behind a 1x1 Conv.
         products: 1x1 Convs that went into the Conv behind them.
+        sums: Sums whose parts a 1x1 Conv takes one by one.
+        concats: Concats likewise.
     """
 
     identities: int = 0
@@ -51,22 +56,28 @@ class Folded:
     skips: int = 0
     pools: int = 0
     products: int = 0
+    sums: int = 0
+    concats: int = 0
 
 
-def fold_operators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Folded]:
+def fold_operators(model: onnx.ModelProto, *, split_concats: bool = True) -> tuple[onnx.ModelProto, Folded]:
     """Return a lighter model that computes the same, and what was taken out.
 
     Before: `x -> Conv -> BatchNormalization -> Relu -> Dropout -> y`. After: `x -> Conv -> Relu -> y`.
 
     Args:
         model: What `train` or `load` gives. It stays as it is.
+        split_concats: Whether Concats may become sums. ONNX Runtime computes those inside its float32 Convs;
+            in other formats they are operators of their own.
     """
     skeleton, weights = split(model)
-    skeleton, counts = fold_skeleton(skeleton, weights)
+    skeleton, counts = fold_skeleton(skeleton, weights, split_concats=split_concats)
     return whole(skeleton, weights), counts
 
 
-def fold_skeleton(model: onnx.ModelProto, weights: Weights) -> tuple[onnx.ModelProto, Folded]:
+def fold_skeleton(
+    model: onnx.ModelProto, weights: Weights, *, split_concats: bool = True
+) -> tuple[onnx.ModelProto, Folded]:
     """Do what :func:`fold_operators` does with a skeleton, which is used up, and its weights, in place."""
     constants_to_initializers(model, weights)
     model = infer_shapes(model)
@@ -79,7 +90,10 @@ def fold_skeleton(model: onnx.ModelProto, weights: Weights) -> tuple[onnx.ModelP
         "preprocessing": fold_in_front,
         "pools": pool_last,
         "products": fold_pointwise,
+        "sums": spread_over_sums,
     }
+    if split_concats:
+        steps["concats"] = spread_over_concats
     counts = dict.fromkeys(steps, 0)
     while done := _first_change(graph, steps):
         name, count = done

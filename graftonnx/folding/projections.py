@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from graftonnx.folding.affine import bias_of, pads, replace_conv
 from graftonnx.folding.rewriting import Floats, Graph
 from graftonnx.graph import GraphView, integer, ints
+from graftonnx.shapes import Shape
 
 
 def pool_last(graph: Graph) -> int:
@@ -19,20 +20,20 @@ def pool_last(graph: Graph) -> int:
     where zeros of the padding count, they would lack its bias.
     """
     view = graph.view()
-    moved: set[str] = set()
+    moved: dict[str, Shape | None] = {}
     for conv in view.nodes:
-        pool = view.producer.get(conv.input[0]) if _is_pointwise(graph, view, conv) else None
-        if pool is None or pool.op_type != "AveragePool" or not _has_one_reader(view, conv.input[0]):
+        pool = view.producer.get(conv.input[0]) if is_pointwise(view, conv) else None
+        if pool is None or not goes_behind(pool) or not has_one_reader(view, conv.input[0]):
             continue
-        shape = view.initializers[conv.input[1]].dims
-        counts_padding = integer(pool, "count_include_pad", 0) == 1 and pads(pool)
-        if shape[0] >= shape[1] or set(ints(pool, "strides", (1,))) != {1} or counts_padding:
+        filters, channels = view.initializers[conv.input[1]].dims[:2]
+        if filters >= channels:
             continue
         before, between, after = pool.input[0], pool.output[0], conv.output[0]
         conv.input[0], conv.output[0], pool.input[0], pool.output[0] = before, between, between, after
-        moved.add(between)
+        shape = view.shapes.get(before)
+        moved[between] = shape and (shape[0], filters, *shape[2:])
     graph.sort()
-    graph.forget_shapes(moved)
+    graph.describe(moved)
     return len(moved)
 
 
@@ -45,14 +46,14 @@ def fold_pointwise(graph: Graph) -> int:
     removed: list[NodeProto] = []
     for conv in view.nodes:
         first = view.producer.get(conv.input[0]) if conv.op_type == "Conv" else None
-        if first is None or first in removed or not _is_pointwise(graph, view, first):
+        if first is None or first in removed or not is_pointwise(view, first):
             continue
         second = graph.array(view, conv.input[1])
         weight = graph.array(view, first.input[1])
         biases = bias_of(graph, view, first, weight), bias_of(graph, view, conv, second)
         if second is None or weight is None or biases[0] is None or biases[1] is None:
             continue
-        if integer(conv, "group", 1) != 1 or not _has_one_reader(view, conv.input[0]):
+        if integer(conv, "group", 1) != 1 or not has_one_reader(view, conv.input[0]):
             continue
         if (biases[0].any() and pads(conv)) or not _is_cheaper(view, first, conv, weight, second):
             continue
@@ -65,15 +66,22 @@ def fold_pointwise(graph: Graph) -> int:
     return len(removed)
 
 
-def _is_pointwise(graph: Graph, view: GraphView, node: NodeProto) -> bool:
-    """Return whether a node is a Conv that takes every position for itself, all channels together."""
-    if node.op_type != "Conv" or integer(node, "group", 1) != 1 or node.input[1] not in view.initializers:
+def goes_behind(pool: NodeProto) -> bool:
+    """Return whether a node is an average pool that may go behind a 1x1 Conv as cheaply as in front of it."""
+    counts_padding = integer(pool, "count_include_pad", 0) == 1 and pads(pool)
+    return pool.op_type == "AveragePool" and set(ints(pool, "strides", (1,))) == {1} and not counts_padding
+
+
+def is_pointwise(view: GraphView, node: NodeProto) -> bool:
+    """Return whether a node is a float32 Conv that takes each position by itself, all channels together."""
+    weight = view.initializers.get(node.input[1]) if node.op_type == "Conv" else None
+    if weight is None or weight.data_type != TensorProto.FLOAT or integer(node, "group", 1) != 1:
         return False
-    window = view.initializers[node.input[1]].dims[2:]
-    return {*window, *ints(node, "strides", (1,))} == {1} and not pads(node)
+    return {*weight.dims[2:], *ints(node, "strides", (1,))} == {1} and not pads(node)
 
 
-def _has_one_reader(view: GraphView, name: str) -> bool:
+def has_one_reader(view: GraphView, name: str) -> bool:
+    """Return whether one node alone reads a value, once or more often."""
     return len(view.consumers[name]) == 1 and name not in view.outputs
 
 

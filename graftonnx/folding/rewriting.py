@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnx import NodeProto
 
 from graftonnx.graph import GraphView, subgraphs
 from graftonnx.normalise.constants import replace
+from graftonnx.shapes import Shape
 from graftonnx.weights import Weights, add_initializer, array_of
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -46,20 +48,38 @@ class Graph:
             name = old
             replace(self.model.graph.initializer, [t for t in self.model.graph.initializer if t.name != name])
             self.weights.pop(name, None)
-        taken = {t.name for t in self.model.graph.initializer} | set(view.producer) | set(view.inputs)
-        while name in taken:
-            name += "_"
+        name = self.fresh(view, name)
         add_initializer(self.model, self.weights, name, values.astype(np.float32))
         node.input[index] = name
+
+    def fresh(self, view: GraphView, name: str) -> str:
+        """Return a name that no value and no node has: this one, or one like it."""
+        graph = self.model.graph
+        named = {t.name for t in graph.initializer} | {node.name for node in graph.node}
+        taken = named | set(view.producer) | set(view.inputs)
+        while name in taken:
+            name += "_"
+        return name
+
+    def add(self, nodes: Iterable[NodeProto], shapes: Mapping[str, Shape | None]) -> None:
+        """Put nodes in, and all into topological order; `shapes` are of the float32 values they make."""
+        self.model.graph.node.extend(nodes)
+        self.sort()
+        self.describe(shapes)
 
     def sort(self) -> None:
         """Bring the nodes into topological order again."""
         replace(self.model.graph.node, self.view().nodes)
 
-    def forget_shapes(self, names: set[str]) -> None:
-        """Drop the shapes of values that hold something else now."""
+    def describe(self, shapes: Mapping[str, Shape | None]) -> None:
+        """Give float32 values that are new, or hold something else now, their shapes; None: unknown."""
         infos = self.model.graph.value_info
-        replace(infos, [value for value in infos if value.name not in names])
+        replace(infos, [value for value in infos if value.name not in shapes])
+        infos.extend(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+            for name, shape in shapes.items()
+            if shape is not None
+        )
 
     def remove(self, view: GraphView, nodes: list[NodeProto]) -> None:
         """Take nodes out."""

@@ -25,6 +25,9 @@ from graftonnx.shapes import Shape
 from graftonnx.tensors import Computed
 from graftonnx.weights import Weights, add_initializer, array_of
 
+IR_OF_WEIGHTS_ALONE = 4
+"""The first IR version in which an initializer need not be an input as well."""
+
 Array = NDArray[np.generic]
 
 
@@ -32,6 +35,8 @@ def constants_to_initializers(
     model: onnx.ModelProto, weights: Weights, kinds: Collection[str] | None = None
 ) -> bool:
     """Replace `Constant` nodes by initializers, and drop initializers from the inputs.
+
+    A file of an older IR version becomes one of version 4, which allows the latter.
 
     Args:
         model: A skeleton.
@@ -51,6 +56,7 @@ def constants_to_initializers(
         replace(graph.node, [node for node in nodes if node.op_type != "Constant"])
     held = {tensor.name for tensor in graph.initializer}
     replace(graph.input, [value for value in graph.input if value.name not in held])
+    model.ir_version = max(model.ir_version, IR_OF_WEIGHTS_ALONE)
     for sparse in graph.sparse_initializer:
         add_initializer(model, weights, sparse.values.name, _dense(sparse))
     del graph.sparse_initializer[:]

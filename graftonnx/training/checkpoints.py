@@ -99,8 +99,8 @@ def written(path: Path) -> Iterator[Path]:
             else f"cannot write '{path}': {_first_line(error)}."
         )
         raise GraftError(
-            f"{reason} The checkpoint before it is whole: make room, then go on with --resume "
-            f"{path.parent.parent}."
+            f"{reason} The checkpoint before it is whole: make room, then go on with "
+            f"{RunFolder(path.parent.parent).resuming}."
         ) from error
 
 

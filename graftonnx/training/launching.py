@@ -109,6 +109,7 @@ def _sentence(rank: int, size: int, failure: ProcessFailure, run: Path) -> str:
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     memory = " (memory may have run out)" if code == -signal.SIGKILL else ""
     sentence = f"training stopped: process {rank} of {size}, counted from 0, {how}{memory}."
-    if not RunFolder(run).config.is_file():
+    folder = RunFolder(run)
+    if not folder.config.is_file():
         return f"{sentence} Nothing was saved yet: start again."
-    return f"{sentence} Go on with: graftonnx train --resume {run}"
+    return f"{sentence} Go on with: graftonnx train {folder.resuming}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import shlex
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -80,6 +81,11 @@ class RunFolder:
         self.best = path / "checkpoints" / "best.safetensors"
 
     @property
+    def resuming(self) -> str:
+        """The options that go on with the run, as a shell takes them."""
+        return f"--resume {shlex.quote(str(self.path))}"
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Every file that a run writes."""
         tables = (self.confusion, self.classes, self.skips)
@@ -110,7 +116,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise GraftError(f"cannot write the run to '{self.path}': it is a file. Choose another -o.")
         if self.path.is_dir() and any(self.path.iterdir()) and not force:
-            hint = f"go on with --resume {self.path}, " if self.config.is_file() else ""
+            hint = f"go on with {self.resuming}, " if self.config.is_file() else ""
             raise GraftError(
                 f"cannot write the run to '{self.path}': it is not empty. Choose another -o, {hint}"
                 "or pass --force to replace the run in it."

@@ -83,7 +83,7 @@ def train(
     """
     config = config or TrainConfig()
     run = RunFolder(Path(output))
-    resuming = f"graftonnx train --resume {run.path}"
+    resuming = f"graftonnx train {run.resuming}"
     world = join(config.device, config.devices, config.nodes)
     config = config.model_copy(update={"devices": world.local_size, "nodes": world.size // world.local_size})
     note = note if world.leads else _keep_silent
@@ -147,7 +147,7 @@ def resume(
         opened = replace(opened, model=open_source(folder.start).model)
     start = Start(record, opened, parts)
     start.images = images
-    with peer_errors(world, f"graftonnx train --resume {run}"):
+    with peer_errors(world, f"graftonnx train {folder.resuming}"):
         return _go(folder, start, world, progress, note if world.leads else _keep_silent)
 
 

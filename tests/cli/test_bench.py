@@ -121,7 +121,8 @@ class TestRefusals:
         result = bench("a.onnx", "--cuda-graph", "--io", "bound", "--streams", "2")
         assert result.exit_code == 2
         assert (
-            "--cuda-graph and --streams exclude each other: a graph belongs to one thread." in result.stderr
+            "--cuda-graph and --streams exclude each other: a graph belongs to one thread. Leave one out."
+            in result.stderr
         )
 
     def test_cuda_graphs_need_cuda(self) -> None:

@@ -185,6 +185,14 @@ def test_the_order_of_parents_in_a_plan_does_not_matter(work: Path) -> None:
     assert result.exit_code == 0, result.output
 
 
+def test_a_plan_for_other_parents_names_those_that_it_wants(work: Path) -> None:
+    call("match", "a.onnx", "b.onnx", "-o", "plan.yaml")
+    result = call("fuse", "a.onnx", "-o", "f.onnx", "--classes", "3", "--plan", "plan.yaml")
+    assert result.exit_code == 1
+    assert "is for 2 parents, 1 are given. Give a.onnx, b.onnx, in this order, or make" in result.stderr
+    assert not (work / "f.onnx").exists()
+
+
 @pytest.mark.parametrize("option", [["--max-skips", "0"], ["--input-size", "20"]])
 def test_what_the_plan_says_cannot_be_said_beside_it(work: Path, option: list[str]) -> None:
     call("match", "a.onnx", "b.onnx", "-o", "plan.yaml")

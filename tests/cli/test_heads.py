@@ -106,7 +106,7 @@ def test_parents_cost_what_is_kept_of_them(work: Path) -> None:
         (
             ["--head-file", "head.onnx", "--heads", "sum"],
             2,
-            "--heads and --head-file exclude each other: your own head decides.",
+            "--heads and --head-file exclude each other: your own head decides. Leave one out.",
         ),
         (["--head-file", "head.onnx", "--hidden", "9"], 2, "--hidden and --head-file exclude each other"),
         (["--head-file", "head.onnx", "--dropout", "0"], 2, "--dropout and --head-file exclude each other"),

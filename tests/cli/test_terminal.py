@@ -1,11 +1,10 @@
-"""In a terminal, in a pipe, in a shell: usage, colours, exit codes, broken pipes, completion."""
+"""In a terminal, in a pipe: usage, colours, exit codes, broken pipes."""
 
 from __future__ import annotations
 
 import os
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -139,62 +138,3 @@ def test_exit_codes_as_documented(code: int, line: str) -> None:
     result = CliRunner().invoke(graftonnx, line.split())
     assert result.exit_code == code, result.output
     assert f"\n| {code} |" in (exit_codes.__doc__ or "")
-
-
-def completed(typed: str) -> list[str]:
-    """Return what a shell is offered behind `typed`."""
-    words = typed.split(" ")
-    asked = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
-    result = CliRunner().invoke(
-        graftonnx, env={**asked, "_GRAFTONNX_COMPLETE": "bash_complete"}, prog_name="graftonnx"
-    )
-    assert result.exit_code == 0
-    return result.stdout.split()
-
-
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [
-        ("graftonnx ma", ["plain,match"]),
-        ("graftonnx match --pol", ["plain,--policy"]),
-        ("graftonnx match --policy ", ["plain,exact", "plain,near", "plain,all"]),
-        ("graftonnx match a", ["file,a"]),
-        ("graftonnx eval run --data d", ["file,d"]),
-        ("graftonnx bench run --cache c", ["dir,c"]),
-        ("graftonnx zoo e", ["plain,export"]),
-        ("graftonnx completion z", ["plain,zsh"]),
-    ],
-)
-def test_completion(typed: str, offered: list[str]) -> None:
-    assert completed(typed) == offered
-
-
-@pytest.mark.parametrize(
-    ("shell", "sign"), [("bash", "complete -o"), ("zsh", "compdef"), ("fish", "complete ")]
-)
-def test_completion_scripts(shell: str, sign: str) -> None:
-    result = CliRunner().invoke(graftonnx, ["completion", shell])
-    assert result.exit_code == 0
-    assert sign in result.stdout
-    assert f"_GRAFTONNX_COMPLETE={shell}_complete" in result.stdout
-    if shutil.which(shell):
-        subprocess.run([shell, "-n"], input=result.stdout, text=True, check=True)
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_bash_completes_with_the_script(tmp_path: Path) -> None:
-    program = tmp_path / "graftonnx"
-    program.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom graftonnx.cli import main\nsys.argv[0] = 'graftonnx'\nmain()\n"
-    )
-    program.chmod(0o755)
-    script = (
-        'eval "$(graftonnx completion bash)"\n'
-        "COMP_WORDS=(graftonnx fuse --skip-init pa)\nCOMP_CWORD=3\n"
-        '_graftonnx_completion graftonnx\necho "${COMPREPLY[@]}"'
-    )
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True
-    )
-    assert (done.stdout, done.stderr) == ("paper\n", "")

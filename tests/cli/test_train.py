@@ -188,11 +188,11 @@ def test_one_class_exits_with_1_and_writes_nothing(source: Path, tmp_path: Path)
 def test_an_existing_run_exits_with_1_and_names_both_ways_on(
     source: Path, data: Path, tmp_path: Path
 ) -> None:
-    arguments = (source, "--data", data, "-o", tmp_path / "run", *FAST)
+    arguments = (source, "--data", data, "-o", tmp_path / "my run", *FAST)
     assert run(*arguments).exit_code == 0
     result = run(*arguments)
     assert result.exit_code == 1
-    assert f"go on with --resume {tmp_path / 'run'}, or pass --force" in result.stderr
+    assert f"go on with --resume '{tmp_path / 'my run'}', or pass --force" in result.stderr
     assert run(*arguments, "--force").exit_code == 0
 
 

@@ -269,6 +269,84 @@ class TestGoingOn:
             compare(source, tmp_path / "data", tmp_path / "compared", settings(epochs=1), seeds=1)
 
 
+class TestOtherFiles:
+    @pytest.fixture
+    def paper(self, tmp_path: Path) -> Path:
+        save(fuse(FIRST, SECOND, classes=2, hidden=6, skip_init="paper"), tmp_path / "paper.onnx")
+        return tmp_path / "paper.onnx"
+
+    def test_are_trained_beside_the_parts_and_judged_against_the_concatenation(
+        self, finished: Comparison, copied: Path, output: Path, source: Path, paper: Path, data: Path
+    ) -> None:
+        found = compare(source, data, copied, CONFIG, others=[paper], seeds=2)
+        assert tuple(network.name for network in found.networks) == (*NAMES[:-1], "paper", "fused")
+        assert [(c.network, c.rival) for c in found.contests] == [
+            ("fused", found.better_parent),
+            ("fused", "average"),
+            ("fused", "concatenated"),
+            ("fused", "paper"),
+            ("paper", "concatenated"),
+        ]
+        last, rival = found.network("paper"), found.network("concatenated")
+        difference = last.accuracy.value - rival.accuracy.value
+        assert found.contests[-1].difference.value == pytest.approx(difference)
+        assert found.verdict == finished.verdict
+        assert "| paper: fused as in paper.onnx |" in (copied / "compare.md").read_text()
+        new = {name for name in models(copied) if name not in models(output)}
+        assert new == {"paper/seed0/model.onnx", "paper/seed1/model.onnx"}
+
+    def test_start_from_their_own_exchanges(
+        self, finished: Comparison, copied: Path, source: Path, paper: Path, data: Path
+    ) -> None:
+        compare(source, data, copied, CONFIG, others=[paper], seeds=1)
+        starts = [copied / name / "seed0.onnx" for name in ("paper", "fused")]
+        own, plain, zero = (
+            {(node.op_type, *node.input) for node in onnx.load(path).graph.node if "skips/" in node.output[0]}
+            for path in (paper, *starts)
+        )
+        assert own == plain
+        assert {op for op, *_ in zero} - {op for op, *_ in plain} == {"Conv"}
+
+    def test_stay_known_when_they_are_not_asked_for(
+        self, finished: Comparison, copied: Path, source: Path, paper: Path, data: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        compare(source, data, copied, CONFIG, others=[paper], seeds=1)
+        untouched(monkeypatch)
+        assert len(compare(source, data, copied, CONFIG, seeds=1).networks) == 5
+        assert len(compare(source, data, copied, CONFIG, others=[paper], seeds=1).networks) == 6
+        save(fuse(FIRST, SECOND, classes=2, hidden=6, max_skips=1), paper, force=True)
+        with pytest.raises(
+            GraftError, match=r"its runs of 'paper' were made with a file of sha256 \w{8} \(now"
+        ):
+            compare(source, data, copied, CONFIG, others=[paper], seeds=1)
+
+    def test_need_the_same_parents_and_head_and_a_name_of_their_own(
+        self, source: Path, paper: Path, data: Path, tmp_path: Path
+    ) -> None:
+        third = from_proto(plain_cnn((4, 8), seed=2), "third.onnx")
+        files = {
+            "third": (fuse(FIRST, third, classes=2, hidden=6), "parents first.onnx (sha256 "),
+            "head": (
+                fuse(FIRST, SECOND, classes=2, hidden=7),
+                "head concat of penultimate features, hidden ",
+            ),
+            "classes": (fuse(FIRST, SECOND, classes=3, hidden=6), "classes 3, not 2. Fuse the same parents"),
+            "average": (
+                fuse(FIRST, SECOND, classes=2, hidden=6),
+                "its results would go by 'average', which is",
+            ),
+        }
+        for name, (network, sentence) in files.items():
+            save(network, tmp_path / f"{name}.onnx")
+            with pytest.raises(ModelError) as raised:
+                compare(source, data, tmp_path / "compared", CONFIG, others=[tmp_path / f"{name}.onnx"])
+            assert sentence in raised.value.message
+        with pytest.raises(ModelError, match=r"by 'paper', which is the name of '.*paper\.onnx'\. Rename"):
+            compare(source, data, tmp_path / "compared", CONFIG, others=[paper, paper])
+        assert not (tmp_path / "compared").exists()
+
+
 def test_all_runs_compute_in_the_mode_that_is_fastest_for_the_fused_network(
     source: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -99,7 +99,7 @@ def compare(a: Path, b: Path, folder: Path, options: argparse.Namespace) -> None
     name = f"{a.stem.split('_')[0]} x {b.stem.removeprefix('light_')}"
     for batch in options.batch:
         networks = [folder / "deploy.onnx", *(runnable(parent, batch) for parent in parents)]
-        rounds = max(8, options.rounds // batch)
+        rounds = max(16, options.rounds // batch)
         cpu = ratio(networks, batch, rounds, threads=1, clock=time.thread_time)
         wall = ratio(networks, batch, rounds, threads=0, clock=time.perf_counter)
         print(

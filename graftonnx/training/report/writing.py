@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import logging
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,7 @@ def write_report(
         _log.debug("the report failed", exc_info=True)
         note(
             f"Note: the network is written, its report is not complete ({type(error).__name__}: {error}). "
-            f"Try `graftonnx report {run.path}`."
+            f"Try `graftonnx report {shlex.quote(str(run.path))}`."
         )
 
 
@@ -103,7 +104,7 @@ def _missing(run: RunFolder, record: RunRecord) -> str | None:
     if not run.model.is_file():
         return (
             "the run is not finished: there is no trained network to examine. "
-            f"Go on with graftonnx train --resume {run.path}."
+            f"Go on with graftonnx train {run.resuming}."
         )
     if is_there(record.data):
         return None

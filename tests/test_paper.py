@@ -1,0 +1,188 @@
+"""The experiments of the paper: what their files say, and one row from tiny data to its result."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import importlib
+import io
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from graftonnx.comparison import Comparison
+from graftonnx.training import TrainConfig, starting, trainer
+from graftonnx.training.speed import Mode
+
+ROOT = Path(__file__).parent.parent
+ROWS = sorted(path.stem for path in (ROOT / "tools" / "paper" / "rows").glob("*.yaml"))
+ROW = "mnist-cifar100-natural"
+RANDOM = np.random.default_rng(0)
+
+
+def pictures(count: int, label: int, size: int) -> np.ndarray:
+    """Return noise around a brightness that is the class's own, uint8 [count, size, size, 3]."""
+    noise = RANDOM.integers(0, 60, (count, size, size, 3))
+    return (noise + 90 * label).astype(np.uint8)
+
+
+def encoded(image: np.ndarray, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The three data sets in their real formats, of two classes and a few images."""
+    folder = tmp_path_factory.mktemp("shared")
+    for name in ("mnist", "cifar100", "natural_images"):
+        (folder / "data" / name).mkdir(parents=True)
+    for prefix, count in (("train", 80), ("t10k", 10)):
+        grey = np.concatenate([pictures(count // 2, label, 28)[..., 0] for label in (0, 1)])
+        labels = np.repeat(np.arange(2, dtype=np.uint8), count // 2)
+        for kind, array in (("images-idx3", grey), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+            content = gzip.compress(header + array.tobytes())
+            (folder / "data" / "mnist" / f"{prefix}-{kind}-ubyte.gz").write_bytes(content)
+    for part, count in (("train", 60), ("test", 5)):
+        with zipfile.ZipFile(folder / "data" / "cifar100" / f"cifar100_{part}.zip", "w") as archive:
+            archive.writestr("labels.json", json.dumps({"fine": ["dark", "light"]}))
+            for label in (0, 1):
+                strip = pictures(count, label, 32).reshape(-1, 32, 3)
+                archive.writestr(f"{part}_{label:02d}.webp", encoded(strip, "WEBP"))
+    with zipfile.ZipFile(folder / "data" / "natural_images" / "natural.zip", "w") as archive:
+        for label, name in enumerate(("cat", "dog")):
+            for number, image in enumerate(pictures(20, label, 40)):
+                archive.writestr(f"natural/{name}/{number}.png", encoded(image, "PNG"))
+    return folder
+
+
+def run_process(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / "tools" / "paper" / "run", *words]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def run(*words: str | Path) -> str:
+    """Run the script in this process, without pictures and measurements, and return what stderr got."""
+    script, said = ROOT / "tools" / "paper" / "run", io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
+        patch.syspath_prepend(script.parent)
+        patch.setattr(sys, "argv", list(map(str, (script, *words))))
+        for name in ("write_curves", "write_report"):
+            patch.setattr(trainer, name, lambda *_: None)
+        patch.setattr(starting, "choose_mode", lambda *_: (Mode("fp32", "contiguous"), {}))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        finally:
+            torch.set_num_threads(threads)
+    return said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def output(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one row leaves."""
+    folder = tmp_path_factory.mktemp("paper") / "out"
+    run(ROW, "--seeds", "1", "--shared", shared, "-o", folder)
+    return folder
+
+
+@pytest.mark.slow
+class TestARow:
+    def test_compares_six_networks_and_exports_the_fused_one(self, output: Path) -> None:
+        record = json.loads((output / "results" / f"{ROW}-quick.json").read_text())
+        names = [network["name"] for network in record["comparison"]["networks"]]
+        assert names == ["a", "b", "average", "concatenated", "paper", "fused"]
+        assert record["paper"]["hybrid"] == 62.23
+        assert record["command"] == f"tools/paper/run {ROW} --budget quick --seeds 1"
+        assert [parent["trained_on"] for parent in record["parents"]] == ["mnist", "cifar100"]
+        assert [parent["accuracy"]["split"] for parent in record["parents"]] == ["test", "test"]
+        fused = record["comparison"]["networks"][-1]
+        assert record["deployed"]["top1"] == fused["accuracies"][0]
+        assert str(output.parent.parent) not in json.dumps(record)
+
+    def test_is_the_one_that_the_paper_describes(self, output: Path) -> None:
+        (folder,) = (output / "rows").iterdir()
+        comparison = Comparison.model_validate_json((folder / "compared" / "compare.json").read_text())
+        pairs = [(contest.network, contest.rival) for contest in comparison.contests]
+        assert pairs[1:] == [
+            ("fused", "average"), ("fused", "concatenated"), ("fused", "paper"), ("paper", "concatenated")
+        ]  # fmt: skip
+
+    def test_goes_on_where_it_was_stopped(self, output: Path, shared: Path) -> None:
+        result = output / "results" / f"{ROW}-quick.json"
+        before = json.loads(result.read_text())
+        (parent,) = (output / "parents").glob("custom16-mnist-*")
+        (row,) = (output / "rows").iterdir()
+        for path in (parent / "accuracy.json", row / "deployed.json", row / "compared" / "compare.json"):
+            path.unlink()
+        shutil.rmtree(row / "compared" / "paper" / "seed0")
+        said = run(ROW, "--seeds", "1", "--shared", shared, "-o", output)
+        words = [line.split()[2] for line in said.splitlines() if line.startswith("$ graftonnx")]
+        assert words == ["eval", "compare", "export", "eval"]
+        assert said.count("finished before") == 4
+        after = json.loads(result.read_text())
+        assert before["deployed"] == after["deployed"]
+        for network, again in zip(*(r["comparison"]["networks"] for r in (before, after)), strict=True):
+            assert network["accuracies"] == again["accuracies"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["mnist-cifar10-natural"], f"Did you mean '{ROW}'"),
+        ([ROW, "--budget", "huge"], f"Error: '{ROW}' has no budget 'huge'. Choose from quick, full.\n"),
+        ([ROW, "--shared", "nowhere"], "Give another --shared.\n"),
+    ],
+)
+def test_misuse_ends_with_a_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:
+    done = run_process(*words, "-o", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+class TestWhatTheRowsSay:
+    @pytest.fixture
+    def declared(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        monkeypatch.syspath_prepend(ROOT / "tools" / "paper")
+        return importlib.import_module("declarations")
+
+    def test_all_hybrids_of_both_tables_are_there(self, declared: ModuleType) -> None:
+        papers = [declared.read_row(name).paper for name in declared.rows()]
+        second = sorted(paper.hybrid for paper in papers if 2 in paper.tables)
+        assert second == [43.28, 45.62, 52.18, 60.82, 62.23, 68.48, 73.23, 89.57, 97.21]
+        third = sorted((paper.a, paper.b, paper.hybrid) for paper in papers if 3 in paper.tables)
+        assert third == [(35.58, 34.29, 38.17), (42.15, 38.46, 68.48), (52.86, 55.15, 62.23)]
+
+    @pytest.mark.parametrize("name", ROWS)
+    @pytest.mark.parametrize("budget", ["quick", "full"])
+    def test_every_row_and_its_parents_have_both_budgets(
+        self, declared: ModuleType, name: str, budget: str
+    ) -> None:
+        row = declared.read_row(name)
+        settings = [row.budgets[budget].train]
+        for parent in map(declared.read_parent, (row.a, row.b)):
+            settings += [] if parent.file else [parent.budgets[budget].train]
+        for options in settings:
+            TrainConfig(**{option.replace("-", "_"): value for option, value in options.items()})
+            assert "epochs" in options
+
+
+def test_the_table_is_that_of_the_results() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "paper" / "table", "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from graftonnx.cli import graftonnx
+from graftonnx.metadata import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -124,3 +125,11 @@ def test_the_tutorial_inspects_and_refuses_as_it_shows(clone: Path) -> None:
 def test_every_script_that_the_readme_names_is_there(name: str) -> None:
     assert name in README
     assert (ROOT / name).stat().st_mode & 0o111
+
+
+def test_the_table_of_presets_has_their_numbers() -> None:
+    page = (ROOT / "graftonnx" / "FUSING.md").read_text(encoding="utf-8")
+    for name, preset in PRESETS.items():
+        numbers = (" : ".join(f"{value:g}" for value in values) for values in (preset.mean, preset.std))
+        row = (f"`{name}`", preset.order.upper(), f"{preset.scale:g}", *numbers)
+        assert f"| {' | '.join(row)} |" in page

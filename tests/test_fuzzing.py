@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "fuzz"))
 
-import commands
+import command_lines
 import files
 from mutation import mutated
 from outcomes import FINDING, OK, REFUSED, Outcome, judged
@@ -21,7 +21,7 @@ from seeds import networks
 
 def outcomes(make: Make, seed: int, count: int, root: Path, monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
     """Run some inputs in this process."""
-    monkeypatch.setattr(commands, "quick", True)
+    monkeypatch.setattr(command_lines, "quick", True)
     monkeypatch.chdir(root)  # which each case leaves
     found = []
     for index in range(count):
@@ -32,7 +32,7 @@ def outcomes(make: Make, seed: int, count: int, root: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("make", "count"), [(commands.model_case, 150), (files.case, 50)], ids=["models", "inputs"]
+    ("make", "count"), [(command_lines.model_case, 150), (files.case, 50)], ids=["models", "inputs"]
 )
 def test_hostile_inputs_give_a_result_or_one_sentence(
     make: Make, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

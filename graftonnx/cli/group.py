@@ -117,7 +117,8 @@ class LazyGroup(click.Group):
 def fail(message: str) -> NoReturn:
     """Print `Error: <message>` to stderr, in one line of bearable length, and exit with code 1."""
     text = printable(" ".join(message.split()))
-    if not text.endswith((".", "?", "!", ")")):  # reasons that come from libraries
+    is_command = ": graftonnx " in text.rpartition(". ")[2]  # to be copied as it is
+    if not is_command and not text.endswith((".", "?", "!", ")")):  # reasons that come from libraries
         text += "."
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"

@@ -691,12 +691,16 @@ class TestRefusals:
     def test_inputs_that_no_branch_has(self, data: Path, tmp_path: Path) -> None:
         model = onnx.load(save_fused(tmp_path / "fused.onnx"))
         other = onnx.helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, ["batch", 3, 16, 16])
-        for inputs in ([*model.graph.input, other], []):
-            del model.graph.input[:]
-            model.graph.input.extend(inputs)
-            onnx.save(model, tmp_path / "fused.onnx")
-            with pytest.raises(ModelError, match=rf"it has {len(inputs)} inputs and 1 outputs, expected one"):
-                train(tmp_path / "fused.onnx", data, tmp_path / "run", CONFIG)
+        model.graph.input.append(other)
+        onnx.save(model, tmp_path / "fused.onnx")
+        with pytest.raises(ModelError, match=r"it has 2 inputs and 1 outputs, expected one"):
+            train(tmp_path / "fused.onnx", data, tmp_path / "run", CONFIG)
+        del model.graph.input[:]
+        onnx.save(model, tmp_path / "fused.onnx")
+        with pytest.raises(
+            ModelError, match=r"its node 'centred' \(Sub\) reads 'input', which nothing makes"
+        ):
+            train(tmp_path / "fused.onnx", data, tmp_path / "run", CONFIG)
 
     def test_a_network_of_two_outputs(self, data: Path, tmp_path: Path) -> None:
         model = onnx.load(save_fused(tmp_path / "fused.onnx"))

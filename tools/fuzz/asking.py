@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import commands
+import command_lines
 from outcomes import FINDING
 from running import Make, reproduce, run
 
@@ -25,7 +25,7 @@ def main(about: str | None, make: Make, prepare: Callable[[], None]) -> None:
     parser.add_argument("--show", type=int, metavar="I", help="run input I alone, in this process")
     parser.add_argument("--quick", action="store_true", help="start at once, with fewer and other inputs")
     given = parser.parse_args()
-    commands.quick = given.quick
+    command_lines.quick = given.quick
     prepare()
     if given.show is not None:
         folder = Path(tempfile.gettempdir()) / f"fuzz-{given.seed}-{given.show}"

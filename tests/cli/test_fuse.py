@@ -62,6 +62,35 @@ def test_match_prints_exchanges_and_reasons_and_writes_the_plan(work: Path) -> N
     assert len(read_plan(work / "plan.yaml").skips) == 2
 
 
+FAR = "; `--policy all` also takes grids that differ by more than two"
+
+
+def test_match_names_the_way_out_where_all_grids_are_too_far_apart(work: Path) -> None:
+    saved(plain_cnn((8, 16), size=64), work / "b.onnx")
+    result = call("match", "a.onnx", "b.onnx")
+    assert "note: nothing is exchanged; the branches meet in the head only" + FAR in result.stderr
+    assert "0 exchanges" in result.stdout
+    assert "and tap" not in result.stdout
+    widened = call("match", "a.onnx", "b.onnx", "--policy", "all")
+    assert "nothing is exchanged" not in widened.stderr
+    assert "and tap" in widened.stdout
+
+
+def test_match_names_no_way_out_where_nothing_was_asked_for(work: Path) -> None:
+    result = call("match", "a.onnx", "b.onnx", "--max-skips", "0")
+    assert "note: nothing is exchanged; the branches meet in the head only\n" in result.stderr
+
+
+def test_a_direction_taken_out_of_a_plan_is_shown_as_none(work: Path) -> None:
+    call("match", "a.onnx", "b.onnx", "-o", "plan.yaml", "--max-skips", "1")
+    plan = read_plan(work / "plan.yaml")
+    kept = next(skip for skip in plan.skips if skip.target.startswith("a/"))
+    (work / "plan.yaml").write_text(plan.model_copy(update={"skips": (kept,)}).to_yaml())
+    result = call("fuse", "a.onnx", "b.onnx", "--dry-run", "--plan", "plan.yaml")
+    (row,) = [line.split("│") for line in result.stdout.splitlines() if kept.target in line][:1]
+    assert [cell.strip() for cell in row[4:6]] == [str(kept.projection), "none"]
+
+
 def test_match_as_json_is_the_plan(work: Path) -> None:
     plan = json.loads(call("match", "a.onnx", "b.onnx", "--json").stdout)
     assert plan["version"] == 1

@@ -6,7 +6,7 @@ A plan file is YAML with this schema; unknown fields are refused:
     input_size: [100, 100]          # height and width of the fused network's image, in pixels
     inputs: shared                  # or separate: an input for each branch, of its parent's size
     parents:
-      a: {name: a.onnx, sha256: …, input_size: [100, 100], preprocess: {order: rgb, …}}
+      a: {name: a.onnx, sha256: …, input_size: [100, 100], preprocess: {order: rgb, …}, preprocess_reason: …}
       b: …
     skips:                          # both directions of an exchange are two entries
     - source: b/fire3/concat        # <branch>/<value in the parent>
@@ -27,7 +27,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from graftonnx import documents, files, notebook
 from graftonnx.errors import PlanError
-from graftonnx.metadata import InputKind, Preprocess, Record
+from graftonnx.metadata import GUESSED, InputKind, Preprocess, Record
 from graftonnx.spelling import did_you_mean
 
 VERSION = 1
@@ -107,12 +107,18 @@ class Rejection(Record):
 
 
 class PlannedParent(Record):
-    """A parent as the plan saw it; `sha256` is of the file's bytes."""
+    """A parent as the plan saw it; `sha256` is of the file's bytes, `preprocess_reason` says how we know."""
 
     name: str
     sha256: str = ""
     input_size: Size
     preprocess: Preprocess
+    preprocess_reason: str = ""
+
+    @property
+    def is_guessed(self) -> bool:
+        """Whether nobody said what the parent's input expects, and its file does not either."""
+        return self.preprocess_reason.startswith(GUESSED)
 
 
 class Plan(Record):
@@ -269,7 +275,8 @@ _IDENTITY = (("source", "target"), ("a", "b"))
 HEADER = """\
 Exchanges between networks: a plan of graftonnx. Edit it and give it to `graftonnx fuse --plan`.
 input_size: height and width of the shared image. inputs: shared, or separate: one for each branch, of its
-size; input_size is then the largest of them. parents: each branch's file, size and input convention.
+size; input_size is then the largest of them. parents: each branch's file, size and input convention, which
+may be guessed: preprocess_reason says why; set preprocess where it is wrong.
 skips: what `source` (branch/value) holds, projected, is added to `target`; two of them make an exchange.
 projection: equal | conv | pool (mean, then 1x1 conv) | resize (1x1 conv and resize). conv and pool have a
 window: kernel, stride, pads (top, left, bottom, right).

@@ -94,12 +94,14 @@ def command(
 
 
 def print_plan(plan: Plan, *, rejections: bool) -> None:
-    """Print the exchanges of a plan as a table, and the rejections as another."""
+    """Print the exchanges of a plan as a table, the rejections as another, and what was guessed."""
     from rich.table import Table
 
     for letter, parent in plan.parents.items():
         own = ", an input of its own" if plan.inputs == "separate" else ""
         console.say(f"{letter}: {parent.name} at {'x'.join(map(str, parent.input_size))}{own}")
+        if parent.is_guessed:
+            console.note(f"note: preprocessing of {letter} {parent.preprocess_reason}; --preprocess sets it")
     if len(plan.parents) == 1:
         return
     if plan.exchanges:

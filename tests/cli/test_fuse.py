@@ -129,6 +129,30 @@ def test_guessed_preprocessing_is_said_on_stderr(work: Path) -> None:
     assert "note:" not in result.stdout
 
 
+def test_a_guess_is_said_by_match_kept_in_the_plan_and_said_by_fuse(work: Path) -> None:
+    note = "note: preprocessing of b guessed 'imagenet': made by "
+    assert note in call("match", "a.onnx", "b.onnx", "-o", "plan.yaml", "--preprocess", "a=unit").stderr
+    reasons = [parent.preprocess_reason for parent in read_plan(work / "plan.yaml").parents.values()]
+    assert reasons[0] == "given"
+    assert reasons[1].startswith("guessed 'imagenet'")
+    planned = call("fuse", "a.onnx", "b.onnx", "--dry-run", "--plan", "plan.yaml")
+    assert note in planned.stderr
+    assert "preprocessing of a" not in planned.stderr
+
+
+def test_what_somebody_set_is_no_guess_any_more(work: Path) -> None:
+    call("match", "a.onnx", "b.onnx", "-o", "plan.yaml")
+    text = (work / "plan.yaml").read_text()
+    assert text.count("0.485") == 2
+    (work / "plan.yaml").write_text(text.replace("0.485", "0.5", 1))
+    result = call(
+        *("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--plan", "plan.yaml", "--preprocess", "b=unit")
+    )
+    assert "preprocessing of" not in result.stderr
+    parents = read_metadata(onnx.load("f.onnx")).parents
+    assert [parent.preprocess.mean for parent in parents] == [(0.5, 0.456, 0.406), (0,)]
+
+
 def test_fuse_with_a_plan_gives_the_same_file_as_without(work: Path) -> None:
     call("match", "a.onnx", "b.onnx", "-o", "plan.yaml")
     assert call("fuse", "a.onnx", "b.onnx", "-o", "one.onnx", "--classes", "3").exit_code == 0

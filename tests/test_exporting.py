@@ -207,7 +207,8 @@ class TestRefusals:
         with pytest.raises(
             ModelError,
             match=r"cannot use '.*a.onnx': it does not say how its input is to be preprocessed\. "
-            r"Give --preprocess, one of imagenet, inception, caffe, unit, raw\.",
+            r"Give --preprocess, one of imagenet, inception, caffe, unit, raw, or numbers; "
+            r"from the file alone it is guessed 'imagenet': made by an unknown exporter\.",
         ):
             export(source, tmp_path / "deploy.onnx")
 

@@ -120,7 +120,8 @@ def test_a_file_of_another_maker_needs_its_preprocessing(tmp_path: Path) -> None
     assert result.exit_code == 1
     assert result.stderr == (
         f"Error: cannot use '{tmp_path / 'm.onnx'}': it does not say how its input is to be preprocessed. "
-        "Give --preprocess, one of imagenet, inception, caffe, unit, raw.\n"
+        "Give --preprocess, one of imagenet, inception, caffe, unit, raw, or numbers; from the file alone it "
+        "is guessed 'imagenet': made by an unknown exporter.\n"
     )
     assert not (tmp_path / "d.onnx").exists()
 

@@ -9,6 +9,7 @@ import click
 import numpy as np
 import onnx
 import pytest
+from builders import plain_cnn
 from lookalikes import COLOURS, RGB, UNIT, colour_network, model, write_image
 
 from graftonnx.classifier import FILES, Classifier, model_file, open_classifier, softmax
@@ -136,7 +137,7 @@ class TestRefusals:
             open_classifier(tmp_path)
 
     def test_a_file_that_says_nothing_of_its_input(self, tmp_path: Path) -> None:
-        path = save(colour_network(Metadata()), tmp_path / "m.onnx")
+        path = save(plain_cnn((4, 8)), tmp_path / "m.onnx")
         with pytest.raises(
             ModelError, match=r"it does not say how its input is to be preprocessed\. Give --"
         ):

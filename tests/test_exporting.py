@@ -203,7 +203,7 @@ class TestRefusals:
             export(tmp_path / "a.onnx", tmp_path / "deploy.onnx")
 
     def test_a_file_that_does_not_say_what_its_input_expects(self, tmp_path: Path) -> None:
-        source = save(colour_network(Metadata()), tmp_path / "a.onnx")
+        source = save(plain_cnn((4, 8)), tmp_path / "a.onnx")
         with pytest.raises(
             ModelError,
             match=r"cannot use '.*a.onnx': it does not say how its input is to be preprocessed\. "

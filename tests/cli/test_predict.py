@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from builders import plain_cnn
 from click.testing import CliRunner, Result
 from lookalikes import RGB, colour_network, write_image
 from PIL import Image
@@ -303,7 +304,7 @@ class TestRefusals:
 
 
 def test_preprocessing_is_said_in_numbers_as_for_fuse() -> None:
-    onnx.save(colour_network(Metadata()), "bare.onnx")
+    onnx.save(plain_cnn((4, 8)), "bare.onnx")
     named = predict("bare.onnx", "rose.png", "--json", "--preprocess", "raw")
     said = predict("bare.onnx", "rose.png", "--json", "--preprocess", "scale=255,mean=0,std=1")
     assert said.exit_code == named.exit_code == 0, said.output

@@ -20,6 +20,7 @@ A plan file is YAML with this schema; unknown fields are refused:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -148,6 +149,25 @@ class Plan(Record):
             pairs.setdefault(frozenset((skip.source, skip.target)), []).append(skip)
         return [tuple(pair) for pair in pairs.values()]
 
+    def check_order(self, digests: Sequence[str]) -> None:
+        """Refuse the files of the plan in another order than its own.
+
+        Args:
+            digests: SHA-256 of each file, in the order given.
+
+        Raises:
+            PlanError: If they are the plan's, but not in its order.
+        """
+        parents = [self.parents[letter] for letter in sorted(self.parents)]
+        known = [parent.sha256 for parent in parents]
+        if known != list(digests) and sorted(known) == sorted(digests):
+            names = " ".join(parent.name for parent in parents)
+            raise PlanError(
+                f"the plan has {parents[0].name} first. Give the files in its order: {names}."
+                if known[0] != digests[0]
+                else f"the plan has its parents in another order. Give the files in that: {names}."
+            )
+
     def _repr_html_(self) -> str:
         """Return the exchanges as a table, for notebooks."""
         names = ", ".join(f"{letter}: {parent.name}" for letter, parent in self.parents.items())
@@ -182,7 +202,7 @@ def from_yaml(text: str) -> Plan:
     try:
         data = documents.load(text)
     except (documents.YAMLError, RecursionError) as error:
-        raise PlanError(f"it is not YAML: {' '.join(str(error).split())}") from error
+        raise PlanError(f"it is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(data, dict):
         raise PlanError("it is not a plan: expected a mapping with version, input_size, parents and skips.")
     if type(data.get("version")) is not int or data["version"] != VERSION:

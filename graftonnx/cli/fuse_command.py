@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -200,6 +201,7 @@ def _loaded(
     dequantize: bool,
 ) -> tuple[list[Network], Plan | None]:
     """Load the parents, and read the plan, if there is one."""
+    from graftonnx import files
     from graftonnx.errors import PlanError
     from graftonnx.plan import read_plan
 
@@ -222,6 +224,11 @@ def _loaded(
             f"expected {', '.join(LETTERS[: len(paths)])}, in the order of the files. Rename them in the "
             "plan, also at the ends of its skips."
         )
+    if all(path.is_file() and os.access(path, os.R_OK) for path in paths):
+        try:
+            plan.check_order([files.sha256(path) for path in paths])
+        except PlanError as error:
+            raise error.at(f"cannot use plan '{plan_file}'") from error
     parents = {letter: plan.parents[letter] for letter in LETTERS[: len(paths)]}
     sizes = [parent.input_size for parent in parents.values()]
     said = {letter: parent.preprocess for letter, parent in parents.items() if not parent.is_guessed}

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from builders import Builder, plain_cnn, residual_cnn, saved
+from builders import Builder, plain_cnn, residual_cnn, saved, token_net
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
 from PIL import Image
 
 from graftonnx.cli import graftonnx
-from graftonnx.metadata import read_metadata
+from graftonnx.metadata import read_metadata, write_metadata
 from graftonnx.plan import read_plan
 
 
@@ -47,6 +47,18 @@ def test_inspect_as_json_is_json_and_complete(work: Path) -> None:
     assert facts["parameters"] == 3 * 8 * 9 + 8 * 16 * 9 + 16 * 32 * 9 + 32 * 4 + 4
     assert facts["macs"] == 3 * 8 * 9 * 256 + 8 * 16 * 9 * 64 + 16 * 32 * 9 * 16 + 32 * 4
     assert [tap["name"] for tap in facts["taps"]] == ["r0", "r1"]
+
+
+def test_the_batch_of_a_fused_file_is_no_news(work: Path) -> None:
+    saved(token_net(size=8), work / "a.onnx")
+    assert "batch made dynamic" in call("inspect", "a.onnx").stdout
+    call("fuse", "a.onnx", "-o", "f.onnx")
+    model = onnx.load("a.onnx")
+    write_metadata(model, read_metadata(onnx.load("f.onnx")))
+    onnx.save(model, "fused.onnx")
+    told = call("inspect", "fused.onnx")
+    assert told.exit_code == 0
+    assert "batch made dynamic" not in told.stdout
 
 
 def test_inspect_shows_another_input_size(work: Path) -> None:
@@ -169,6 +181,18 @@ def test_fuse_says_when_a_plan_was_made_for_another_file(work: Path) -> None:
     result = call("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--classes", "3", "--plan", "plan.yaml")
     assert result.exit_code == 0
     assert "note: a (a.onnx) is not the file that the plan was made for" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["fuse", "--plan"], ["view"]])
+def test_parents_in_another_order_than_the_plans_are_refused(work: Path, command: list[str]) -> None:
+    call("match", "a.onnx", "b.onnx", "-o", "plan.yaml")
+    result = call(
+        *command, "plan.yaml", "b.onnx", "a.onnx", "-o", "f.onnx" if "fuse" in command else "f.html"
+    )
+    assert result.exit_code == 1
+    assert "the plan has a.onnx first. Give the files in its order: a.onnx b.onnx." in result.stderr
+    assert "note:" not in result.stderr
+    assert not list(work.glob("f.*"))
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(work: Path) -> None:

@@ -243,7 +243,8 @@ def known_preprocess(path: Path, metadata: Metadata, given: Preprocess | str | N
     if said is None and given is None:
         raise ModelError(
             f"cannot use '{path}': it does not say how its input is to be preprocessed. "
-            f"Give --preprocess, one of {', '.join(PRESETS)}."
+            f"Give --preprocess, one of {', '.join(PRESETS)}, or numbers; from the file alone it is "
+            f"{load(path).preprocess_reason}."
         )
     if said is not None and given is not None and said != given:
         raise ModelError(

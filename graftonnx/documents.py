@@ -8,6 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.error import YAMLError as YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
@@ -39,8 +40,19 @@ def load(text: str) -> Any:
         return YAML(typ="safe", pure=True).load(text)
     except RecursionError as error:
         raise YAMLError("it is nested too deep") from error
+    except MarkedYAMLError as error:
+        raise YAMLError(_complaint(error)) from error
     except (ValueError, TypeError, LookupError, AttributeError) as error:  # impossible dates, endless numbers
         raise YAMLError(str(error)) from error
+
+
+def _complaint(error: MarkedYAMLError) -> str:
+    """Return a parser's error in one line: `line 35: expected ',' or ']', but got ':', while parsing ...`."""
+    where = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+    during = "" if error.context is None else f", {error.context}"
+    if error.context_mark is not None:
+        during += f" that begins in line {error.context_mark.line + 1}"
+    return f"{where}{error.problem}{during}"
 
 
 def dump(data: Any, header: str = "") -> str:

@@ -141,6 +141,7 @@ def planned(network: Network) -> PlannedParent:
         sha256=network.sha256,
         input_size=network.input_shape[1:],
         preprocess=network.preprocess,
+        preprocess_reason=network.preprocess_reason,
     )
 
 

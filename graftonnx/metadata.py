@@ -67,6 +67,9 @@ PRESETS: dict[str, Preprocess] = {
 """The input conventions that have a name."""
 
 
+GUESSED = "guessed"
+"""The beginning of the reason for a convention that nobody gave."""
+
 ImageLayout = Literal["nchw", "nhwc"]
 """Whether the channels of an image input come before its height and width, or behind them."""
 

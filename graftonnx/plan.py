@@ -6,7 +6,7 @@ A plan file is YAML with this schema; unknown fields are refused:
     input_size: [100, 100]          # height and width of the fused network's image, in pixels
     inputs: shared                  # or separate: an input for each branch, of its parent's size
     parents:
-      a: {name: a.onnx, sha256: …, input_size: [100, 100], preprocess: {order: rgb, …}}
+      a: {name: a.onnx, sha256: …, input_size: [100, 100], preprocess: {order: rgb, …}, preprocess_reason: …}
       b: …
     skips:                          # both directions of an exchange are two entries
     - source: b/fire3/concat        # <branch>/<value in the parent>
@@ -20,6 +20,7 @@ A plan file is YAML with this schema; unknown fields are refused:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -27,7 +28,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from graftonnx import documents, files, notebook
 from graftonnx.errors import PlanError
-from graftonnx.metadata import InputKind, Preprocess, Record
+from graftonnx.metadata import GUESSED, InputKind, Preprocess, Record
 from graftonnx.spelling import did_you_mean
 
 VERSION = 1
@@ -107,12 +108,18 @@ class Rejection(Record):
 
 
 class PlannedParent(Record):
-    """A parent as the plan saw it; `sha256` is of the file's bytes."""
+    """A parent as the plan saw it; `sha256` is of the file's bytes, `preprocess_reason` says how we know."""
 
     name: str
     sha256: str = ""
     input_size: Size
     preprocess: Preprocess
+    preprocess_reason: str = ""
+
+    @property
+    def is_guessed(self) -> bool:
+        """Whether nobody said what the parent's input expects, and its file does not either."""
+        return self.preprocess_reason.startswith(GUESSED)
 
 
 class Plan(Record):
@@ -141,6 +148,25 @@ class Plan(Record):
         for skip in self.skips:
             pairs.setdefault(frozenset((skip.source, skip.target)), []).append(skip)
         return [tuple(pair) for pair in pairs.values()]
+
+    def check_order(self, digests: Sequence[str]) -> None:
+        """Refuse the files of the plan in another order than its own.
+
+        Args:
+            digests: SHA-256 of each file, in the order given.
+
+        Raises:
+            PlanError: If they are the plan's, but not in its order.
+        """
+        parents = [self.parents[letter] for letter in sorted(self.parents)]
+        known = [parent.sha256 for parent in parents]
+        if known != list(digests) and sorted(known) == sorted(digests):
+            names = " ".join(parent.name for parent in parents)
+            raise PlanError(
+                f"the plan has {parents[0].name} first. Give the files in its order: {names}."
+                if known[0] != digests[0]
+                else f"the plan has its parents in another order. Give the files in that: {names}."
+            )
 
     def _repr_html_(self) -> str:
         """Return the exchanges as a table, for notebooks."""
@@ -176,7 +202,7 @@ def from_yaml(text: str) -> Plan:
     try:
         data = documents.load(text)
     except (documents.YAMLError, RecursionError) as error:
-        raise PlanError(f"it is not YAML: {' '.join(str(error).split())}") from error
+        raise PlanError(f"it is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(data, dict):
         raise PlanError("it is not a plan: expected a mapping with version, input_size, parents and skips.")
     if type(data.get("version")) is not int or data["version"] != VERSION:
@@ -269,7 +295,8 @@ _IDENTITY = (("source", "target"), ("a", "b"))
 HEADER = """\
 Exchanges between networks: a plan of graftonnx. Edit it and give it to `graftonnx fuse --plan`.
 input_size: height and width of the shared image. inputs: shared, or separate: one for each branch, of its
-size; input_size is then the largest of them. parents: each branch's file, size and input convention.
+size; input_size is then the largest of them. parents: each branch's file, size and input convention, which
+may be guessed: preprocess_reason says why; set preprocess where it is wrong.
 skips: what `source` (branch/value) holds, projected, is added to `target`; two of them make an exchange.
 projection: equal | conv | pool (mean, then 1x1 conv) | resize (1x1 conv and resize). conv and pool have a
 window: kernel, stride, pads (top, left, bottom, right).

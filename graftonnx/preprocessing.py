@@ -8,7 +8,7 @@ import numpy as np
 
 from graftonnx.errors import ModelError
 from graftonnx.graph import GraphView
-from graftonnx.metadata import PRESETS, Metadata, Preprocess
+from graftonnx.metadata import GUESSED, PRESETS, Metadata, Preprocess
 
 MARKS = (("tf2onnx", "inception"), ("keras", "inception"), ("caffe", "caffe"))
 """Words in the name of a producer, and the preset that its networks are usually trained with."""
@@ -81,15 +81,15 @@ def check_preprocess(convention: Preprocess, channels: int) -> Preprocess:
 def _guessed(producer: str, view: GraphView, channels: int) -> tuple[Preprocess, str]:
     own = _own_range(view)
     if channels == 1:
-        reason = "guessed: one channel" + ("" if own is None else f", it scales 0..{own} itself")
+        reason = f"{GUESSED}: one channel" + ("" if own is None else f", it scales 0..{own} itself")
         return Preprocess(order="grey", scale=own or 1), reason
     if own is not None:
         preset = "unit" if own == 1 else "raw"
-        return PRESETS[preset], f"guessed '{preset}': it scales 0..{own} itself"
+        return PRESETS[preset], f"{GUESSED} '{preset}': it scales 0..{own} itself"
     for mark, preset in MARKS:
         if mark in producer.lower():
-            return PRESETS[preset], f"guessed '{preset}': made by {producer}"
-    return PRESETS["imagenet"], f"guessed 'imagenet': made by {producer or 'an unknown exporter'}"
+            return PRESETS[preset], f"{GUESSED} '{preset}': made by {producer}"
+    return PRESETS["imagenet"], f"{GUESSED} 'imagenet': made by {producer or 'an unknown exporter'}"
 
 
 def _own_range(view: GraphView) -> int | None:

@@ -28,6 +28,9 @@ NEAR = 2.0
 RESIZED = 200
 """MACs of a Conv that take as long as to resize an element, with what that costs around it; see `MOVED`."""
 
+TOO_FAR = "sizes too far apart"
+"""The beginning of the reason against grids that are not near; the policy `all` takes them."""
+
 Policy = Literal["exact", "near", "all"]
 """Which pairs may be exchanged: equal shapes, grids within a factor of `NEAR`, or any."""
 
@@ -46,7 +49,7 @@ def project(source: Layout, target: Layout, policy: Policy = "near") -> Projecti
     if policy == "exact":
         return f"shapes differ: {list(source.shape)} against {list(target.shape)}"
     if policy == "near" and ratio(source, target) > NEAR:
-        return f"sizes too far apart: {_spelled(source)} against {_spelled(target)}, more than {NEAR:g}x"
+        return f"{TOO_FAR}: {_spelled(source)} against {_spelled(target)}, more than {NEAR:g}x"
     extents = list(zip(source.grid, target.grid, strict=True))
     edges = [edge for edge in (edging(*pair) for pair in extents) if edge]
     if len(edges) == len(extents):

@@ -203,11 +203,12 @@ class TestRefusals:
             export(tmp_path / "a.onnx", tmp_path / "deploy.onnx")
 
     def test_a_file_that_does_not_say_what_its_input_expects(self, tmp_path: Path) -> None:
-        source = save(colour_network(Metadata()), tmp_path / "a.onnx")
+        source = save(plain_cnn((4, 8)), tmp_path / "a.onnx")
         with pytest.raises(
             ModelError,
             match=r"cannot use '.*a.onnx': it does not say how its input is to be preprocessed\. "
-            r"Give --preprocess, one of imagenet, inception, caffe, unit, raw\.",
+            r"Give --preprocess, one of imagenet, inception, caffe, unit, raw, or numbers; "
+            r"from the file alone it is guessed 'imagenet': made by an unknown exporter\.",
         ):
             export(source, tmp_path / "deploy.onnx")
 

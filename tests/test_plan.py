@@ -153,3 +153,15 @@ def test_anchors_in_an_older_plan_do_not_change_what_is_written(plan: Plan, tmp_
 def test_absurd_plans_are_refused(content: str, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         from_yaml(content)
+
+
+def test_broken_yaml_is_named_with_its_line_once(plan: Plan) -> None:
+    text = plan.to_yaml()
+    row = next(number for number, line in enumerate(text.splitlines(), 1) if line.startswith("input_size:"))
+    with pytest.raises(PlanError) as caught:
+        from_yaml(text.replace("]", "", 1))
+    message = caught.value.message
+    assert message.startswith(f"it is not YAML: line {row + 1}: ")
+    assert message.endswith(f"while parsing a flow sequence that begins in line {row}.")
+    assert message.count(f"line {row + 1}") == 1
+    assert "^" not in message

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from graftonnx.bundling.making import Bundle
     from graftonnx.cli.records import BundleRecord
     from graftonnx.exporting.form import ElementType
-    from graftonnx.metadata import ImageLayout, Precision
+    from graftonnx.metadata import ImageLayout, Precision, Preprocess
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
@@ -115,7 +115,7 @@ def command(
     accept_loss: bool,
     labels: Path | None,
     licences: tuple[tuple[str, str], ...],
-    preprocess: str | None,
+    preprocess: Preprocess | None,
     force: bool,
     as_json: bool,
 ) -> None:

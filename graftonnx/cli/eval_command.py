@@ -15,6 +15,7 @@ from graftonnx.cli.progress import progress
 if TYPE_CHECKING:
     from graftonnx.cli.records import EvaluationRecord
     from graftonnx.evaluation import Evaluation, Part, Selection
+    from graftonnx.metadata import Preprocess
     from graftonnx.providers import Provider
     from graftonnx.providers.settings import Settings
 
@@ -61,7 +62,7 @@ def command(
     settings: Settings,
     batch_size: int,
     workers: int,
-    preprocess: str | None,
+    preprocess: Preprocess | None,
     as_json: bool,
 ) -> None:
     """Measure the accuracy of a network on labelled images: a run folder, or an ONNX file.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from graftonnx.exporting import Export
     from graftonnx.exporting.fidelity import Fidelity
     from graftonnx.exporting.form import ElementType
-    from graftonnx.metadata import ImageLayout, Precision
+    from graftonnx.metadata import ImageLayout, Precision, Preprocess
 
 DYNAMIC = "dynamic"
 
@@ -154,7 +154,7 @@ def command(
     calibrate: str | None,
     accept_loss: bool,
     labels: Path | None,
-    preprocess: str | None,
+    preprocess: Preprocess | None,
     force: bool,
     as_json: bool,
 ) -> None:

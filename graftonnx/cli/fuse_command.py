@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -199,6 +201,7 @@ def _loaded(
     dequantize: bool,
 ) -> tuple[list[Network], Plan | None]:
     """Load the parents, and read the plan, if there is one."""
+    from graftonnx import files
     from graftonnx.errors import PlanError
     from graftonnx.plan import read_plan
 
@@ -221,20 +224,44 @@ def _loaded(
             f"expected {', '.join(LETTERS[: len(paths)])}, in the order of the files. Rename them in the "
             "plan, also at the ends of its skips."
         )
-    parents = {
-        letter: plan.parents[letter].model_copy(
-            update={"preprocess": conventions.get(letter, plan.parents[letter].preprocess)}
-        )
-        for letter in LETTERS[: len(paths)]
-    }
-    plan = plan.model_copy(update={"parents": parents})
+    if all(path.is_file() and os.access(path, os.R_OK) for path in paths):
+        try:
+            plan.check_order([files.sha256(path) for path in paths])
+        except PlanError as error:
+            raise error.at(f"cannot use plan '{plan_file}'") from error
+    parents = {letter: plan.parents[letter] for letter in LETTERS[: len(paths)]}
     sizes = [parent.input_size for parent in parents.values()]
-    known = {letter: parent.preprocess for letter, parent in parents.items()}
-    networks = load_parents(paths, sizes, known, dequantize=dequantize)
+    said = {letter: parent.preprocess for letter, parent in parents.items() if not parent.is_guessed}
+    networks = load_parents(paths, sizes, {**said, **conventions}, dequantize=dequantize)
+    networks, plan = _agreed(networks, plan, conventions)
     for (letter, parent), network in zip(parents.items(), networks, strict=True):
         if parent.sha256 not in ("", network.sha256):
             console.note(f"note: {letter} ({network.name}) is not the file that the plan was made for")
     return networks, plan
+
+
+def _agreed(
+    networks: list[Network], plan: Plan, conventions: dict[str, Preprocess]
+) -> tuple[list[Network], Plan]:
+    """Give the networks the plan's preprocessing, and the plan that of --preprocess.
+
+    A guess in the plan is still one where the file alone leads to the same; else somebody has set it there.
+    """
+    parents, agreed = {}, []
+    for letter, network in zip(LETTERS, networks, strict=False):
+        parent = plan.parents[letter]
+        if letter in conventions:
+            update = {"preprocess": network.preprocess, "preprocess_reason": "given"}
+            parent = parent.model_copy(update=update)
+        elif network.preprocess != parent.preprocess:
+            parent = parent.model_copy(update={"preprocess_reason": "given"})
+        parents[letter] = parent
+        agreed.append(
+            dataclasses.replace(
+                network, preprocess=parent.preprocess, preprocess_reason=parent.preprocess_reason
+            )
+        )
+    return agreed, plan.model_copy(update={"parents": parents})
 
 
 def _check_excluded(option: str, reason: str, names: tuple[str, ...]) -> None:
@@ -273,9 +300,6 @@ def _report(fused: Network, networks: list[Network], plan: Plan, output: Path, a
         console.print_json(facts)
         return
     print_plan(plan, rejections=False)
-    for letter, network in zip(plan.parents, networks, strict=True):
-        if network.preprocess_reason.startswith("guessed"):
-            console.note(f"note: preprocessing of {letter} {network.preprocess_reason}; --preprocess sets it")
     console.say(f"proved: {'; '.join(fused.notes)}")
     console.say(
         f"wrote {output}: {_spelled_inputs(fused)} -> {facts['classes']} classes, "

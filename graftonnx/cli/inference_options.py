@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from graftonnx.cli import console
-from graftonnx.cli.parameters import Choice
+from graftonnx.cli.parameters import Choice, Convention
 from graftonnx.providers import PROVIDERS
 from graftonnx.providers.settings import Settings
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from graftonnx.runtime import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-PRESETS = ("imagenet", "inception", "caffe", "unit", "raw")
 
 
 class KeyValue(click.ParamType[tuple[str, str]]):
@@ -41,8 +39,9 @@ def preprocess_option(function: F) -> F:
     """Add `--preprocess`."""
     return click.option(
         "--preprocess",
-        type=Choice(PRESETS),
-        help="What the input expects, for a file that was not made by graftonnx.",
+        type=Convention(),
+        help="What the input expects, for a file that was not made by graftonnx: imagenet, inception, caffe, "
+        "unit, raw, or numbers as bgr,scale=255,mean=104:117:123,std=1.",
     )(function)
 
 

@@ -94,14 +94,36 @@ def command(
 
 
 def print_plan(plan: Plan, *, rejections: bool) -> None:
-    """Print the exchanges of a plan as a table, and the rejections as another."""
+    """Print the exchanges of a plan as a table, the rejections as another, and what was guessed."""
     from rich.table import Table
 
     for letter, parent in plan.parents.items():
         own = ", an input of its own" if plan.inputs == "separate" else ""
         console.say(f"{letter}: {parent.name} at {'x'.join(map(str, parent.input_size))}{own}")
+        if parent.is_guessed:
+            console.note(f"note: preprocessing of {letter} {parent.preprocess_reason}; --preprocess sets it")
     if len(plan.parents) == 1:
         return
+    if plan.exchanges:
+        _print_exchanges(plan)
+    else:
+        console.say("0 exchanges")
+        console.note(f"note: nothing is exchanged; the branches meet in the head only{_way_out(plan)}")
+    if not rejections or not plan.rejections:
+        return
+    table = Table(title=f"{len(plan.rejections)} taps not exchanged", title_justify="left")
+    for header in ("tap", "best partner"):
+        table.add_column(header, overflow="fold")
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("why not")
+    for item in plan.rejections:
+        table.add_row(item.a, item.b, f"{item.score:.2f}", item.reason)
+    console.print_table(table)
+
+
+def _print_exchanges(plan: Plan) -> None:
+    from rich.table import Table
+
     exchanges = Table(title=f"{len(plan.exchanges)} exchanges", title_justify="left")
     exchanges.add_column("#", justify="right")
     for header in ("tap", "and tap"):
@@ -116,19 +138,18 @@ def print_plan(plan: Plan, *, rejections: bool) -> None:
         exchanges.add_row(
             str(index),
             *ends,
-            *(str(into[end].projection) if end in into else "-" for end in ends),
+            *(str(into[end].projection) if end in into else "none" for end in ends),
             "" if score is None else f"{score:.2f}",
         )
     console.print_table(exchanges)
-    if not plan.exchanges:
-        console.note("note: nothing is exchanged; the branches meet in the head only")
-    if not rejections or not plan.rejections:
-        return
-    table = Table(title=f"{len(plan.rejections)} taps not exchanged", title_justify="left")
-    for header in ("tap", "best partner"):
-        table.add_column(header, overflow="fold")
-    table.add_column("score", justify="right", no_wrap=True)
-    table.add_column("why not")
-    for item in plan.rejections:
-        table.add_row(item.a, item.b, f"{item.score:.2f}", item.reason)
-    console.print_table(table)
+
+
+def _way_out(plan: Plan) -> str:
+    """Return which option gives exchanges where the grids are too far apart for any."""
+    from graftonnx.projections import TOO_FAR
+
+    given = click.get_current_context().params
+    is_far = any(item.reason.startswith(TOO_FAR) for item in plan.rejections)
+    if not is_far or given["max_skips"] == 0 or given.get("plan_file") is not None:
+        return ""
+    return "; `--policy all` also takes grids that differ by more than two"

@@ -98,6 +98,21 @@ def parse_preprocess(text: str) -> Preprocess:
         raise click.BadParameter(f"{first['loc'][0]}: {first['msg']} (found {first['input']!r}).") from error
 
 
+class Convention(click.ParamType["Preprocess"]):
+    """What the input of a network expects, see :func:`parse_preprocess`."""
+
+    name = "convention"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Preprocess:
+        """Return the convention."""
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return] # click converts its own results again
+        try:
+            return parse_preprocess(value)
+        except click.BadParameter as error:
+            self.fail(error.message, param, ctx)
+
+
 def split_parents(arguments: Sequence[str], given: Sequence[str]) -> tuple[list[Path], dict[str, Preprocess]]:
     """Part the positional arguments into files and `<branch>=<preprocessing>`.
 

@@ -20,6 +20,7 @@ from graftonnx.printable import printable_json
 
 if TYPE_CHECKING:
     from graftonnx.classifier import Classifier
+    from graftonnx.metadata import Preprocess
     from graftonnx.prediction import Answer, Tally, Written
     from graftonnx.prediction.formats import Format, Text
     from graftonnx.prediction.listing import Listing
@@ -73,7 +74,7 @@ def command(
     settings: Settings,
     batch_size: int,
     workers: int,
-    preprocess: str | None,
+    preprocess: Preprocess | None,
     as_json: bool,
 ) -> None:
     """Classify images with a run folder or an ONNX file.

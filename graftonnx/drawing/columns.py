@@ -13,6 +13,7 @@ from functools import cached_property
 
 from graftonnx.costs import FLOATS, macs
 from graftonnx.graph import GraphView, ints
+from graftonnx.layouts import Layout
 from graftonnx.shapes import Shape
 
 WINDOWED = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"})
@@ -52,15 +53,19 @@ class Block:
         tap: The value that the block ends with, as plans call it: `a/relu_3`.
         operators: In topological order.
         before: Indices in the column of the blocks that it reads.
+        layout: Of the tap, if it is one.
     """
 
     tap: str
     operators: tuple[Operator, ...]
     before: tuple[int, ...] = ()
+    layout: Layout | None = None
 
     @property
     def shape(self) -> Shape | None:
-        """The shape of the tap."""
+        """The shape of the tap: batch, channels, grid; that of the tensor where it is no tap."""
+        if self.layout is not None:
+            return (None, *self.layout.shape)
         return self.operators[-1].shape if self.operators else None
 
     @cached_property
@@ -127,6 +132,7 @@ def find_blocks(
     *,
     prefix: str = "",
     same: Mapping[str, str] | None = None,
+    layouts: Mapping[str, Layout] | None = None,
 ) -> tuple[Block, ...]:
     """Part a branch into blocks.
 
@@ -137,6 +143,7 @@ def find_blocks(
             of the branch read, or none reads, ends a block as well.
         prefix: Put before the values' names to get the names of a plan.
         same: Value read -> the value of the branch that it stands for, as the sum of a skip for its target.
+        layouts: Of the values that are maps or sequences of tokens.
     """
     same = same or {}
     places = _stops(view, positions, ends)
@@ -154,6 +161,7 @@ def find_blocks(
             tap=prefix + view.made[place][0],
             operators=tuple(operators[position] for position in members[index]),
             before=tuple(sorted(before[index])),
+            layout=(layouts or {}).get(view.made[place][0]),
         )
         for index, place in enumerate(places)
     )

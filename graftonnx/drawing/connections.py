@@ -6,7 +6,20 @@ import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from graftonnx.drawing.frame import MARGIN, PLAIN, SHARED, THICK, THIN, TOP, WIDTH, Slot, left_of, slot_of
+from graftonnx.drawing.frame import (
+    MARGIN,
+    PLAIN,
+    ROW_GAP,
+    SHARED,
+    THICK,
+    THIN,
+    TITLE_END,
+    TOP,
+    WIDTH,
+    Slot,
+    left_of,
+    slot_of,
+)
 from graftonnx.drawing.picture import Arc, Picture
 from graftonnx.drawing.rows import Cell
 from graftonnx.drawing.scene import Box, Point, Skip, Text, Wire
@@ -59,10 +72,23 @@ def join_wires(
         if top:
             a, b = (top[0].x + top[0].width / 2, top[0].y + top[0].height), (middle, SHARED + TOP - 42)
             wires.append(Wire((a, (a[0], a[1] + 12), (b[0], b[1] - 12), b), "ink"))
+        wires += _leads(boxes, c, column[0], SHARED * bool(top) + TOP)
         if head:
             lowest = boxes[c, len(column) - 1, 0]
             a, b = (middle, lowest.y + lowest.height), (head[0].x + head[0].width / 2, head[0].y)
             wires.append(Wire((a, (a[0], a[1] + 20), (b[0], b[1] - 20), b), "ink"))
+    return wires
+
+
+def _leads(boxes: Mapping[Slot, Box], c: int, first: Sequence[Cell], top: float) -> list[Wire]:
+    """Return the wires from a column's title to its first boxes, where these stand far below it."""
+    wires = []
+    for lane in range(len(first)):
+        box = boxes[c, 0, lane]
+        a, b = (left_of(c) + WIDTH / 2, top - TITLE_END), (box.x + box.width / 2, box.y)
+        if b[1] - top > ROW_GAP:
+            bend = min((b[1] - a[1]) / 2, 20.0)
+            wires.append(Wire((a, (a[0], a[1] + bend), (b[0], b[1] - bend), b), "ink"))
     return wires
 
 

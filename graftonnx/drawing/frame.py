@@ -15,6 +15,9 @@ MARGIN, TOP, JOIN = 44.0, 52.0, 40.0
 SHARED = 40.0
 """More of it, above the columns, where they share an input."""
 
+TITLE_END = 5.0
+"""How far above the first row the title of a column ends."""
+
 LEAST, MOST = 21.0, 60.0
 """Height of a box without MACs, and of the box with the most."""
 

@@ -162,6 +162,8 @@ def _box(column: Column, cell: Cell, corner: Point, size: tuple[float, float], c
 def _lines(blocks: Sequence[Block], width: float, height: float) -> list[tuple[str, str]]:
     """Return what stands in a box: one line or two, each with a left and a right part, as far as they fit.
 
+    Where there is one line only, MACs go before the shape.
+
     A box of several in a row that is too narrow for its name says what is in it instead.
     """
     is_wide = width >= WIDTH / 2
@@ -174,10 +176,13 @@ def _lines(blocks: Sequence[Block], width: float, height: float) -> list[tuple[s
     fitting = ending(name, room - letter * (len(count + shape) + bool(shape)))
     if fitting != name and not is_wide and not count:
         return [(kinds if beginning(kinds, room) == kinds else kinds.split(", ")[0], "")]
-    lines = [(count + fitting, shape)]
     if height >= TWO_LINES:
-        lines.append((beginning(kinds, room - letter * (len(cost) + 1)), cost))
-    return lines
+        return [(count + fitting, shape), (beginning(kinds, room - letter * (len(cost) + 1)), cost)]
+    if not cost:
+        return [(count + fitting, shape)]
+    both = f"{shape}, {cost}" if shape else cost
+    right = both if letter * (len(count + name + both) + 1) <= room else cost
+    return [(count + ending(name, room - letter * (len(count + right) + 1)), right)]
 
 
 def _outside(picture: Picture, bottom: float) -> tuple[list[Box], list[Box]]:

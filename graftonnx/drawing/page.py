@@ -61,6 +61,7 @@ def describe(picture: Picture, scene: Scene) -> dict[str, Any]:
     operators = [o for column in picture.columns for block in column.blocks for o in block.operators]
     counts = [len(block.operators) for column in picture.columns for block in column.blocks]
     starts = list(itertools.accumulate(counts, initial=0))
+    taps = [spelled(block.shape) for column in picture.columns for block in column.blocks]
     letters = [c for c, column in enumerate(picture.columns) for _ in column.blocks]
     first = list(itertools.accumulate((len(column.blocks) for column in picture.columns), initial=0))
     head_start = len(operators)
@@ -70,7 +71,7 @@ def describe(picture: Picture, scene: Scene) -> dict[str, Any]:
             {"letter": column.letter, "name": column.name, "prefix": _prefix(column.blocks)}
             for column in picture.columns
         ],
-        "blocks": [list(entry) for entry in zip(letters, starts, counts, strict=False)],
+        "blocks": [list(entry) for entry in zip(letters, starts, counts, taps, strict=False)],
         "boxes": {
             key: [first[column] + index for index in members]
             for key, (column, members) in scene.blocks.items()

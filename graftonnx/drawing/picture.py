@@ -140,7 +140,14 @@ def _drawn(
     return Picture(
         title=title,
         about=f"A network of {len(view.nodes):,} operators from {network.producer or 'an unknown exporter'}.",
-        columns=(Column("", network.name, network.input_shape, find_blocks(view, positions, taps)),),
+        columns=(
+            Column(
+                "",
+                network.name,
+                network.input_shape,
+                find_blocks(view, positions, taps, layouts=network.layouts),
+            ),
+        ),
         head=tuple(list_operators(view, [p for p in range(len(view.nodes)) if p not in shown])),
         classes=network.head.classes if network.complete else None,
         notes=network.notes,
@@ -163,7 +170,7 @@ def _fused(network: Network, title: str, shares: Mapping[tuple[str, str], float 
             parent.branch,
             parent.name,
             network.input_shapes.get(parent.input or network.input, network.input_shape),
-            find_blocks(view, parts[parent.branch], taps, same=same),
+            find_blocks(view, parts[parent.branch], taps, same=same, layouts=network.layouts),
         )
         for parent in metadata.parents
         if parts[parent.branch]
@@ -231,6 +238,10 @@ def _planned(title: str, plan: Plan, parents: Sequence[str | Path | Network], de
         else load(parent, input_size=known.input_size, preprocess=known.preprocess, dequantize=dequantize)
         for (letter, known), parent in zip(plan.parents.items(), parents, strict=True)
     }
+    try:
+        plan.check_order([network.sha256 for network in networks.values()])
+    except PlanError as error:
+        raise error.at(f"cannot draw plan '{title}'") from error
     ends = {tap for skip in plan.skips for tap in (skip.source, skip.target)}
     columns = tuple(_branch(letter, network, ends) for letter, network in networks.items())
     known = {tap for column in columns for tap in column.places}
@@ -260,7 +271,7 @@ def _branch(letter: str, network: Network, ends: set[str]) -> Column:
     prefix = f"{letter}/"
     values = [end.removeprefix(prefix) for end in ends if end.startswith(prefix)]
     values += [tap.name for tap in find_taps(network)]
-    blocks = find_blocks(network.view, trunk(network), values, prefix=prefix)
+    blocks = find_blocks(network.view, trunk(network), values, prefix=prefix, layouts=network.layouts)
     return Column(letter, network.name, network.input_shape, blocks)
 
 

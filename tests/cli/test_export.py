@@ -7,11 +7,12 @@ from pathlib import Path
 
 import onnx
 import pytest
+from builders import plain_cnn
 from click.testing import CliRunner
 from lookalikes import RGB, colour_folder, colour_network, two_branches
 
 from graftonnx.cli import graftonnx
-from graftonnx.metadata import Metadata, read_metadata
+from graftonnx.metadata import read_metadata
 
 
 @pytest.fixture
@@ -113,14 +114,15 @@ def test_labels_come_from_a_file(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_maker_needs_its_preprocessing(tmp_path: Path) -> None:
-    onnx.save(colour_network(Metadata()), tmp_path / "m.onnx")
+    onnx.save(plain_cnn((4, 8)), tmp_path / "m.onnx")
     result = CliRunner().invoke(
         graftonnx, ["export", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "d.onnx")]
     )
     assert result.exit_code == 1
     assert result.stderr == (
         f"Error: cannot use '{tmp_path / 'm.onnx'}': it does not say how its input is to be preprocessed. "
-        "Give --preprocess, one of imagenet, inception, caffe, unit, raw.\n"
+        "Give --preprocess, one of imagenet, inception, caffe, unit, raw, or numbers; from the file alone it "
+        "is guessed 'imagenet': made by an unknown exporter.\n"
     )
     assert not (tmp_path / "d.onnx").exists()
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from builders import Builder, plain_cnn, residual_cnn, saved
+from builders import Builder, plain_cnn, residual_cnn, saved, token_net
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
 from PIL import Image
 
 from graftonnx.cli import graftonnx
-from graftonnx.metadata import read_metadata
+from graftonnx.metadata import read_metadata, write_metadata
 from graftonnx.plan import read_plan
 
 
@@ -49,6 +49,18 @@ def test_inspect_as_json_is_json_and_complete(work: Path) -> None:
     assert [tap["name"] for tap in facts["taps"]] == ["r0", "r1"]
 
 
+def test_the_batch_of_a_fused_file_is_no_news(work: Path) -> None:
+    saved(token_net(size=8), work / "a.onnx")
+    assert "batch made dynamic" in call("inspect", "a.onnx").stdout
+    call("fuse", "a.onnx", "-o", "f.onnx")
+    model = onnx.load("a.onnx")
+    write_metadata(model, read_metadata(onnx.load("f.onnx")))
+    onnx.save(model, "fused.onnx")
+    told = call("inspect", "fused.onnx")
+    assert told.exit_code == 0
+    assert "batch made dynamic" not in told.stdout
+
+
 def test_inspect_shows_another_input_size(work: Path) -> None:
     facts = json.loads(call("inspect", "b.onnx", "--input-size", "24x32", "--json").stdout)
     assert facts["input"]["shape"] == ["batch", 3, 24, 32]
@@ -60,6 +72,35 @@ def test_match_prints_exchanges_and_reasons_and_writes_the_plan(work: Path) -> N
     assert "1 exchanges" in result.stdout
     assert "is exchanged with" in result.stdout
     assert len(read_plan(work / "plan.yaml").skips) == 2
+
+
+FAR = "; `--policy all` also takes grids that differ by more than two"
+
+
+def test_match_names_the_way_out_where_all_grids_are_too_far_apart(work: Path) -> None:
+    saved(plain_cnn((8, 16), size=64), work / "b.onnx")
+    result = call("match", "a.onnx", "b.onnx")
+    assert "note: nothing is exchanged; the branches meet in the head only" + FAR in result.stderr
+    assert "0 exchanges" in result.stdout
+    assert "and tap" not in result.stdout
+    widened = call("match", "a.onnx", "b.onnx", "--policy", "all")
+    assert "nothing is exchanged" not in widened.stderr
+    assert "and tap" in widened.stdout
+
+
+def test_match_names_no_way_out_where_nothing_was_asked_for(work: Path) -> None:
+    result = call("match", "a.onnx", "b.onnx", "--max-skips", "0")
+    assert "note: nothing is exchanged; the branches meet in the head only\n" in result.stderr
+
+
+def test_a_direction_taken_out_of_a_plan_is_shown_as_none(work: Path) -> None:
+    call("match", "a.onnx", "b.onnx", "-o", "plan.yaml", "--max-skips", "1")
+    plan = read_plan(work / "plan.yaml")
+    kept = next(skip for skip in plan.skips if skip.target.startswith("a/"))
+    (work / "plan.yaml").write_text(plan.model_copy(update={"skips": (kept,)}).to_yaml())
+    result = call("fuse", "a.onnx", "b.onnx", "--dry-run", "--plan", "plan.yaml")
+    (row,) = [line.split("│") for line in result.stdout.splitlines() if kept.target in line][:1]
+    assert [cell.strip() for cell in row[4:6]] == [str(kept.projection), "none"]
 
 
 def test_match_as_json_is_the_plan(work: Path) -> None:
@@ -100,6 +141,30 @@ def test_guessed_preprocessing_is_said_on_stderr(work: Path) -> None:
     assert "note:" not in result.stdout
 
 
+def test_a_guess_is_said_by_match_kept_in_the_plan_and_said_by_fuse(work: Path) -> None:
+    note = "note: preprocessing of b guessed 'imagenet': made by "
+    assert note in call("match", "a.onnx", "b.onnx", "-o", "plan.yaml", "--preprocess", "a=unit").stderr
+    reasons = [parent.preprocess_reason for parent in read_plan(work / "plan.yaml").parents.values()]
+    assert reasons[0] == "given"
+    assert reasons[1].startswith("guessed 'imagenet'")
+    planned = call("fuse", "a.onnx", "b.onnx", "--dry-run", "--plan", "plan.yaml")
+    assert note in planned.stderr
+    assert "preprocessing of a" not in planned.stderr
+
+
+def test_what_somebody_set_is_no_guess_any_more(work: Path) -> None:
+    call("match", "a.onnx", "b.onnx", "-o", "plan.yaml")
+    text = (work / "plan.yaml").read_text()
+    assert text.count("0.485") == 2
+    (work / "plan.yaml").write_text(text.replace("0.485", "0.5", 1))
+    result = call(
+        *("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--plan", "plan.yaml", "--preprocess", "b=unit")
+    )
+    assert "preprocessing of" not in result.stderr
+    parents = read_metadata(onnx.load("f.onnx")).parents
+    assert [parent.preprocess.mean for parent in parents] == [(0.5, 0.456, 0.406), (0,)]
+
+
 def test_fuse_with_a_plan_gives_the_same_file_as_without(work: Path) -> None:
     call("match", "a.onnx", "b.onnx", "-o", "plan.yaml")
     assert call("fuse", "a.onnx", "b.onnx", "-o", "one.onnx", "--classes", "3").exit_code == 0
@@ -116,6 +181,18 @@ def test_fuse_says_when_a_plan_was_made_for_another_file(work: Path) -> None:
     result = call("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--classes", "3", "--plan", "plan.yaml")
     assert result.exit_code == 0
     assert "note: a (a.onnx) is not the file that the plan was made for" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["fuse", "--plan"], ["view"]])
+def test_parents_in_another_order_than_the_plans_are_refused(work: Path, command: list[str]) -> None:
+    call("match", "a.onnx", "b.onnx", "-o", "plan.yaml")
+    result = call(
+        *command, "plan.yaml", "b.onnx", "a.onnx", "-o", "f.onnx" if "fuse" in command else "f.html"
+    )
+    assert result.exit_code == 1
+    assert "the plan has a.onnx first. Give the files in its order: a.onnx b.onnx." in result.stderr
+    assert "note:" not in result.stderr
+    assert not list(work.glob("f.*"))
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(work: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from builders import plain_cnn
 from click.testing import CliRunner, Result
 from lookalikes import RGB, colour_network, write_image
 from PIL import Image
@@ -300,3 +301,19 @@ class TestRefusals:
         result = predict(*args)
         assert result.exit_code == 2
         assert message in result.stderr
+
+
+def test_preprocessing_is_said_in_numbers_as_for_fuse() -> None:
+    onnx.save(plain_cnn((4, 8)), "bare.onnx")
+    named = predict("bare.onnx", "rose.png", "--json", "--preprocess", "raw")
+    said = predict("bare.onnx", "rose.png", "--json", "--preprocess", "scale=255,mean=0,std=1")
+    assert said.exit_code == named.exit_code == 0, said.output
+    assert said.stdout == named.stdout
+    assert predict("bare.onnx", "rose.png", "--json", "--preprocess", "mean=9").stdout != named.stdout
+
+
+def test_preprocessing_that_cannot_be_read_names_its_part() -> None:
+    result = predict("m.onnx", "rose.png", "--preprocess", "imagnet")
+    assert result.exit_code == 2
+    assert "'imagnet' is neither a preset" in result.stderr
+    assert "Did you mean 'imagenet'?" in result.stderr

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import struct
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from builders import token_net
 
 from graftonnx.drawing.figure import png, svg
 from graftonnx.drawing.frame import THICK, THIN
 from graftonnx.drawing.layout import lay_out
 from graftonnx.drawing.picture import open_picture
 from graftonnx.errors import GraftError, PlanError
+from graftonnx.model import from_proto
 from graftonnx.network import Network
 from graftonnx.plan import Plan
+from graftonnx.taps import find_taps
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -117,3 +121,31 @@ def test_a_plan_with_an_unknown_tap_is_refused(plan: Plan, parents: tuple[Networ
 def test_parents_beside_a_fused_file_are_refused(fused: Network, parents: tuple[Network, Network]) -> None:
     with pytest.raises(GraftError, match="only a plan has parents beside it"):
         open_picture(fused, parents)
+
+
+def test_a_column_far_below_its_title_is_led_to_and_says_its_macs(fused: Network) -> None:
+    picture = open_picture(fused, ())
+    few = dataclasses.replace(picture.columns[1], blocks=(dataclasses.replace(picture.columns[1].blocks[0]),))
+    many = picture.columns[0]
+    end = many.blocks[-1].tap
+    arc = dataclasses.replace(
+        picture.arcs[0],
+        skip=picture.arcs[0].skip.model_copy(update={"source": end, "target": few.blocks[0].tap}),
+    )
+    scene = lay_out(dataclasses.replace(picture, columns=(many, few), arcs=(arc,)))
+    (box,) = [box for box in scene.boxes if box.title.startswith(few.blocks[0].tap)]
+    ends = [wire.points[-1] for wire in scene.wires]
+    assert (box.x + box.width / 2, box.y) in ends
+    assert all(
+        any("MACs" in text.text for text in shown.texts)
+        for shown in scene.boxes
+        if shown.key in scene.blocks and " 0 MACs" not in shown.title
+    )
+
+
+def test_tokens_have_the_shape_that_inspect_shows() -> None:
+    network = from_proto(token_net(size=8), "t.onnx")
+    blocks = {block.tap: block for block in open_picture(network, ()).columns[0].blocks}
+    for tap in find_taps(network):
+        assert blocks[tap.name].shape == (None, *tap.shape)
+    assert find_taps(network)

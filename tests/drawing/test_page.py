@@ -60,7 +60,7 @@ def test_the_page_knows_every_operator_and_the_blocks_of_every_box(fused: Networ
     assert [data["kinds"][kind] for kind in data["kind"][: len(operators)]] == [o.kind for o in operators]
     members = sorted(index for indices in data["boxes"].values() for index in indices)
     assert members == list(range(len(data["blocks"])))
-    for _, first, length in data["blocks"]:
+    for _, first, length, _ in data["blocks"]:
         assert values[first + length - 1] in {b.tap for c in picture.columns for b in c.blocks}
 
 
@@ -112,3 +112,8 @@ def test_control_characters_do_not_break_a_figure(tmp_path: Path) -> None:
         tensor.name = tensor.name.replace("s0", "s\x01\x00")
     page = graftonnx.view(from_proto(model, "odd.onnx"), output=tmp_path / "x.svg")
     assert "\x01" not in page.read_text(encoding="utf-8")
+
+
+def test_the_command_of_a_fused_file_keeps_its_classes(fused: Network, tmp_path: Path) -> None:
+    page = graftonnx.view(fused, output=tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "graftonnx fuse --plan plan.yaml a.onnx b.onnx --classes 2 -o fused.onnx" in page

@@ -33,12 +33,12 @@ function operator(id) {
 const sum = (numbers, [first, length]) =>
   numbers.slice(first, first + length).reduce((total, number) => total + number, 0);
 
-const blocks = data.blocks.map(([column, first, length], index) => ({
+const blocks = data.blocks.map(([column, first, length, shape], index) => ({
   index,
   column,
   range: [first, length],
   tap: data.columns[column].prefix + values[first + length - 1],
-  shape: data.shapes[data.shape[first + length - 1]],
+  shape,
   parameters: sum(data.parameters, [first, length]),
   macs: sum(data.macs, [first, length]),
 }));

@@ -45,8 +45,6 @@ def command(
     """
     from graftonnx.drawing import view
 
-    if output is None:
-        output = Path(f"{file.resolve().stem}.html")
     drawn = view(file, *parents, output=output, force=force, dequantize=dequantize)
     if as_json:
         written: Page = {"path": str(drawn)}
@@ -54,4 +52,4 @@ def command(
     else:
         console.say(f"wrote {drawn}")
     if show:
-        click.launch(str(output.resolve()))
+        click.launch(str(drawn.resolve()))

@@ -59,8 +59,8 @@ class Export:
 
 
 def export(
-    source: Path,
-    output: Path,
+    source: str | Path,
+    output: str | Path,
     *,
     precision: Precision = "fp32",
     element: ElementType = "float",
@@ -72,7 +72,7 @@ def export(
     labels: tuple[str, ...] | None = None,
     preprocess: Preprocess | str | None = None,
     data: str | Path | None = None,
-    split_file: Path | None = None,
+    split_file: str | Path | None = None,
     calibrate: str | Path | None = None,
     accept_loss: bool = False,
     force: bool = False,
@@ -109,6 +109,7 @@ def export(
     form = Form(precision, element, layout, size, batch, opset, with_softmax)
     if precision == "int8" and calibrate is None and data is None:
         raise DataError("cannot quantise without images: give --calibrate, or --data.")
+    output = Path(output)
     files.check_writable(output, force=force)
     path = model_file(source)
     draft = Draft(path, preprocess, form, labels)

@@ -231,9 +231,9 @@ def evaluate(
 
     Args:
         classifier: The network.
-        data: Labelled images, as :func:`graftonnx.train` takes them, of which those that validated count where
-            they are known, else the test images where there are any, else all; or another
-            :func:`graftonnx.evaluation.select` of them.
+        data: Labelled images, as :func:`graftonnx.train` takes them, of which those that validated count
+            where they are known, else the test images where there are any, else all; or what
+            :func:`graftonnx.evaluation.select` chose.
         batch_size: Images that go through the network at once.
         workers: Threads that decode; 0 means one per core.
         skip_bad: Whether images that cannot be decoded are left out.

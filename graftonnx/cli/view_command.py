@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,4 +53,9 @@ def command(
     else:
         console.say(f"wrote {drawn}")
     if show:
-        click.launch(str(drawn.resolve()))
+        _open(drawn.resolve())
+
+
+def _open(page: Path) -> None:
+    if not webbrowser.open(page.as_uri()):
+        console.warn(f"No browser was found here: open {page} yourself.")

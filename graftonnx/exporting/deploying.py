@@ -5,6 +5,7 @@ Nothing is written before ONNX Runtime has run the new network beside the old on
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,8 +162,9 @@ def _check_agreement(path: Path, precision: Precision, found: Fidelity) -> None:
         least = AGREEMENT[precision]
         if found.agreement >= least:
             return
-        answers = f"{found.agreement:.2%} of {found.images} {found.pictures}"
-        what = f"{answers} get the same answer, expected {least:.1%}"
+        same, enough = round(found.agreement * found.images), math.ceil(least * found.images)
+        answers = f"{same} of {found.images} {found.pictures}"
+        what = f"{answers} get the same answer, expected at least {enough} ({least:.1%})"
     raise ParityError(
         f"cannot export '{path}' in {precision}: {what}. Nothing is written. Choose another --precision, "
         f"give {'--data' if found.random else 'other images'}, or pass --accept-loss."

@@ -167,7 +167,7 @@ class Classifier:
 
 
 def open_classifier(
-    source: Path,
+    source: str | Path,
     *,
     provider: Provider = "auto",
     preprocess: Preprocess | str | None = None,
@@ -213,12 +213,13 @@ def _open(
     return Classifier(session, convention, softmax=has_softmax, path=path)
 
 
-def model_file(source: Path) -> Path:
+def model_file(source: str | Path) -> Path:
     """Return the network of a run folder, or `source` itself if it is a file.
 
     Raises:
         ModelError: If there is no such file or folder, or no network in the folder.
     """
+    source = Path(source)
     if not source.exists():
         raise ModelError(f"cannot read '{source}': there is no such file or run folder.{beside(source)}")
     if not source.is_dir():

@@ -132,7 +132,11 @@ class Evaluation:
 
 
 def select(
-    where: str | Path, part: Part | None, *, source: Path, split_file: Path | None = None
+    where: str | Path,
+    part: Part | None,
+    *,
+    source: str | Path | None,
+    split_file: str | Path | None = None,
 ) -> Selection:
     """Choose the images to evaluate on.
 
@@ -142,7 +146,8 @@ def select(
         where: The data, as :func:`graftonnx.data.opening.open_data` takes it.
         part: Which part of it. By default the validation images where they are known, else the test images
             where there are any, else all images.
-        source: The network; `split.json` beside it counts if no `split_file` is given.
+        source: The network; `split.json` beside it counts if no `split_file` is given. None for one in
+            memory.
         split_file: The split of the run that trained the network.
 
     Raises:
@@ -151,12 +156,12 @@ def select(
     data = open_data(where)
     if part == "all":
         return Selection(data, "all", data.classes, (*data.train, *data.val, *data.test))
-    beside = model_file(source).parent / SPLIT_FILE
-    if split_file is None and beside.is_file():
-        split_file = beside
+    if split_file is None and source is not None:
+        beside = model_file(source).parent / SPLIT_FILE
+        split_file = beside if beside.is_file() else None
     if split_file is not None:
         try:
-            split = read_split(split_file, data)
+            split = read_split(Path(split_file), data)
         except DataError as error:
             raise DataError(f"{error.message} Or choose --split all.") from error
         parts = {"train": split.train, "val": split.val, "test": split.test}
@@ -215,26 +220,29 @@ def match_labels(classes: Sequence[str], labels: Sequence[str], count: int) -> t
 
 def evaluate(
     classifier: Classifier,
-    selection: Selection,
+    data: str | Path | Selection,
     *,
     batch_size: int = 32,
     workers: int = 0,
     skip_bad: bool = False,
     on_image: Callable[[], object] | None = None,
 ) -> Evaluation:
-    """Classify the selected images and count; memory does not grow with their number.
+    """Classify labelled images and count; memory does not grow with their number.
 
     Args:
         classifier: The network.
-        selection: The images.
+        data: Labelled images, as :func:`graftonnx.train` takes them, of which those that validated count
+            where they are known, else the test images where there are any, else all; or what
+            :func:`graftonnx.evaluation.select` chose.
         batch_size: Images that go through the network at once.
         workers: Threads that decode; 0 means one per core.
         skip_bad: Whether images that cannot be decoded are left out.
         on_image: Called after each image, for a progress bar.
 
     Raises:
-        DataError: If images cannot be decoded and may not be left out, none can be, or a class has no output.
+        DataError: If images cannot be read and may not be left out, none can be, or a class has no output.
     """
+    selection = data if isinstance(data, Selection) else select(data, None, source=classifier.path)
     where, samples = selection.data.where, selection.samples
     try:
         outputs = match_labels(selection.classes, classifier.labels, classifier.classes)

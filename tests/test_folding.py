@@ -333,6 +333,22 @@ SAME = "c = Conv <pads = [1, 1, 1, 1]> (x, w) a = Relu(c)"
 
 
 class TestZeroSkips:
+    def test_each_of_several_zero_skips_into_one_place_counts_and_goes(self) -> None:
+        skips = "s = Conv(x, p) r = Conv(x, p, z)"
+        alone = build(f"{SAME} {skips} t = Sum(a, s, r) y = Relu(t)", **ZERO)
+        folded, report = fold_operators(alone)
+        assert report.skips == 2
+        assert operators(folded) == ["Conv", "Relu", "Relu"]
+        check_same(alone, folded)
+
+    def test_a_sum_keeps_what_is_not_zero(self) -> None:
+        model = build(f"{SAME} s = Conv(x, p) t = Sum(a, s, c) y = Relu(t)", **ZERO)
+        folded, report = fold_operators(model)
+        assert report.skips == 1
+        assert "Sum" in operators(folded) or "Add" in operators(folded)
+        assert operators(folded).count("Conv") == 1
+        check_same(model, folded)
+
     @pytest.mark.parametrize(
         "skip",
         [

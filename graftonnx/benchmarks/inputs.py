@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def _random(draw: np.random.Generator, shape: tuple[int, ...], kind: np.dtype[An
     return np.zeros(shape, kind)
 
 
-def pictures(where: str, count: int, size: tuple[int, int]) -> Pixels:
+def pictures(where: str | Path, count: int, size: tuple[int, int]) -> Pixels:
     """Return images of labelled data, from the first one on, again from the front where there are too few.
 
     Args:

@@ -29,9 +29,9 @@ ENOUGH_FOR_P99 = 100
 
 
 def benchmark(
-    files: Sequence[Path],
+    files: Sequence[str | Path],
     *,
-    against: Sequence[Path] = (),
+    against: Sequence[str | Path] = (),
     batches: Sequence[int] = (1, 8, 32),
     provider: Provider = "auto",
     settings: Settings | None = None,
@@ -41,7 +41,7 @@ def benchmark(
     warm_up: int = 10,
     rounds: int = 200,
     seconds: float = 20.0,
-    data: str | None = None,
+    data: str | Path | None = None,
     input_size: tuple[int, ...] = (),
     measure_memory: bool = True,
     on_round: Callable[[], object] = lambda: None,
@@ -115,7 +115,7 @@ def benchmark(
         io=io,
         rounds=rounds,
         warm_up=warm_up,
-        data=data,
+        data=None if data is None else str(data),
         cores=running.cores,
         versions={"graftonnx": installed("graftonnx") or "unknown", "onnxruntime": version()},
         figures=tuple(figures),
@@ -143,7 +143,7 @@ def _turns(
 
 
 def _images(
-    data: str, sessions: dict[str, list[Session]], batches: Sequence[int], input_size: tuple[int, ...]
+    data: str | Path, sessions: dict[str, list[Session]], batches: Sequence[int], input_size: tuple[int, ...]
 ) -> Pixels:
     """Return images enough for the largest batch, as large as the largest input."""
     layouts = [

@@ -16,7 +16,7 @@ from graftonnx.bundling.measuring import Measured, spelled_machine
 from graftonnx.bundling.origin import Origin
 from graftonnx.classifier import Classifier
 from graftonnx.comparison.markdown import table
-from graftonnx.evaluation import Evaluation, Selection
+from graftonnx.evaluation import TOP, Evaluation, Selection
 from graftonnx.files import sha256
 from graftonnx.graph import GraphView
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
@@ -140,12 +140,17 @@ def _models(models: Sequence[Measured]) -> tuple[list[str], list[list[str]]]:
         "one image": lambda model: f"{1e3 * model.seconds:.2f} ms",
         "answers as before": lambda model: _percent(_agreement(model)),
         "top-1": lambda model: _percent(model.evaluation.top1 if model.evaluation else None),
-        "top-5": lambda model: _percent(model.evaluation.top5 if model.evaluation else None),
+        "top-5": lambda model: _percent(_top5(model.evaluation)),
         "loss": lambda model: f"{model.evaluation.loss:.4f}" if model.evaluation else NOTHING,
     }
     cells = {heading: [give(model) for model in models] for heading, give in columns.items()}
     shown = {heading: column for heading, column in cells.items() if set(column) != {NOTHING}}
     return list(shown), [list(row) for row in zip(*shown.values(), strict=True)]
+
+
+def _top5(evaluation: Evaluation | None) -> float | None:
+    """Return the share of images whose class is among five; None where there are no more than five."""
+    return evaluation.top5 if evaluation is not None and len(evaluation.labels) > TOP else None
 
 
 def _agreement(model: Measured) -> float | None:

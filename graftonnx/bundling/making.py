@@ -58,15 +58,15 @@ class Bundle:
 
 
 def bundle(
-    source: Path,
-    output: Path,
+    source: str | Path,
+    output: str | Path,
     *,
     precisions: Sequence[Precision] = ("fp32",),
     name: str | None = None,
     element: ElementType = "float",
     layout: ImageLayout = "nchw",
     data: str | Path | None = None,
-    split_file: Path | None = None,
+    split_file: str | Path | None = None,
     calibrate: str | Path | None = None,
     accept_loss: bool = False,
     labels: tuple[str, ...] | None = None,
@@ -100,6 +100,7 @@ def bundle(
         DataError: If the labels or the data do not fit.
         ParityError: If an exported network gives other numbers than `source`.
     """
+    source, output = Path(source), Path(output)
     report = on_step or (lambda step: None)
     _check_target(output, force=force)
     name = _name(name, output)

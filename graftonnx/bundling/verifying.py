@@ -51,7 +51,7 @@ class Verified:
     models: tuple[VerifiedModel, ...]
 
 
-def verify(folder: Path, *, provider: Provider = "cpu") -> Verified:
+def verify(folder: str | Path, *, provider: Provider = "cpu") -> Verified:
     """Check every file of a bundle by its sum, and each network by what it computes.
 
     Args:
@@ -64,6 +64,7 @@ def verify(folder: Path, *, provider: Provider = "cpu") -> Verified:
         ParityError: If a network gives other probabilities than were recorded.
         RuntimeProviderError: If the provider cannot be used here.
     """
+    folder = Path(folder)
     files = check_sums(folder)
     manifest = read_manifest(folder)
     return Verified(manifest.name, files, *_checked(folder, manifest, provider))

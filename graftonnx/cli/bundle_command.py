@@ -64,7 +64,8 @@ class Licence(click.ParamType[tuple[str, str]]):
     multiple=True,
     default=PRECISIONS[:1],
     show_default=True,
-    help="Of the networks in it; may be repeated, the first one counts where none is asked for.",
+    help="Of the networks in it; for several repeat the option: --precision fp32 --precision int8. The first "
+    "one counts where none is asked for.",
 )
 @element_option
 @layout_option

@@ -30,16 +30,17 @@ if TYPE_CHECKING:
 DYNAMIC = "dynamic"
 
 FOLDED = {
-    "scales": "scales and batch norms",
-    "preprocessing": "preprocessing steps",
-    "skips": "skips that stayed zero",
-    "pools": "pools behind 1x1 convs",
-    "products": "1x1 convs",
-    "sums": "sums behind 1x1 convs",
-    "concats": "concats behind 1x1 convs",
-    "identities": "dropouts and identities",
-    "constants": "constants",
+    "scales": ("scale or batch norm", "scales and batch norms"),
+    "preprocessing": ("preprocessing step", "preprocessing steps"),
+    "skips": ("skip that stayed zero", "skips that stayed zero"),
+    "pools": ("pool behind a 1x1 conv", "pools behind 1x1 convs"),
+    "products": ("1x1 conv", "1x1 convs"),
+    "sums": ("sum behind a 1x1 conv", "sums behind 1x1 convs"),
+    "concats": ("concat behind a 1x1 conv", "concats behind 1x1 convs"),
+    "identities": ("dropout or identity", "dropouts and identities"),
+    "constants": ("constant", "constants"),
 }
+"""What was taken out: one, and several."""
 
 
 class SizeOrDynamic(ImageSize):
@@ -200,7 +201,9 @@ def command(
 def _print(written: Export) -> None:
     """Print the result in a few lines."""
     counts = dataclasses.asdict(written.folded)
-    folded = ", ".join(f"{counts[key]} {what}" for key, what in FOLDED.items() if counts[key])
+    folded = ", ".join(
+        f"{counts[key]} {words[counts[key] > 1]}" for key, words in FOLDED.items() if counts[key]
+    )
     labels = f"{written.labels} labels" if written.labels else "no labels"
     console.say(
         f"Wrote {written.path}: {written.nodes} nodes (of {written.nodes_before}), "

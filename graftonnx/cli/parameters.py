@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DATA_HELP = "Labelled images: folder, archive, table, .npz, Parquet, shards or hf:NAME (see README)."
+DATA_HELP = "Labelled images: folder, archive, table, .npz, Parquet, shards or hf:NAME (see TRAINING.md)."
 """The help of `--data`."""
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from graftonnx.cli import console
+from graftonnx.cli.exit_codes import INTERRUPTED
 from graftonnx.cli.help import grouped
 from graftonnx.cli.parameters import DATA_HELP, any_file, json_option, quiet_option
 from graftonnx.cli.training_options import config_of, panels, training_options
@@ -112,6 +113,12 @@ def command(
         console.warn(f"Interrupted in epoch {stop.epoch}; everything is saved. Go on with:")
         console.warn(f"  graftonnx train {RunFolder(stop.run).resuming}")
         sys.exit(128 + stop.signal)
+    except KeyboardInterrupt:
+        run = output if resume_from is None else resume_from
+        if run is None or RunFolder(run).last.exists():
+            raise
+        console.warn("Interrupted; nothing was saved yet.")
+        sys.exit(INTERRUPTED)
     if not leads():
         return
     if as_json:

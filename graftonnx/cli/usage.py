@@ -44,17 +44,33 @@ def with_example(name: str, command: click.Command) -> click.Command:
 
 
 def explain(error: click.UsageError, args: list[str]) -> None:
-    """Explain a command to a person who typed its name alone, and end the program.
+    """Explain a command to a person who typed its name alone, and end the program; else amend the error.
 
     Args:
-        error: What the command missed.
+        error: What the command missed, or could not take.
         args: All that was typed behind `graftonnx`.
     """
     context = error.ctx
+    vars(error).update(message=error.message + _repetition(error, args))  # click has it typed as final
     if context is None or context.parent is None or not _watched():
         return
     if _path(context) == args:
         _end(context)
+
+
+def _repetition(error: click.UsageError, args: list[str]) -> str:
+    """Return how to give an option several values, to one who wrote them behind one name; else nothing."""
+    if error.ctx is None or not error.message.startswith("Got unexpected extra argument"):
+        return ""
+    for option in error.ctx.command.params:
+        if not (
+            isinstance(option, click.Option) and option.multiple and isinstance(option.type, click.Choice)
+        ):
+            continue
+        for name, first, second in zip(args, args[1:], args[2:], strict=False):
+            if name in option.opts and {first, second} <= set(option.type.choices):
+                return f". Repeat the option: {name} {first} {name} {second}."
+    return ""
 
 
 def _watched() -> bool:

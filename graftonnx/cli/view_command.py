@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,6 @@ def command(
     """
     from graftonnx.drawing import view
 
-    if output is None:
-        output = Path(f"{file.resolve().stem}.html")
     drawn = view(file, *parents, output=output, force=force, dequantize=dequantize)
     if as_json:
         written: Page = {"path": str(drawn)}
@@ -54,4 +53,9 @@ def command(
     else:
         console.say(f"wrote {drawn}")
     if show:
-        click.launch(str(output.resolve()))
+        _open(drawn.resolve())
+
+
+def _open(page: Path) -> None:
+    if not webbrowser.open(page.as_uri()):
+        console.warn(f"No browser was found here: open {page} yourself.")

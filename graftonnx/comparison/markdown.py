@@ -64,9 +64,10 @@ def conditions(comparison: Comparison) -> str:
     chosen = "; they also chose each run's best epoch" if comparison.part == "val" else ""
     drawn = ", drawn anew by each seed" if comparison.redrawn else ""
     config = comparison.config
+    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     return (
         f"Accuracy in ONNX Runtime on {images} {PARTS[comparison.part]} images{drawn}{chosen}. "
-        f"{comparison.basis} All runs: {config.epochs} epochs, batch {config.batch_size}, seeds "
+        f"{comparison.basis} All runs: {epochs}, batch {config.batch_size}, seeds "
         f"{', '.join(map(str, comparison.seeds))}, {comparison.device}, {comparison.precision} "
         f"{comparison.layout}. One image: median in ONNX Runtime, batch 1, networks taking turns. The better "
         f"branch alone, {comparison.better_parent}, was chosen by these accuracies, which favours it."

@@ -32,7 +32,7 @@ SCRIPTS = ("elements.js", "match.js")
 def explain_plan(
     plan: Plan,
     *parents: Network,
-    output: str | Path,
+    output: str | Path = "match.html",
     policy: Policy = "near",
     similarity: Mapping[tuple[str, str], Scores] | None = None,
     force: bool = False,

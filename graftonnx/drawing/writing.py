@@ -33,7 +33,7 @@ def check_output(path: Path, *, force: bool) -> None:
 def view(
     source: str | Path | Network | Plan,
     *parents: str | Path | Network,
-    output: str | Path,
+    output: str | Path | None = None,
     force: bool = False,
     dequantize: bool = False,
 ) -> Path:
@@ -42,7 +42,8 @@ def view(
     Args:
         source: An ONNX file, fused or not; a plan file; a run folder; or the first two in memory.
         *parents: Of a plan, in the order of its branches.
-        output: `.html` for a page, which needs nothing but a browser; `.svg` or `.png` for a figure.
+        output: `.html` for a page, which needs nothing but a browser; `.svg` or `.png` for a figure. By
+            default a page in the current folder, called like the source.
         force: Whether an existing file may be replaced.
         dequantize: Whether quantised networks are drawn as ones of floats; otherwise they are refused.
 
@@ -53,7 +54,7 @@ def view(
         GraftError: If the source cannot be read, the parents are not those of the plan, or the target exists
             and `force` is false, or cannot be written.
     """
-    output = Path(output)
+    output = Path(f"{_stem(source)}.html" if output is None else output)
     check_output(output, force=force)
     picture = open_picture(source, parents, dequantize=dequantize)
     scene = lay_out(picture)
@@ -63,3 +64,10 @@ def view(
     else:
         files.write_text(output, svg(scene) if suffix == ".svg" else render_page(picture, scene))
     return output
+
+
+def _stem(source: str | Path | Network | Plan) -> str:
+    """Return what the page of a source is called, without its suffix."""
+    if isinstance(source, Plan):
+        return "plan"
+    return Path(source.name).stem if isinstance(source, Network) else Path(source).resolve().stem

@@ -5,6 +5,7 @@ Nothing is written before ONNX Runtime has run the new network beside the old on
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +60,8 @@ class Export:
 
 
 def export(
-    source: Path,
-    output: Path,
+    source: str | Path,
+    output: str | Path,
     *,
     precision: Precision = "fp32",
     element: ElementType = "float",
@@ -72,7 +73,7 @@ def export(
     labels: tuple[str, ...] | None = None,
     preprocess: Preprocess | str | None = None,
     data: str | Path | None = None,
-    split_file: Path | None = None,
+    split_file: str | Path | None = None,
     calibrate: str | Path | None = None,
     accept_loss: bool = False,
     force: bool = False,
@@ -109,6 +110,7 @@ def export(
     form = Form(precision, element, layout, size, batch, opset, with_softmax)
     if precision == "int8" and calibrate is None and data is None:
         raise DataError("cannot quantise without images: give --calibrate, or --data.")
+    output = Path(output)
     files.check_writable(output, force=force)
     path = model_file(source)
     draft = Draft(path, preprocess, form, labels)
@@ -160,8 +162,9 @@ def _check_agreement(path: Path, precision: Precision, found: Fidelity) -> None:
         least = AGREEMENT[precision]
         if found.agreement >= least:
             return
-        answers = f"{found.agreement:.2%} of {found.images} {found.pictures}"
-        what = f"{answers} get the same answer, expected {least:.1%}"
+        same, enough = round(found.agreement * found.images), math.ceil(least * found.images)
+        answers = f"{same} of {found.images} {found.pictures}"
+        what = f"{answers} get the same answer, expected at least {enough} ({least:.1%})"
     raise ParityError(
         f"cannot export '{path}' in {precision}: {what}. Nothing is written. Choose another --precision, "
         f"give {'--data' if found.random else 'other images'}, or pass --accept-loss."

@@ -59,7 +59,7 @@ class Pictures:
 
 
 def labelled(
-    where: str | Path, part: Part | None, classifier: Classifier, source: Path, split_file: Path | None
+    where: str | Path, part: Part | None, classifier: Classifier, source: Path, split_file: str | Path | None
 ) -> Pictures:
     """Return the images that :func:`graftonnx.evaluation.select` chooses.
 
@@ -70,7 +70,7 @@ def labelled(
     return _of_selection(selection, match_labels(selection.classes, classifier.labels, classifier.classes))
 
 
-def for_calibration(where: str | Path, source: Path, split_file: Path | None) -> Pictures:
+def for_calibration(where: str | Path, source: Path, split_file: str | Path | None) -> Pictures:
     """Return up to 256 images: of those that trained the network, or of all where no split of them is known.
 
     Args:

@@ -42,7 +42,7 @@ class Folded:
         constants: Nodes that depended on constants alone.
         scales: Batch normalisations and other per-channel nodes that went into the Conv before them.
         preprocessing: Per-channel nodes that went into the Conv behind them.
-        skips: Additions of zero.
+        skips: Values that were added and are zero.
         pools: Average pools that went behind a 1x1 Conv.
         products: 1x1 Convs that went into the Conv behind them.
         sums: Sums whose parts a 1x1 Conv takes one by one.

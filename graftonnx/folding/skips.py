@@ -34,19 +34,34 @@ def _is_identity(view: GraphView, node: NodeProto) -> bool:
 
 
 def drop_zero_additions(graph: Graph) -> int:
-    """Before: `x + P(z)` with a zero `P`. After: `x`; what made `P(z)` is dead and goes too."""
+    """Before: `x + P(z)` with a zero `P`. After: `x`; what made `P(z)` is dead and goes too.
+
+    Of a Sum the parts that are zero go, and it stays where two or more are left.
+
+    Returns:
+        How many zeros were added.
+    """
     view = graph.view()
     zeros = _zeros(graph, view)
     found: dict[str, NodeProto] = {}
+    count = 0
     for node in view.nodes:
-        if node.op_type != "Add" or sum(name in zeros for name in node.input) != 1:
+        kept = [name for name in node.input if name not in zeros]
+        gone = [name for name in node.input if name in zeros]
+        shape = view.shapes.get(node.output[0])
+        if node.op_type not in ("Add", "Sum") or not kept or not gone or shape is None:
             continue
-        if node.input[0] in zeros:
-            node.input.reverse()
-        shape = view.shapes.get(node.input[0])
-        if shape is not None and shape == view.shapes.get(node.output[0]):
+        if shape not in [view.shapes.get(name) for name in kept]:
+            continue
+        del node.input[:]
+        if len(kept) == 1:
+            node.input.extend([*kept, *gone])
             found[node.output[0]] = node
-    return bypass(graph, view, found)
+            count += (len(gone) - 1) * (node.output[0] not in view.outputs)
+        else:
+            node.input.extend(kept)
+            count += len(gone)
+    return count + bypass(graph, view, found)
 
 
 def _zeros(graph: Graph, view: GraphView) -> set[str]:

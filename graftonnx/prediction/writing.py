@@ -60,7 +60,7 @@ class Written(Tally):
 def write_predictions(
     classifier: Classifier,
     images: Iterable[str | Path],
-    output: Path,
+    output: str | Path,
     *,
     style: Format = "csv",
     top: int = 1,
@@ -91,6 +91,7 @@ def write_predictions(
             or the format cannot be written here.
     """
     check_format(style)
+    output = Path(output)
     part = _part(output, force=force)
     names = map(Path, images)
     settings = Settings(

@@ -111,10 +111,15 @@ def prepare(
         measured={**measured, **tried},
         versions=versions(),
     )
-    note(f"{_described(record)}\na step takes about {needed / 2**30:.1f} GiB of memory")
+    note(f"{_described(record)}\na step takes {_gibibytes(needed)} GiB of memory")
     start = Start(record, opened, parts)
     start.images, start.network = images, network
     return start
+
+
+def _gibibytes(size: int) -> str:
+    """Return a number of bytes in GiB, in words."""
+    return f"about {size / 2**30:.1f}" if size >= 2**30 / 10 else "less than 0.1"
 
 
 def _with_norms(source: Source, images: Data, parts: Split, config: TrainConfig, note: Note) -> Source:

@@ -223,7 +223,7 @@ class TestMaking:
             ("int8", 5e-2), ("fp16", 1e-2), ("bf16", 1e-2), ("fp32", 1e-3),
         ]  # fmt: skip
         card = (tmp_path / "b" / "MODEL_CARD.md").read_text()
-        assert "| precision | size | one image | answers as before | top-1 | top-5 | loss |" in card
+        assert "| precision | size | one image | answers as before | top-1 | loss |" in card
         assert "- `input`: uint8 [batch, 16, 16, 3], RGB in 0..255" in card
         for name in names:
             folder = "b" if name == "int8" else f"b_{name}"
@@ -527,3 +527,11 @@ class TestScript:
         install = [python, "-m", "pip", "install", "-q", "-r", whole / "requirements.txt"]
         subprocess.run(install, check=True, capture_output=True)
         assert subprocess.run([python, whole / "predict.py"], check=False).returncode == 0
+
+
+def test_two_precisions_behind_one_option_are_told_to_repeat_it(tmp_path: Path) -> None:
+    result = invoke("bundle", "run", "-o", tmp_path / "b", "--precision", "fp32", "int8")
+    assert result.exit_code == 2
+    assert result.stderr.endswith(
+        "Got unexpected extra argument (int8). Repeat the option: --precision fp32 --precision int8.\n"
+    )

@@ -33,8 +33,8 @@ def test_export_writes_the_file_and_says_what_it_did(
         "Wrote deploy.onnx: 14 nodes (of 24), 0.0 MB (of 0.0), output 'probabilities', 4 labels inside."
     )
     assert second == (
-        "Folded: 1 scales and batch norms, 4 preprocessing steps, 2 skips that stayed zero, "
-        "1 dropouts and identities."
+        "Folded: 1 scale or batch norm, 4 preprocessing steps, 2 skips that stayed zero, "
+        "1 dropout or identity."
     )
     assert third.startswith("In ONNX Runtime it differs from run/model.onnx by ")
     assert third.endswith(" of the largest output (at most 1e-04 is allowed).")

@@ -113,6 +113,18 @@ def test_a_reader_that_leaves_ends_the_command_without_a_word(options: list[str]
     assert (done.returncode, done.stderr) == (exit_codes.BROKEN_PIPE, "")
 
 
+def test_ctrl_c_before_the_first_checkpoint_says_that_nothing_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("graftonnx.training.trainer.train", interrupt)
+    arguments = ["train", "fused.onnx", "--data", "images", "-o", str(tmp_path / "run")]
+    result = CliRunner().invoke(graftonnx, arguments)
+    assert (result.exit_code, result.stderr) == (130, "Interrupted; nothing was saved yet.\n")
+
+
 @pytest.mark.usefixtures("parents")
 def test_ctrl_c_is_a_word_and_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*args: object, **kwargs: object) -> None:

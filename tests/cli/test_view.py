@@ -46,9 +46,16 @@ def test_draws_a_plan_with_its_parents(work: Path) -> None:
 
 def test_opens_the_page_when_asked(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    monkeypatch.setattr("click.launch", opened.append)
+    monkeypatch.setattr("webbrowser.open", lambda page: opened.append(page) or True)
     assert run("view", "a.onnx", "-o", "x.html", "--open").exit_code == 0
-    assert opened == [str(work.resolve() / "x.html")]
+    assert opened == [(work.resolve() / "x.html").as_uri()]
+
+
+def test_without_a_browser_the_page_is_named_in_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webbrowser.open", lambda page: False)
+    result = run("view", "a.onnx", "-o", "x.html", "--open")
+    assert result.exit_code == 0
+    assert result.stderr == f"No browser was found here: open {work.resolve() / 'x.html'} yourself.\n"
 
 
 def test_an_existing_page_stays_without_force(work: Path) -> None:

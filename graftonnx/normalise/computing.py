@@ -93,9 +93,7 @@ def compute(node: NodeProto, inputs: Mapping[str, Array], opset: int, budget: in
     try:
         with np.errstate(all="ignore"):
             found = ReferenceEvaluator(node).run(None, dict(inputs))
-    except (
-        Exception
-    ):  # the reference raises anything where operands do not fit; the node stays, and is refused
+    except Exception:  # the reference raises anything where operands do not fit; the node stays
         return None
     if any(not isinstance(value, (np.ndarray, np.generic)) for value in found):
         return None
@@ -114,14 +112,7 @@ def _shapes(node: NodeProto, inputs: Mapping[str, Array], opset: int) -> list[Sh
         schema = defs.get_schema(node.op_type, opset, "")
         imports = [onnx.helper.make_opsetid("", opset)]
         found = shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
-    except (
-        defs.SchemaError,
-        shape_inference.InferenceError,
-        RuntimeError,
-        ValueError,
-        AssertionError,
-        KeyError,
-    ):
+    except _REFUSALS:
         return None
     return [_shape(found.get(name)) for name in node.output if name]
 

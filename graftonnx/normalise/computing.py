@@ -89,7 +89,7 @@ def compute(node: NodeProto, inputs: Mapping[str, Array], opset: int, budget: in
     if shapes is None or not _is_cheap(node, inputs, shapes, budget):
         return None
     if node.op_type == "ConstantOfShape":
-        return [_filled(node, shapes[0])]
+        return _filled(node, shapes[0])
     try:
         with np.errstate(all="ignore"):
             found = ReferenceEvaluator(node).run(None, dict(inputs))
@@ -144,7 +144,9 @@ def _is_cheap(node: NodeProto, inputs: Mapping[str, Array], shapes: Sequence[Sha
     return node.op_type in VECTORISED or given + made <= FEW
 
 
-def _filled(node: NodeProto, shape: Shape) -> Array:
+def _filled(node: NodeProto, shape: Shape) -> list[Array] | None:
     given = attribute(node, "value")
     fill = numpy_helper.to_array(given) if isinstance(given, onnx.TensorProto) else np.zeros(1, np.float32)
-    return np.full([int(extent or 0) for extent in shape], fill.ravel()[0], dtype=fill.dtype)
+    if fill.size != 1:
+        return None
+    return [np.full([int(extent or 0) for extent in shape], fill.ravel()[0], dtype=fill.dtype)]

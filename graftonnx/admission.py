@@ -171,6 +171,7 @@ class _Walk:
         self._free = free_attributes
         self._count = 0
         self._typed: set[str] = set()
+        self._most = limits()
         self._local = {(domain, name) for domain, name, _ in sizes}
 
     def check(self, graph: GraphProto, elsewhere: frozenset[str]) -> None:
@@ -230,76 +231,64 @@ class _Walk:
 
     def _node(self, node: NodeProto, made: set[str]) -> list[GraphProto]:
         """Check a node, enter what it makes into `made`, and return the graphs inside it."""
-        inputs, outputs, attributes = node.input[:], node.output[:], list(node.attribute)
-        most = limits()
-        terms = max(len(inputs), len(outputs), len(attributes))
-        if terms > most.terms:
-            check("terms", terms, f"the inputs, outputs or attributes of {_where(node)} are")
-        texts = (node.name, node.op_type, node.domain, node.overload, node.doc_string, *inputs, *outputs)
-        check_utf8(*texts, *[item.name for item in attributes], *[item.ref_attr_name for item in attributes])
-        for name in (node.name, node.op_type, node.domain, *inputs, *outputs):
-            if len(name) > most.name:
-                check("name", len(name), "the length of the name of a node or value is")
-        for name in outputs:
-            if name in made:
-                raise ModelError(f"its value '{shortened(name)}' is made by two nodes. Export it again.")
-            if name:
-                made.add(name)
-        if len(node.doc_string) > most.text:
+        inputs, outputs, attributes = node.input[:], node.output[:], node.attribute[:]
+        domain, kind = node.domain, node.op_type
+        self._check_words(node, (node.name, kind, domain, node.overload, *inputs, *outputs))
+        if not made.isdisjoint(outputs):
+            name = next(name for name in outputs if name in made)
+            raise ModelError(f"its value '{shortened(name)}' is made by two nodes. Export it again.")
+        made.update(outputs)
+        made.discard("")
+        if len(outputs) > 1 and len(set(outputs) - {""}) < len(outputs) - outputs.count(""):
+            raise ModelError(f"{_where(node)} makes a value twice. Export it again.")
+        if domain in DEFAULT_DOMAINS:
+            domain = ""
+        if self._sizes:
+            self._count += self._sizes.get((domain, kind, node.overload), 0)
+        if not domain and ("", kind) not in self._local:
+            rule = _rule(kind, self._opset)
+            if rule is not None:
+                _check_arity(node, rule, inputs, outputs)
+                self._check_attributes(node, rule, attributes)
+        return self._inside(node, attributes) if attributes else []
+
+    def _check_words(self, node: NodeProto, words: Sequence[str]) -> None:
+        """Refuse names that are no text or too long, and too many of them."""
+        try:
+            length = len("".join(words))
+        except TypeError:  # protobuf hands out as bytes what is not UTF-8
+            check_utf8(*words)
+            raise
+        most = self._most
+        if length > most.name:
+            for word in words:
+                check("name", len(word), "the length of the name of a node or value is")
+        if len(words) > most.terms:
+            check("terms", len(words), f"the inputs and outputs of {_where(node)} are")
+        if node.HasField("doc_string"):
+            check_utf8(node.doc_string)
             check("text", len(node.doc_string), "the length of a node's documentation is")
-        check_entries(node.metadata_props)
-        kind = _kind(node)
-        self._count += self._sizes.get(kind, 0)
-        if not kind[0] and kind[:2] not in self._local:
-            self._check_arity(node, inputs, outputs)
-            self._check_attributes(node, attributes)
-        return self._inside(node, attributes)
+        if node.metadata_props:
+            check_entries(node.metadata_props)
 
-    def _check_arity(self, node: NodeProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-        rule = _rule(node.op_type, self._opset)
-        if rule is None:
-            return
-        for what, names, (least, most, needed) in (
-            ("inputs", inputs, rule.inputs),
-            ("outputs", outputs, rule.outputs),
-        ):
-            if not least <= len(names) <= most:
-                expected = (
-                    str(least)
-                    if least == most
-                    else f"{least} to {most}"
-                    if most < 1 << 30
-                    else f"{least} or more"
-                )
-                raise ModelError(
-                    f"{_where(node)} has {len(names)} {what}; expected {expected}. Export it again."
-                )
-            for index, name in enumerate(names[:needed]):
-                if not name and what == "inputs":
-                    raise ModelError(f"{_where(node)} lacks its input {index + 1}. Export it again.")
-        if outputs and not any(outputs):
-            raise ModelError(f"{_where(node)} makes no value. Export it again.")
-
-    def _check_attributes(self, node: NodeProto, attributes: Sequence[AttributeProto]) -> None:
-        rule = _rule(node.op_type, self._opset)
-        if rule is None:
-            return
-        seen = set()
+    def _check_attributes(self, node: NodeProto, rule: _Rule, attributes: Sequence[AttributeProto]) -> None:
         if node.op_type in FRAGILE:
             FRAGILE[node.op_type](node, self._typed)
+        seen = set()
         for item in attributes:
-            name = item.name
+            name, borrowed = item.name, item.ref_attr_name
+            check_utf8(name, borrowed)
             if name in seen:
                 raise ModelError(
                     f"{_where(node)} has the attribute '{shortened(name)}' twice. Export it again."
                 )
             seen.add(name)
-            if item.ref_attr_name and not self._free:
+            if borrowed and not self._free:
                 raise ModelError(
                     f"{_where(node)} refers to an attribute of a function around it; there is none."
                 )
             expected = rule.attributes.get(name)
-            if expected is not None and item.type != expected and not item.ref_attr_name:
+            if expected is not None and item.type != expected and not borrowed:
                 raise ModelError(
                     f"{_where(node)} has the attribute '{name}' of another type than ONNX defines. "
                     "Export it again."
@@ -344,6 +333,26 @@ _HELD = {
     AttributeProto.SPARSE_TENSOR: "sparse_tensor",
 } | {AttributeProto.TYPE_PROTO: "tp"}
 """The field that must be there in an attribute of a type."""
+
+
+def _check_arity(node: NodeProto, rule: _Rule, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    for what, names, (least, most, needed) in (
+        ("inputs", inputs, rule.inputs),
+        ("outputs", outputs, rule.outputs),
+    ):
+        if not least <= len(names) <= most:
+            expected = f"{least} to {most}" if most < _ANY else f"{least} or more"
+            if least == most:
+                expected = str(least)
+            raise ModelError(f"{_where(node)} has {len(names)} {what}; expected {expected}. Export it again.")
+        if "" in names[:needed] and what == "inputs":
+            raise ModelError(f"{_where(node)} lacks its input {names.index('') + 1}. Export it again.")
+    if outputs and not any(outputs):
+        raise ModelError(f"{_where(node)} makes no value. Export it again.")
+
+
+_ANY = 1 << 30
+"""The most inputs of an operator that takes any number is larger than this."""
 
 
 class _Rule(NamedTuple):

@@ -27,6 +27,7 @@ import contextlib
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache
@@ -110,36 +111,50 @@ def bounded(what: str, more: int = 0) -> Iterator[None]:
         ModelError: If it was not enough.
     """
     most = limits().work + more
-    before = _confine(most)
+    _CONFINEMENT.enter(most)
     try:
         yield
     except MemoryError as error:
         raise exceeded("work", f"{what} takes more memory than the file should need", most) from error
     finally:
-        _release(before)
+        _CONFINEMENT.leave()
 
 
-def _confine(most: int) -> tuple[int, int] | None:
-    """Limit the address space to what is in use and `most` bytes; return the limits before, if changed."""
-    if sys.platform != "linux":
-        return None
-    import resource
+class _Confinement:
+    """The process's address space, limited as long as anybody works; who comes first says to what."""
 
-    with contextlib.suppress(OSError, ValueError):
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = pages * resource.getpagesize() + most
-        if soft == resource.RLIM_INFINITY or wanted < soft:
-            resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
-            return soft, hard
-    return None
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._workers = 0
+        self._before: tuple[int, int] | None = None
+
+    def enter(self, most: int) -> None:
+        """Limit it to what is in use and `most` bytes."""
+        with self._lock:
+            self._workers += 1
+            if self._workers == 1 and sys.platform == "linux":
+                import resource
+
+                with contextlib.suppress(OSError, ValueError):
+                    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+                    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+                    wanted = pages * resource.getpagesize() + most
+                    if soft == resource.RLIM_INFINITY or wanted < soft:
+                        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+                        self._before = soft, hard
+
+    def leave(self) -> None:
+        """Lift the limit if nobody works any more."""
+        with self._lock:
+            self._workers -= 1
+            if self._workers == 0 and self._before is not None:
+                import resource
+
+                resource.setrlimit(resource.RLIMIT_AS, self._before)
+                self._before = None
 
 
-def _release(before: tuple[int, int] | None) -> None:
-    if before is not None:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, before)
+_CONFINEMENT = _Confinement()
 
 
 def exceeded(name: str, what: str, most: int) -> ModelError:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from builders import plain_cnn, saved
@@ -70,6 +71,8 @@ def test_what_crashes_onnx_is_refused_before(model: Callable[[], ModelProto], me
         ("Add", {"a": np.float32([1, 2]), "b": np.float32([1, 2, 3])}, {}),
         ("Transpose", {"a": np.float32([[1]])}, {"perm": [7, 9]}),
         ("Gather", {"a": np.float32([1]), "i": np.int64([5])}, {}),
+        ("Add", {"a": np.ones(1, ml_dtypes.float8_e8m0fnu), "b": np.ones(1, ml_dtypes.float8_e8m0fnu)}, {}),
+        ("ConstantOfShape", {"a": np.int64([2])}, {"value": helper.make_tensor("v", FLOAT, [0], [])}),
     ],
 )
 def test_what_is_too_large_or_wrong_is_not_computed(

@@ -89,13 +89,11 @@ def compute(node: NodeProto, inputs: Mapping[str, Array], opset: int, budget: in
     if shapes is None or not _is_cheap(node, inputs, shapes, budget):
         return None
     if node.op_type == "ConstantOfShape":
-        return [_filled(node, shapes[0])]
+        return _filled(node, shapes[0])
     try:
         with np.errstate(all="ignore"):
             found = ReferenceEvaluator(node).run(None, dict(inputs))
-    except (
-        Exception
-    ):  # the reference raises anything where operands do not fit; the node stays, and is refused
+    except Exception:  # the reference raises anything where operands do not fit; the node stays
         return None
     if any(not isinstance(value, (np.ndarray, np.generic)) for value in found):
         return None
@@ -114,14 +112,7 @@ def _shapes(node: NodeProto, inputs: Mapping[str, Array], opset: int) -> list[Sh
         schema = defs.get_schema(node.op_type, opset, "")
         imports = [onnx.helper.make_opsetid("", opset)]
         found = shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
-    except (
-        defs.SchemaError,
-        shape_inference.InferenceError,
-        RuntimeError,
-        ValueError,
-        AssertionError,
-        KeyError,
-    ):
+    except _REFUSALS:
         return None
     return [_shape(found.get(name)) for name in node.output if name]
 
@@ -153,7 +144,9 @@ def _is_cheap(node: NodeProto, inputs: Mapping[str, Array], shapes: Sequence[Sha
     return node.op_type in VECTORISED or given + made <= FEW
 
 
-def _filled(node: NodeProto, shape: Shape) -> Array:
+def _filled(node: NodeProto, shape: Shape) -> list[Array] | None:
     given = attribute(node, "value")
     fill = numpy_helper.to_array(given) if isinstance(given, onnx.TensorProto) else np.zeros(1, np.float32)
-    return np.full([int(extent or 0) for extent in shape], fill.ravel()[0], dtype=fill.dtype)
+    if fill.size != 1:
+        return None
+    return [np.full([int(extent or 0) for extent in shape], fill.ravel()[0], dtype=fill.dtype)]

@@ -329,8 +329,8 @@ def _input_extents(model: onnx.ModelProto, image: str) -> tuple[int, tuple[int, 
 
 
 def _has_open_batch(model: onnx.ModelProto, image: str) -> bool:
-    (given,) = (value for value in model.graph.input if value.name == image)
-    return not given.type.tensor_type.shape.dim[0].HasField("dim_value")
+    (dim,) = (v.type.tensor_type.shape.dim[0] for v in model.graph.input if v.name == image)
+    return not dim.HasField("dim_value")
 
 
 def _infer(

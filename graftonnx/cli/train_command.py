@@ -114,8 +114,8 @@ def command(
         console.warn(f"  graftonnx train {RunFolder(stop.run).resuming}")
         sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
-        run = output if resume_from is None else resume_from
-        if run is None or RunFolder(run).last.exists():
+        folder = output if resume_from is None else resume_from
+        if folder is None or RunFolder(folder).last.exists():
             raise
         console.warn("Interrupted; nothing was saved yet.")
         sys.exit(INTERRUPTED)

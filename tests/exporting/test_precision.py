@@ -179,8 +179,8 @@ class TestTooMuchLoss:
         with pytest.raises(
             ParityError,
             match=r"cannot export '.*m.onnx' in bf16: 12 of 36 images of .*data get the same answer, "
-            r"expected at least 36 \(99.0%\)\. Nothing is written\. Choose another --precision, give other images, "
-            r"or pass",
+            r"expected at least 36 \(99.0%\)\. Nothing is written\. Choose another --precision, give other "
+            r"images, or pass",
         ):
             export(source, tmp_path / "d.onnx", precision="bf16", data=data)
         assert not (tmp_path / "d.onnx").exists()

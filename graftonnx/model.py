@@ -181,6 +181,7 @@ def _normalised(
     dequantize: bool,
 ) -> Network:
     opset, ir_version, producer = declared_opset(model), model.ir_version, model.producer_name
+    nodes = len(model.graph.node)
     metadata = read_metadata(model)
     notes: list[str] = []
     model, weight_type, view = _cleaned(model, weights, opset, notes, dequantize=dequantize)
@@ -217,6 +218,7 @@ def _normalised(
         ir_version=ir_version,
         weight_type=weight_type,
         notes=tuple(notes),
+        file_nodes=nodes,
         _indices=[Index(model, view, {head.output: spine})] if unchanged else [],
     )
 

@@ -42,6 +42,7 @@ class Network:
         complete: Whether the head is still there; it is cut off when the input size is changed.
         notes: What was changed on the way in, in words.
         path: The file, if it came from one.
+        file_nodes: Nodes in the file, before it was brought to the internal form; None if made in memory.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Network:
     complete: bool = True
     notes: tuple[str, ...] = ()
     path: Path | None = None
+    file_nodes: int | None = None
     _indices: list[Index] = field(default_factory=list, repr=False, compare=False)
 
     @property
@@ -72,6 +74,11 @@ class Network:
     def view(self) -> GraphView:
         """An index over the skeleton's graph; made once for all networks that share the skeleton."""
         return self._index.view
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes in the file; of a network that was made in memory, in its graph."""
+        return len(self.skeleton.graph.node) if self.file_nodes is None else self.file_nodes
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -87,10 +87,21 @@ def fused_with_a_head() -> None:
         graftonnx.fuse(graftonnx.load("a.onnx"), graftonnx.load("b.onnx"), head_file="no-head.onnx")
 
 
+def trained() -> None:
+    notes: list[str] = []
+    graftonnx.train("fused.onnx", "images", "other", CONFIG, note=notes.append)
+    assert any("a step takes less than 0.1 GiB of memory" in note for note in notes)
+
+
+def compared() -> None:
+    graftonnx.compare("fused.onnx", "images", "compared", CONFIG, seeds=1)
+    assert "All runs: 1 epoch, batch 8" in Path("compared", "compare.md").read_text(encoding="utf-8")
+
+
 CALLS: dict[str, Callable[[], object]] = {
     "benchmark": benchmarked,
     "bundle": bundled,
-    "compare": lambda: graftonnx.compare("fused.onnx", "images", "compared", CONFIG, seeds=1),
+    "compare": compared,
     "evaluate": evaluated,
     "explain_plan": explained,
     "export": exported,
@@ -101,7 +112,7 @@ CALLS: dict[str, Callable[[], object]] = {
     "resume": lambda: graftonnx.resume("run", data="images"),
     "save": lambda: graftonnx.save(graftonnx.load("a.onnx"), "c.onnx"),
     "to_torch": lambda: graftonnx.to_torch("fused.onnx"),
-    "train": lambda: graftonnx.train("fused.onnx", "images", "other", CONFIG),
+    "train": trained,
     "verify": bundled,
     "view": viewed,
     "write_predictions": written,

@@ -60,7 +60,7 @@ def describe(network: Network) -> Inspection:
         "output": {"name": network.head.output, "classes": network.head.classes}
         if network.complete
         else None,
-        "nodes": len(view.nodes),
+        "nodes": network.nodes,
         "parameters": parameters(view),
         "macs": macs(view),
         "feature": {"name": network.head.feature, "shape": ["batch", *feature[1:]]},
@@ -90,7 +90,9 @@ def _print(network: Network, facts: Inspection) -> None:
 
     about = Table(show_header=False, box=None, pad_edge=False)
     about.add_row("file", f"{facts['name']} ({facts['producer'] or 'unknown producer'})")
-    about.add_row("format", f"opset {facts['opset']}, IR {facts['ir_version']}, {facts['nodes']} nodes")
+    read = len(network.skeleton.graph.node)
+    nodes = f"{facts['nodes']} nodes{f' ({read} as read)' * (read != facts['nodes'])}"
+    about.add_row("format", f"opset {facts['opset']}, IR {facts['ir_version']}, {nodes}")
     for name, shape in facts["inputs"].items():
         about.add_row("input", f"{name} {spelled(shape)}")
     about.add_row("expects", f"{convention(network)} ({network.preprocess_reason})")

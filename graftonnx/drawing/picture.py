@@ -139,7 +139,7 @@ def _drawn(
     shown = frozenset(positions)
     return Picture(
         title=title,
-        about=f"A network of {len(view.nodes):,} operators from {network.producer or 'an unknown exporter'}.",
+        about=f"A network of {network.nodes:,} operators from {network.producer or 'an unknown exporter'}.",
         columns=(
             Column(
                 "",
@@ -195,7 +195,7 @@ def _fused(network: Network, title: str, shares: Mapping[tuple[str, str], float 
     return Picture(
         title=title,
         about=f"{joined}, {'fused and fine-tuned' if shares is not None else 'fused'}; "
-        f"{len(view.nodes):,} operators.",
+        f"{network.nodes:,} operators.",
         columns=columns,
         arcs=arcs,
         head=tuple(list_operators(view, parts["head"])),

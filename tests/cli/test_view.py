@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import onnx
 import pytest
 from builders import plain_cnn, residual_cnn, saved
 from click.testing import CliRunner, Result
@@ -82,3 +84,15 @@ def test_match_writes_a_page_beside_the_plan(work: Path) -> None:
     again = run("match", "a.onnx", "b.onnx", "--html", "why.html")
     assert again.exit_code == 1
     assert "'why.html': it exists" in again.stderr
+
+
+def test_inspect_and_view_count_the_nodes_of_the_file(work: Path) -> None:
+    model = residual_cnn()
+    hidden = model.graph.node.add(op_type="Constant", output=["unread"], name="unread")
+    hidden.attribute.append(onnx.helper.make_attribute("value_float", 1.0))
+    saved(model, work / "c.onnx")
+    nodes = len(onnx.load(work / "c.onnx").graph.node)
+    assert f", {nodes} nodes ({nodes - 1} as read)" in run("inspect", "c.onnx").stdout
+    assert json.loads(run("inspect", "c.onnx", "--json").stdout)["nodes"] == nodes
+    assert run("view", "c.onnx").exit_code == 0
+    assert f"A network of {nodes} operators" in (work / "c.html").read_text(encoding="utf-8")

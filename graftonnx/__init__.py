@@ -12,6 +12,7 @@ Names are loaded when they are first used: importing the package imports none of
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from graftonnx.prediction import predict, write_predictions
     from graftonnx.taps import Tap
     from graftonnx.training import TrainConfig, resume, train
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime sends events unless it is told not to
 
 _HOME = {
     "Benchmark": "benchmarks",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,3 +42,20 @@ def shared_models(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     with zipfile.ZipFile(shared / "models" / "large_models.zip") as archive:
         archive.extractall(folder)
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 kB; only root can make one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = (
+        shutil.which("mount")
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", place], capture_output=True, check=False
+        ).returncode
+    )
+    if not mounted:
+        pytest.skip("no right to mount a small file system")
+    yield place
+    subprocess.run(["umount", place], check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -45,6 +46,11 @@ COMMANDS = {
 
 LONGEST = 4_000
 """Characters of an error message; names in files may be longer."""
+
+_NO_MEMORY = re.compile(
+    "cannot allocate memory|failed to map segment|bad_alloc|bad allocation", re.IGNORECASE
+)
+"""What libraries say who do not raise MemoryError."""
 
 TYPED = "graftonnx.typed"
 """Where a click context remembers all that was typed."""
@@ -112,6 +118,15 @@ class LazyGroup(click.Group):
             if ctx.params.get("debug"):
                 raise
             fail(error.message)
+        except (MemoryError, ImportError, OSError, RuntimeError) as error:
+            if ctx.params.get("debug") or not _is_memory(error):
+                raise
+            fail("memory ran out. Free some, or raise the limit of this process; nothing is half-written.")
+
+
+def _is_memory(error: Exception) -> bool:
+    """Return whether an error says that there is no more memory, for numbers or for libraries."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
 def fail(message: str) -> NoReturn:

@@ -6,16 +6,13 @@ import contextlib
 import multiprocessing
 import os
 import random
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
-import pytest
 import torch
 from training.fused import save_fused, save_images, weights_of
 
@@ -71,23 +68,6 @@ def _changed(path: Path) -> int:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 400 kB; only root can make one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = (
-        shutil.which("mount")
-        and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", place], capture_output=True, check=False
-        ).returncode
-    )
-    if not mounted:
-        pytest.skip("no right to mount a small file system")
-    yield place
-    subprocess.run(["umount", place], check=True)
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:

@@ -1,0 +1,350 @@
+"""Kills, signals, full and closed disks, folders that vanish, others that write too: all stays whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+from builders import plain_cnn, residual_cnn, saved
+from click.testing import CliRunner, Result
+from training.fused import save_fused, save_images
+
+from graftonnx import files
+from graftonnx.cli import graftonnx
+from graftonnx.errors import GraftError
+from graftonnx.files import atomic, locked, replace_folder, sweep
+from graftonnx.training import TrainConfig, train
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = [sys.executable, "-m", "graftonnx"]
+QUICK = TrainConfig(epochs=1, batch_size=8, precision="fp32", layout="contiguous", device="cpu")
+WRITER = """
+import sys, time
+from pathlib import Path
+from graftonnx.cli.ending import ended_by_signals
+from graftonnx.files import atomic
+with ended_by_signals(), atomic(Path(sys.argv[1])) as temporary:
+    temporary.write_bytes(b"half")
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(graftonnx, [str(argument) for argument in arguments])
+
+
+def started(target: Path) -> subprocess.Popen[str]:
+    """Start a process that is in the middle of writing a file."""
+    process = subprocess.Popen([sys.executable, "-c", WRITER, target], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+def parts(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name.endswith(files.PART)]
+
+
+@pytest.fixture
+def parents(tmp_path: Path) -> tuple[Path, Path]:
+    """Two networks."""
+    return (
+        saved(residual_cnn(depth=3), tmp_path / "a.onnx"),
+        saved(plain_cnn((8, 16, 32), seed=1), tmp_path / "b.onnx"),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; `fused.onnx` and `data` are beside it."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(save_fused(folder / "fused.onnx"), save_images(folder / "data", count=8), folder / "run", QUICK)
+    return folder / "run"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_takes_the_temporary_file_away(number: signal.Signals, tmp_path: Path) -> None:
+    target = tmp_path / "x.onnx"
+    target.write_bytes(b"old")
+    process = started(target)
+    assert len(parts(tmp_path)) == 1
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode in (128 + number, -number)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x.onnx": b"old"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_says_so_and_leaves_its_answers(
+    number: signal.Signals, run: Path, tmp_path: Path
+) -> None:
+    images = sorted((run.parent / "data").rglob("*.png"))
+    command = [*PROGRAM, "predict", run / "model.onnx", "-", "-o", "x.csv", "--batch-size", "2", "-q"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert process.stdin is not None
+    process.stdin.writelines(f"{image}\n" for image in images * 40)
+    process.stdin.flush()
+    while not (tmp_path / "x.csv.part").is_file() or not (tmp_path / "x.csv.part").stat().st_size:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    words = process.communicate()[1]
+    assert process.returncode == 128 + number
+    assert words == "Interrupted. What is answered is in x.csv.part; the same command goes on from there.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.csv.part"]
+
+
+def test_what_a_killed_process_left_goes_away_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    target = tmp_path / "x.onnx"
+    killed = started(target)
+    living = started(target)
+    killed.kill()
+    killed.communicate()
+    (tmp_path / ".x.onnx.123.part").write_bytes(b"of an earlier version")
+    (tmp_path / ".x.onnx.456.part").mkdir()
+    (tmp_path / ".other.onnx.1.part").write_bytes(b"of another file")
+    files.write_text(target, "whole")
+    left = {path.name for path in parts(tmp_path)}
+    assert len(left) == 2
+    assert ".other.onnx.1.part" in left
+    living.terminate()
+    living.communicate()
+    assert {path.name for path in parts(tmp_path)} == {".other.onnx.1.part"}
+    assert target.read_text() == "whole"
+
+
+def test_a_temporary_file_follows_no_link_and_has_the_usual_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.secrets, "token_hex", lambda size: "known")
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / ".x.known.part").symlink_to(victim)
+    with pytest.raises(GraftError, match="File exists"):
+        files.write_text(tmp_path / "x", "theirs")
+    assert victim.read_text() == "mine"
+    before = os.umask(0o027)
+    try:
+        files.write_text(tmp_path / "y", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "y").stat().st_mode & 0o777 == 0o640
+
+
+def test_many_writers_of_one_file_leave_one_whole(tmp_path: Path) -> None:
+    contents = [f"{n}" * 100_000 for n in range(8)]
+    threads = [threading.Thread(target=files.write_text, args=(tmp_path / "x", text)) for text in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "x").read_text() in contents
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_folder_that_vanishes_gets_a_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    writing = contextlib.ExitStack()
+    writing.enter_context(atomic(folder / "x")).write_bytes(b"x")
+    shutil.rmtree(folder)
+    with pytest.raises(GraftError, match=r"cannot write '.*x': No such file or directory\."):
+        writing.close()
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    for moment in (0, 2**31 - 1, 4e9):
+        target.write_text("old")
+        (tmp_path / ".x.1.part").write_text("left")
+        for path in (target, tmp_path / ".x.1.part", tmp_path):
+            os.utime(path, (moment, moment))
+        files.write_text(target, "new")
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x": "new"}
+
+
+@pytest.mark.parametrize("exchanged", [True, False], ids=["in one step", "in two steps"])
+def test_a_folder_takes_the_place_of_another(
+    exchanged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exchanged:
+        monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    replace_folder(tmp_path / "new", tmp_path / "old")
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {
+        "new", "new/old", "old", "old/new",
+    }  # fmt: skip
+    sweep(tmp_path / "old")
+    replace_folder(tmp_path / "old", tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "new").is_file()
+
+
+def test_two_trainings_cannot_write_one_run(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    given = (run.parent / "fused.onnx", run.parent / "data")
+    with locked(tmp_path / "run"), pytest.raises(GraftError) as caught:
+        train(*given, tmp_path / "run", QUICK)
+    assert caught.value.message == (
+        f"cannot write the run to '{tmp_path / 'run'}': another graftonnx is writing it. Wait for it, or "
+        "choose another -o."
+    )
+    assert train(*given, tmp_path / "run", QUICK).model.is_file()
+
+
+def test_two_commands_that_fuse_into_one_file_leave_a_whole_one(
+    parents: tuple[Path, Path], tmp_path: Path
+) -> None:
+    command = [*PROGRAM, "fuse", *parents, "-o", "x.onnx", "--classes", "2", "--force", "-q"]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    onnx.checker.check_model(tmp_path / "x.onnx", full_check=True)
+    assert parts(tmp_path) == []
+
+
+def fill(ballast: Path) -> None:
+    """Fill a disk but for one page."""
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    os.truncate(ballast, ballast.stat().st_size - 4096)
+
+
+Call = Callable[[tuple[Path, Path], Path, Path], list[object]]
+CALLS: dict[str, Call] = {
+    "match": lambda parents, run, disk: ["match", *parents, "-o", disk / "plan.yaml"],
+    "fuse": lambda parents, run, disk: ["fuse", *parents, "-o", disk / "x.onnx", "--classes", "2"],
+    "export": lambda parents, run, disk: ["export", run, "-o", disk / "x.onnx"],
+    "view": lambda parents, run, disk: ["view", run, "-o", disk / "x.html"],
+    "predict": lambda parents, run, disk: ["predict", run, run.parent / "data", "-o", disk / "x.csv"],
+    "bundle": lambda parents, run, disk: ["bundle", run, "-o", disk / "x"],
+    "train": lambda parents, run, disk: [
+        "train", run.parent / "fused.onnx", "--data", run.parent / "data", "-o", disk / "x", "--epochs", "1",
+        "--precision", "fp32", "--layout", "contiguous",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_full_disk_gets_a_sentence_and_nothing_half_written(
+    name: str, parents: tuple[Path, Path], run: Path, small_disk: Path
+) -> None:
+    fill(small_disk / "ballast")
+    result = invoke(*CALLS[name](parents, run, small_disk))
+    if name != "match":  # a plan may fit
+        assert result.exit_code == 1, result.output
+        assert re.search(r"Error: cannot [^\n]*(space|make room)", result.stderr), result.stderr
+    assert "Traceback" not in result.output
+    assert {path.name for path in small_disk.iterdir()} <= {"ballast", "plan.yaml", "x.csv.part"} | (
+        {"x"} if name == "train" else set()
+    )
+    assert not [path for path in parts(small_disk) if path.name != "x.csv.part"]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_disk_that_cannot_be_written_is_refused_before_any_work(
+    name: str, parents: tuple[Path, Path], run: Path, small_disk: Path
+) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    result = invoke(*CALLS[name](parents, run, small_disk))
+    assert result.exit_code == 1, result.output
+    assert re.search(r"Error: cannot [^\n]*Read-only file system", result.stderr), result.stderr
+    assert list(small_disk.iterdir()) == []
+
+
+def test_without_the_right_to_write_a_command_is_refused(parents: tuple[Path, Path], tmp_path: Path) -> None:
+    if os.geteuid():
+        folder = tmp_path / "closed"
+        folder.mkdir(mode=0o555)
+        result = invoke("fuse", *parents, "-o", folder / "x.onnx", "--classes", "2")
+        assert (result.exit_code, "Permission denied" in result.stderr) == (1, True)
+        return
+    process = os.fork()
+    if not process:  # a child that is nobody; what it needs is imported
+        try:
+            os.chdir("/")
+            os.setuid(65534)
+            files.check_writable(Path("/x.onnx"), force=False)
+        except GraftError as error:
+            os._exit(0 if error.message.startswith("cannot write '/x.onnx': Permission denied in '/'") else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("name", ["fuse", "export", "predict", "train"])
+def test_too_little_memory_gets_a_sentence(
+    name: str, parents: tuple[Path, Path], run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = [*PROGRAM, *map(str, CALLS[name](parents, run, folder)), "-q"]
+    most = 160 << 20
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "Error: memory ran out. Free some, or raise the limit of this process; nothing is half-written."
+    )
+    assert "Traceback" not in done.stderr
+    assert list(folder.iterdir()) == []
+
+
+PRINTING = ("inspect", "check", "match", "eval", "predict", "zoo", "schema", "completion", "view", "export")
+
+
+@pytest.mark.parametrize("name", PRINTING)
+def test_a_reader_that_leaves_early_ends_any_command_quietly(
+    name: str, parents: tuple[Path, Path], run: Path, tmp_path: Path
+) -> None:
+    calls: dict[str, list[object]] = {
+        "inspect": [parents[0]], "check": [parents[0]], "match": [*parents],
+        "predict": [run, run.parent / "data"], "eval": [run, "--data", run.parent / "data"],
+        "zoo": ["list"], "schema": ["eval"], "completion": ["bash"],
+        "view": [run, "-o", tmp_path / "x.html"], "export": [run, "-o", tmp_path / "x.onnx"],
+    }  # fmt: skip
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*PROGRAM, name, *map(str, calls[name])], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert done.returncode == 141
+    assert not re.search("Traceback|Exception|Error", done.stderr), done.stderr
+
+
+def test_nothing_is_left_in_the_folder_of_temporary_files_and_nothing_is_reported(tmp_path: Path) -> None:
+    code = (
+        "import graftonnx.runtime, onnxruntime, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1';"
+        f"onnxruntime.InferenceSession({str(ROOT / 'models' / 'custom16-mnist.onnx')!r})"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", code], env={**environment, "TMPDIR": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_every_command_leaves_what_is_whole(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "faults", "--kills", "10", "--seed", "1", "-o", tmp_path],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("10 kills, seed 1, 0 failures")

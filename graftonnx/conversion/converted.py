@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import linecache
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 from torch import fx, nn
+from torch.fx import graph_module
+from torch.fx.graph import PythonCode
 from torch.fx.node import map_aggregate
 
 
@@ -24,11 +29,24 @@ class ConvertedModule(fx.GraphModule):
     code decides by extents.
     """
 
+    def recompile(self) -> PythonCode:
+        """Make `forward` of the graph; its source is forgotten with the module, not with the process."""
+        made = super().recompile()
+        forward = cast("FunctionType", type(self).forward)
+        weakref.finalize(self, _forget, forward.__code__.co_filename).atexit = False
+        return made
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Return how to build the module again: its attributes, and its nodes as plain records."""
         state = self.__dict__.copy()
         graph: fx.Graph = state.pop("_graph")
         return _restored, (state, [_record(node) for node in graph.nodes])
+
+
+def _forget(file: str) -> None:
+    """Drop the source of a `forward` that is no more, which fx keeps for tracebacks in two places."""
+    linecache.cache.pop(file, None)
+    graph_module._loader.eval_cache.pop(file, None)
 
 
 def _record(node: fx.Node) -> tuple[Any, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
+import linecache
 import logging
 import warnings
 from pathlib import Path
@@ -108,3 +110,18 @@ def test_double_precision_weights_come_back_in_the_type_of_the_file(module: fx.G
     written = write_back(module.double())
     assert written.SerializeToString() == RESHAPING.SerializeToString()
     onnx.checker.check_model(written)
+
+
+def test_what_is_no_more_leaves_no_source_behind() -> None:
+    def kept() -> int:
+        gc.collect()
+        return sum(name.startswith("<eval_with_key>") for name in linecache.cache)
+
+    before = kept()
+    module = to_torch(model("y = Relu (x)"))
+    module.recompile()
+    twin = copy.deepcopy(module)
+    assert kept() > before
+    assert torch.equal(twin(-torch.ones(1, 3, 8, 8)), torch.zeros(1, 3, 8, 8))
+    del module, twin
+    assert kept() == before

@@ -256,7 +256,7 @@ class TestRefusals:
             (("absent.onnx", "rose.png"), "cannot read 'absent.onnx': there is no such file or run folder."),
             (
                 ("rose.png", "rose.png"),
-                "cannot load 'rose.png': it is not an ONNX file, or it is truncated. Download or export "
+                "cannot read 'rose.png': it is not an ONNX file, or it is truncated (75 bytes). Download or export "
                 "it again.",
             ),
             (

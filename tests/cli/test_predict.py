@@ -256,8 +256,8 @@ class TestRefusals:
             (("absent.onnx", "rose.png"), "cannot read 'absent.onnx': there is no such file or run folder."),
             (
                 ("rose.png", "rose.png"),
-                "cannot read 'rose.png': it is not an ONNX file, or it is truncated (75 bytes). Download or export "
-                "it again.",
+                "cannot read 'rose.png': it is not an ONNX file, or it is truncated (75 bytes). Download or "
+                "export it again.",
             ),
             (
                 ("m.onnx", "rose.png", "-o", "absent/out.csv"),

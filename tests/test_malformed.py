@@ -90,6 +90,27 @@ def test_what_is_small_is_computed() -> None:
     np.testing.assert_array_equal(found, np.float32([2, 2, 2]))
 
 
+@pytest.mark.parametrize(
+    ("op", "constants", "message"),
+    [
+        (
+            "Range",
+            {"s": np.int64(0), "l": np.int64(1 << 40), "d": np.int64(1)},
+            r"are 8,796,093,022,208; the",
+        ),
+        ("Range", {"s": np.int64(0), "l": np.int64(5), "d": np.int64(0)}, r"its step is zero"),
+        ("ConstantOfShape", {"s": np.int64([1 << 20, 1 << 20])}, r"of its result are 4,398,046,511,104;"),
+    ],
+)
+def test_the_converter_makes_no_constant_larger_than_memory(
+    op: str, constants: dict[str, np.ndarray], message: str
+) -> None:
+    model = one_node(op, *constants)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items())
+    with pytest.raises(ModelError, match=message):
+        to_torch(model)
+
+
 @pytest.mark.parametrize("op", ["Expand", "Tile"])
 def test_a_value_larger_than_memory_is_refused(op: str) -> None:
     model = one_node(op, "single", "extents")

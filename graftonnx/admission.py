@@ -23,7 +23,7 @@ from graftonnx.declarations import (
     shortened,
 )
 from graftonnx.errors import ModelError
-from graftonnx.fragility import FRAGILE
+from graftonnx.fragility import AXES, FRAGILE, check_axes
 from graftonnx.limits import check, limits
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -287,6 +287,8 @@ class _Walk:
                 raise ModelError(
                     f"{_where(node)} refers to an attribute of a function around it; there is none."
                 )
+            if name in AXES:
+                check_axes(node, item)
             expected = rule.attributes.get(name)
             if expected is not None and item.type != expected and not borrowed:
                 raise ModelError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from onnx import NodeProto
+from onnx import AttributeProto, NodeProto
 
 from graftonnx.errors import ModelError
 from graftonnx.graph import integer
@@ -26,7 +26,7 @@ def _needs_type(node: NodeProto, typed: Collection[str]) -> None:
 def _batch_dimensions(node: NodeProto, typed: Collection[str]) -> None:
     """Inference indexes a shape by this attribute."""
     count = integer(node, "batch_dims", 0)
-    if not 0 <= count < 64:
+    if count < 0:
         raise ModelError(f"{_where(node)} has batch_dims {count}; expected 0 or a few. Export it again.")
 
 
@@ -37,6 +37,24 @@ def _parts(node: NodeProto, typed: Collection[str]) -> None:
             raise ModelError(
                 f"{_where(node)} has {len(node.output)} outputs and num_outputs {item.i}; expected the same, "
                 "and no second input. Export it again."
+            )
+
+
+AXES = frozenset(
+    {"axes", "axis", "batch_axis", "batch_dims", "perm", "time_axis", "scan_input_axes", "scan_output_axes"}
+)
+"""Attributes that name axes."""
+
+MOST_AXES = 64
+"""NumPy's and PyTorch's."""
+
+
+def check_axes(node: NodeProto, item: AttributeProto) -> None:
+    """Refuse axes that no tensor has: inference adds to them, counts up to them, and indexes by them."""
+    for axis in item.ints[:] or [item.i]:
+        if not -MOST_AXES <= axis <= MOST_AXES:
+            raise ModelError(
+                f"{_where(node)} has {item.name} {axis}; expected the number of an axis. Export it again."
             )
 
 

@@ -13,6 +13,7 @@ Files come from strangers.
 | `value` | bytes of one value while the network runs on one input | it is allocated |
 | `work` | bytes that onnx takes to check, infer and convert | a small file can make it fill the memory |
 | `folded` | bytes of all constants that are computed from smaller ones | they are kept |
+| `steps` | of a loop, those of loops around it multiplied | native code cannot be stopped |
 | `name` | characters of a name | it is printed, and written again |
 | `text` | characters of a documentation text or of an entry of metadata | likewise |
 | `terms` | inputs, outputs or attributes of one node; inputs or outputs of a graph | each costs time |
@@ -56,6 +57,7 @@ class Limits:
     value: int = 1 << 29
     work: int = 1 << 30
     folded: int = 1 << 30
+    steps: int = 100_000
     name: int = 1 << 16
     text: int = 1 << 24
     terms: int = 100_000

@@ -29,7 +29,7 @@ from graftonnx.normalise.opset import (
     use_default_domain,
 )
 from graftonnx.normalise.quantization import check_float, dequantise
-from graftonnx.normalise.sizes import check_shapes
+from graftonnx.normalise.sizes import check_growth, check_shapes
 from graftonnx.normalise.transposes import drop_transposes
 from graftonnx.preprocessing import find_preprocess
 from graftonnx.shapes import spelled
@@ -193,6 +193,8 @@ def _normalised(
     is_proven = bool(metadata.parents) and all(_has_open_batch(model, value) for value in inputs)
     model, view = _infer(model, weights, shapes, [] if is_proven else notes, None if turned else view)
     check_shapes(view.shapes)
+    if "Loop" in view.kinds or "If" in view.kinds or "Scan" in view.kinds:
+        check_growth(model.graph)
     head, spine, auxiliary = find_head(view, inputs)
     dropped = (*passed, *auxiliary)
     if dropped:

@@ -49,6 +49,8 @@ def read(path: Path) -> tuple[ModelProto, Weights]:
         check("structure", len(content), "the bytes of the file without its large weights are")
         model = ModelProto.FromString(content)
         stubs = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in spans}
+        if not spans.keys() <= stubs.keys():
+            raise ModelError("a name in it is not UTF-8: the file is damaged. Export it again.")
         file = SourceFile(path)
         weights: Weights = {
             name: Stored(file, span.start, span.length, stubs[name], span.field)

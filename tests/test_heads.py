@@ -512,9 +512,7 @@ class TestOwnHead:
     def test_a_head_that_is_not_valid_is_refused(self, a: Network, b: Network, tmp_path: Path) -> None:
         own = head_model()
         own.graph.node[0].input[1] = "nobody"
-        with pytest.raises(
-            ModelError, match=r"cannot read '.*head.onnx': its node 't0' \(MatMul\) reads 'nobody'"
-        ):
+        with pytest.raises(ModelError, match=r"cannot read '.*head.onnx': its node 't0' .* reads 'nobody'"):
             fuse(a, b, head_file=saved(own, tmp_path))
 
     def test_several_outputs_and_unknown_operators_are_refused(

@@ -9,17 +9,20 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from builders import plain_cnn, saved
 from click.testing import CliRunner
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from graftonnx.cli import graftonnx
 from graftonnx.conversion import to_torch
+from graftonnx.conversion.recurrent import gru, lstm
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.metadata import read_metadata
 from graftonnx.model import from_proto
 from graftonnx.normalise.computing import compute
 from graftonnx.normalise.sizes import check_sizes
+from graftonnx.parity import farthest
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 
@@ -42,6 +45,9 @@ def one_node(op: str, *inputs: str, opset: int = 18, **attributes: object) -> Mo
         (lambda: one_node("RegexFullMatch", "x", opset=20, pattern="a"), r"\(RegexFullMatch\)"),
         (lambda: one_node("GatherND", "x", "x", batch_dims=-1), r"\(GatherND\) has batch_dims -1"),
         (lambda: one_node("GatherND", "x", "x", batch_dims=1 << 40), r"has batch_dims 1099511627776"),
+        (lambda: one_node("LayerNormalization", "x", "x", axis=(1 << 63) - 1), r"has axis 9223372036854775807"),
+        (lambda: one_node("Flatten", "x", axis=(1 << 31) - 1), r"has axis 2147483647; expected the number of"),
+        (lambda: one_node("Transpose", "x", perm=[0, -(1 << 63)]), r"has perm -9223372036854775808"),
         (lambda: one_node("Split", "x", "x", num_outputs=1), r"\(Split\) has 1 outputs and num_outputs 1"),
         (lambda: one_node("Split", "x", num_outputs=1 << 30), r"1 outputs and num_outputs 1073741824"),
     ],
@@ -88,6 +94,27 @@ def test_what_is_small_is_computed() -> None:
     node = helper.make_node("Expand", ["a", "shape"], ["y"])
     (found,) = compute(node, {"a": np.float32([2]), "shape": np.int64([3])}, 18, 1 << 20) or [np.zeros(0)]
     np.testing.assert_array_equal(found, np.float32([2, 2, 2]))
+
+
+@pytest.mark.parametrize(
+    ("op", "constants", "message"),
+    [
+        (
+            "Range",
+            {"s": np.int64(0), "l": np.int64(1 << 40), "d": np.int64(1)},
+            r"are 8,796,093,022,208; the",
+        ),
+        ("Range", {"s": np.int64(0), "l": np.int64(5), "d": np.int64(0)}, r"its step is zero"),
+        ("ConstantOfShape", {"s": np.int64([1 << 20, 1 << 20])}, r"of its result are 4,398,046,511,104;"),
+    ],
+)
+def test_the_converter_makes_no_constant_larger_than_memory(
+    op: str, constants: dict[str, np.ndarray], message: str
+) -> None:
+    model = one_node(op, *constants)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items())
+    with pytest.raises(ModelError, match=message):
+        to_torch(model)
 
 
 @pytest.mark.parametrize("op", ["Expand", "Tile"])
@@ -221,3 +248,67 @@ def test_a_file_of_strings_is_refused_in_a_sentence() -> None:
     )
     with pytest.raises(GraftError, match=r"holds strings, PyTorch has none\.$"):
         to_torch(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+
+
+def looping(steps: object, going: object = True, *, ends: bool = False) -> ModelProto:
+    """Return a classifier with a loop of so many steps; None for no number of them."""
+    model = plain_cnn(opset=16)
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    still = helper.make_node("Not" if ends else "Identity", ["cond"], ["still"])
+    values = [("step", INT64, []), ("cond", TensorProto.BOOL, []), ("before", FLOAT, None)]
+    body = helper.make_graph(
+        [helper.make_node("Relu", ["before"], ["after"]), still],
+        "body",
+        [helper.make_tensor_value_info(*value) for value in values],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", FLOAT, None),
+        ],
+    )
+    names = []
+    for name, number in (("steps", steps), ("going", going)):
+        if number is not None:
+            model.graph.initializer.append(numpy_helper.from_array(np.array(number), name))
+        names.append("" if number is None else name)
+    relu.CopyFrom(helper.make_node("Loop", [*names, relu.input[0]], [relu.output[0]], name="loop", body=body))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("steps", "going", "message"),
+    [
+        ((1 << 63) - 1, True, r"the steps of its loop 'loop' are 9,223,372,036,854,775,807; the limit is 100,000"),
+        ([1 << 40], None, r"the steps of its loop 'loop' are 1,099,511,627,776"),
+        (None, None, r"its loop 'loop' has no number of steps, and its condition never changes: it does not end"),
+        (None, True, r"its loop 'loop' has no number of steps, and its condition never changes"),
+    ],
+)  # fmt: skip
+def test_a_loop_without_end_is_refused(steps: object, going: object, message: str) -> None:
+    model = looping(steps, going)
+    with pytest.raises(ModelError, match=message):
+        from_proto(model, "model.onnx")
+    with pytest.raises(ModelError, match=message):
+        check_sizes(model)
+
+
+def test_loops_with_an_end_are_taken() -> None:
+    check_sizes(looping(3))
+    check_sizes(looping(None, True, ends=True))
+    check_sizes(looping(None, False))
+    from_proto(looping(3), "model.onnx")
+
+
+def test_recurrent_shapes_that_contradict_each_other_never_reach_pytorchs_kernel() -> None:
+    """It writes behind the end of its buffers."""
+    x, w, r = torch.zeros(16, 3, 1), torch.zeros(1, 12, 4), torch.zeros(1, 12, 3)
+    for run in (lambda: lstm(x, w, r, None, None, None, False), lambda: gru(x, w, r, None, None, False)):
+        with pytest.raises(ValueError, match=r"^the shape of the weights is \[1, 12, 4\], expected \[1, 12, 1\]$"):
+            run()
+    with pytest.raises(ValueError, match=r"^the shape of the first state is \[1, 1, 3\], expected \[1, 3, 3\]$"):
+        lstm(x, w[..., :1], r, None, torch.zeros(1, 1, 3), None, False)
+
+
+def test_complex_numbers_are_compared_as_pairs() -> None:
+    found = farthest(np.complex64([1 + 2j, 3]), np.complex64([1 + 2j, 3 + 1j]))
+    assert found is not None
+    assert (found.index, found.onnx, found.torch) == ((1, 1), 0.0, 1.0)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from torch import fx
 
+from graftonnx import limits
 from graftonnx.conversion.values import Size, Weight, is_symbolic, to_tensor
+from graftonnx.errors import UnsupportedOpError
 
 
 def identifier(name: str) -> str:
@@ -21,6 +23,18 @@ def identifier(name: str) -> str:
     text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
     reserved = text == "self" or keyword.iskeyword(text)
     return f"v{text}" if not text or text[0].isdigit() or reserved else text
+
+
+def check_size(nbytes: int) -> None:
+    """Refuse a constant that is computed and too large.
+
+    Raises:
+        UnsupportedOpError: If it takes more than the limit `folded`.
+    """
+    most = limits.limits().folded
+    if nbytes > most:
+        error = limits.exceeded("folded", f"the bytes of its result are {nbytes:,}", most)
+        raise UnsupportedOpError(error.message)
 
 
 def is_constant(argument: Any) -> bool:

@@ -194,5 +194,6 @@ def _may_be_number(node: fx.Node) -> bool:
 def _extent(node: fx.Node, assumed: dict[tuple[fx.Node, int], float]) -> float | None:
     source, axis = node.args
     known = source.meta.get(TYPE) if isinstance(source, fx.Node) else None
-    extent = known.shape[axis] if isinstance(known, Type) and known.shape and isinstance(axis, int) else None
+    shape = known.shape if isinstance(known, Type) and known.shape else ()
+    extent = shape[axis] if isinstance(axis, int) and -len(shape) <= axis < len(shape) else None
     return float(extent) if extent is not None else assumed.get((source, axis))  # type: ignore[arg-type]

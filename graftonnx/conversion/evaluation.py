@@ -16,7 +16,10 @@ from graftonnx.errors import ModelError
 def run_module(module: nn.Module, *inputs: Array) -> list[Array]:
     """Return the outputs of a module in evaluation mode, without gradients; its mode is restored."""
     results = _evaluated(module, module, inputs)
-    return [to_array(r) for r in (results if isinstance(results, tuple) else (results,))]
+    found = results if isinstance(results, tuple) else (results,)
+    if not all(isinstance(result, torch.Tensor) for result in found):
+        raise ModelError("one of its outputs is no tensor, so there are no numbers to compare.")
+    return [to_array(result) for result in found]
 
 
 def intermediate_values(module: fx.GraphModule, *inputs: Array) -> dict[str, Array]:

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+MOST_STEPS = 1_000_000
+"""Of a loop whose end depends on data: Python takes a minute for so many."""
+
 
 @dataclass(frozen=True)
 class Empty:
@@ -90,6 +93,8 @@ class Loop(nn.Module):
         parts: list[list[Tensor]] = [[] for _ in self.scans]
         step = 0
         while going and (most is None or step < most):
+            if step >= MOST_STEPS:
+                raise RuntimeError(f"a loop does not end within {MOST_STEPS:,} steps")
             number = torch.tensor(step, dtype=torch.int64, device=device)
             proceed, *results = self.body(number, proceed, *states, *captured)
             states = results[: self.states]

@@ -13,6 +13,7 @@ import torch
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from torch import fx, nn
 
+from graftonnx import limits
 from graftonnx.conversion import bitwise, registry
 from graftonnx.conversion.arguments import identifier
 from graftonnx.conversion.bodies import Body, BodyBuilder
@@ -27,6 +28,7 @@ from graftonnx.conversion.source import HasWeights, Source, read
 from graftonnx.conversion.values import Value, Weight, is_float, to_array
 from graftonnx.errors import ModelError, Refusal, UnsupportedOpError
 from graftonnx.graph import reads, sort_nodes
+from graftonnx.weights import Weights
 
 ORIGIN = "graftonnx_origin"
 """Under this key of `module.meta` travels the :class:`Origin`, also through `copy.deepcopy` and pickling."""
@@ -52,8 +54,14 @@ _ORDERS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", 
 """Operators that depend on the order of integers alone."""
 
 
-_MALFORMED = (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, AttributeError)
+_MALFORMED = (
+    TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, AttributeError, MemoryError,
+)  # fmt: skip
 """What a converter, or PyTorch in it, raises where inputs and attributes contradict the operator."""
+
+
+_COPIES = 8
+"""Sizes of the file that a conversion takes at most, beside what any file may."""
 
 
 def to_torch(source: str | Path | ModelProto | HasWeights) -> fx.GraphModule:
@@ -78,21 +86,29 @@ def to_torch(source: str | Path | ModelProto | HasWeights) -> fx.GraphModule:
     """
     model, weights = read(source)
     settings: frozenset[str] = frozenset()
-    while True:
-        walk = _walk(Source(model, weights, _bodies()), settings)
-        walk.run()
-        clash = walk.builder.settings & walk.builder.held
-        if not clash:
-            return walk.finish()
-        # One operator needs the number now, another would train it: then it is a setting for both.
-        settings |= clash
+    with limits.bounded("the conversion", _COPIES * _size(model, weights)):
+        while True:
+            walk = _walk(Source(model, weights, _bodies()), settings)
+            walk.run()
+            clash = walk.builder.settings & walk.builder.held
+            if not clash:
+                return walk.finish()
+            # One operator needs the number now, another would train it: then it is a setting for both.
+            settings |= clash
 
 
 def unsupported(source: str | Path | ModelProto | HasWeights) -> list[UnsupportedOpError]:
     """Return for every node that cannot be converted the reason; an empty list if there is none."""
-    walk = _walk(Source(*read(source), _bodies()), frozenset())
-    walk.run(collect=True)
+    model, weights = read(source)
+    with limits.bounded("the conversion", _COPIES * _size(model, weights)):
+        walk = _walk(Source(model, weights, _bodies()), frozenset())
+        walk.run(collect=True)
     return walk.errors
+
+
+def _size(model: ModelProto, weights: Weights) -> int:
+    """Return the bytes of a model, its weights included."""
+    return model.ByteSize() + sum(tensor.nbytes for tensor in weights.values())
 
 
 def write_back(module: nn.Module) -> ModelProto:

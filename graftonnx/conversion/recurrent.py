@@ -44,6 +44,7 @@ def lstm(
     x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, h: Tensor | None, c: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run an LSTM with PyTorch's own kernel; return y: [T, D, N, H] and the last states."""
+    _check(x, w, r, b, h, c)
     states = (_state(h, x, r), _state(c, x, r))
     y, last_h, last_c = torch.lstm(
         _flipped(x, reverse), states, _parameters(w, r, b, _LSTM_ORDER), *_settings(w, b)
@@ -55,6 +56,7 @@ def gru(
     x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, h: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor]:
     """Run a GRU that resets after the matrix product; return y: [T, D, N, H] and the last state."""
+    _check(x, w, r, b, h)
     y, last = torch.gru(
         _flipped(x, reverse), _state(h, x, r), _parameters(w, r, b, _GRU_ORDER), *_settings(w, b)
     )
@@ -65,6 +67,7 @@ def rnn(
     x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, h: Tensor | None, reverse: bool, relu: bool
 ) -> tuple[Tensor, Tensor]:
     """Run an RNN with tanh or relu; return y: [T, D, N, H] and the last state."""
+    _check(x, w, r, b, h)
     run = torch.rnn_relu if relu else torch.rnn_tanh
     y, last = run(_flipped(x, reverse), _state(h, x, r), _parameters(w, r, b, (0,)), *_settings(w, b))
     return _by_direction(y, w, reverse), last
@@ -240,6 +243,26 @@ def _input_share(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         return F.linear(x, w)
     of_input, of_state = b.chunk(2)
     return F.linear(x, w, of_input + of_state)
+
+
+def _check(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, *states: Tensor | None) -> None:
+    """Refuse shapes that do not fit each other: PyTorch's kernels write where they must not.
+
+    Args:
+        x: [T, N, I].
+        w: [D, G * H, I].
+        r: [D, G * H, H].
+        b: [D, 2 * G * H].
+        *states: [D, N, H] each.
+    """
+    if torch.compiler.is_compiling():
+        return
+    directions, rows, hidden = r.shape
+    wanted = [("weights", w, (directions, rows, x.shape[2])), ("biases", b, (directions, 2 * rows))]
+    wanted += [("first state", state, (directions, x.shape[1], hidden)) for state in states]
+    for what, tensor, shape in wanted:
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f"the shape of the {what} is {list(tensor.shape)}, expected {list(shape)}")
 
 
 def _state(state: Tensor | None, x: Tensor, r: Tensor) -> Tensor:

@@ -24,6 +24,9 @@ from graftonnx.tensors import Held
 from graftonnx.weights import Weights, split
 
 OLDEST_OPSET = 1
+_REFUSALS = (RuntimeError, ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
+"""What onnx raises for a node that it cannot expand."""
+
 _DEEPEST_BODY = 8
 """How often a body may contain an operator with a body."""
 
@@ -265,7 +268,7 @@ def _expanded(skeleton: ModelProto, operators: set[tuple[str, str]]) -> ModelPro
                 skeleton = inline_selected_functions(
                     skeleton, [operator], False, inline_schema_functions=True
                 )
-            except (RuntimeError, ValueError, onnx.checker.ValidationError):
+            except _REFUSALS:
                 # onnx cannot expand a body without the type of every input; the walker names the node.
                 operators = operators - {operator}
     return skeleton

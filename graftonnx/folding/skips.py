@@ -69,7 +69,8 @@ def _zeros(graph: Graph, view: GraphView) -> set[str]:
     zeros = {
         name
         for name, tensor in view.initializers.items()
-        if tensor.data_type == onnx.TensorProto.FLOAT and not array_of(tensor, graph.weights).any()
+        if tensor.data_type == onnx.TensorProto.FLOAT
+        and not np.count_nonzero(array_of(tensor, graph.weights))
     }
     for node in view.nodes:
         of = [not name or name in zeros for name in node.input]

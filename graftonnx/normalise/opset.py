@@ -25,6 +25,9 @@ LEGACY_RESIZE = 10
 IR_VERSION = 10
 """What we write. Read by ONNX Runtime since 1.18."""
 
+_REFUSALS = (RuntimeError, ValueError, onnx.checker.ValidationError, shape_inference.InferenceError)
+"""What onnx raises for a model that it cannot expand or convert."""
+
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
 ADVICE = {"com.microsoft": "Give the file from before ONNX Runtime optimised it."}
@@ -42,7 +45,7 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         with limits.bounded("onnx's inliner"):
             return inliner.inline_local_functions(model)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+    except _REFUSALS as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ModelError(f"its local functions cannot be expanded: {reason}. Export it again.") from error
 
@@ -162,7 +165,7 @@ def convert_opset(
         with limits.bounded("onnx's version converter"):
             converted = version_converter.convert_version(model, OPSET)
         carry(before.graph, converted.graph)
-    except (RuntimeError, ValueError, shape_inference.InferenceError) as error:
+    except _REFUSALS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].split("failed: ")[-1]
         raise ModelError(
             f"it cannot be brought from opset {opset} to {OPSET}: {reason}. Export it at opset {OPSET}."
@@ -216,7 +219,8 @@ def expand(model: onnx.ModelProto, kinds: Collection[str], opset: int) -> onnx.M
     ]
     if not chosen:
         return model
-    typed = shape_inference.infer_shapes(model)
+    with limits.bounded("onnx's shape inference"):
+        typed = shape_inference.infer_shapes(model)
     typed.graph.value_info.extend(
         onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         for tensor in typed.graph.initializer

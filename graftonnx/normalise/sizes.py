@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import onnx
-from onnx import GraphProto, numpy_helper, shape_inference
+from onnx import GraphProto, NodeProto, TensorProto, numpy_helper, shape_inference
 
 from graftonnx import limits
 from graftonnx.declarations import shortened
-from graftonnx.graph import bodies, is_stub, value_shapes
+from graftonnx.errors import ModelError
+from graftonnx.graph import is_stub, subgraphs, value_shapes
 from graftonnx.shapes import Shape, spelled
 
 GROWING = frozenset({"ConstantOfShape", "Expand", "Tile"})
@@ -31,11 +32,7 @@ def check_sizes(model: onnx.ModelProto) -> None:
     except (shape_inference.InferenceError, ValueError, RuntimeError):
         inferred = model
     check_shapes(value_shapes(inferred.graph))
-    waiting = [inferred.graph]
-    while waiting:
-        graph = waiting.pop()
-        _check_growing(graph)
-        waiting += bodies(graph)
+    check_growth(inferred.graph)
 
 
 def check_shapes(shapes: dict[str, Shape]) -> None:
@@ -53,11 +50,71 @@ def check_shapes(shapes: dict[str, Shape]) -> None:
             )
 
 
-def _check_growing(graph: GraphProto) -> None:
+def check_growth(graph: GraphProto) -> None:
+    """Refuse nodes that make a large value of a small one, and loops that take too many steps or never end.
+
+    Raises:
+        ModelError: Naming the first such node.
+    """
+    waiting = [(graph, 1)]
+    while waiting:
+        current, times = waiting.pop()
+        tensors = _constants(current)
+        _check_growing(current, tensors)
+        for node in current.node:
+            steps = times * (_steps(node, tensors) if node.op_type == "Loop" else 1)
+            if steps > 1:
+                where = f"the steps of its loop '{shortened(node.name or node.output[0])}' are"
+                limits.check("steps", steps, where)
+            waiting += [(body, steps) for body in subgraphs(node)]
+
+
+def _constants(graph: GraphProto) -> dict[str, TensorProto]:
+    """Return the small constants of a graph."""
     tensors = {tensor.name: tensor for tensor in graph.initializer if not is_stub(tensor)}
     for node in graph.node:
         if node.op_type == "Constant":
             tensors.update((node.output[0], item.t) for item in node.attribute if item.HasField("t"))
+    return tensors
+
+
+def _steps(node: NodeProto, tensors: dict[str, TensorProto]) -> int:
+    """Return how many steps a loop takes, as far as the file says; 1 where that depends on data.
+
+    Raises:
+        ModelError: If it never ends.
+    """
+    given = _first(tensors.get(node.input[0]))
+    body = next((item.g for item in node.attribute if item.name == "body"), None)
+    if node.input[0] or body is None or not body.output:
+        return max(1, int(given or 0))
+    makers = {name: child for child in body.node for name in child.output if name}
+    going = body.output[0].name
+    while going in makers and makers[going].op_type == "Identity":
+        going = makers.pop(going).input[0]
+    begins = _first(tensors.get(node.input[1])) if len(node.input) > 1 and node.input[1] else True
+    passed = going in {value.name for value in body.input}
+    if begins is not False and (passed or _first(_constants(body).get(going) or tensors.get(going))):
+        raise ModelError(
+            f"its loop '{shortened(node.name or node.output[0])}' has no number of steps, and its condition "
+            "never changes: it does not end."
+        )
+    return 1
+
+
+def _first(tensor: TensorProto | None) -> int | bool | None:
+    """Return the first element of a constant of integers or truth values; None if it is none."""
+    if tensor is None:
+        return None
+    array = numpy_helper.to_array(tensor)
+    if array.dtype.kind not in "iub" or not array.size:
+        return None
+    element: int | bool = array.ravel()[0].item()
+    return element
+
+
+def _check_growing(graph: GraphProto, tensors: dict[str, TensorProto]) -> None:
+    for node in graph.node:
         if node.op_type not in GROWING or not node.input or node.input[-1] not in tensors:
             continue
         wanted = numpy_helper.to_array(tensors[node.input[-1]])

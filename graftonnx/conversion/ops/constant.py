@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from graftonnx.conversion import formulas
+from graftonnx.conversion.arguments import check_size
 from graftonnx.conversion.builder import Builder
 from graftonnx.conversion.grids import narrowed
 from graftonnx.conversion.registry import op
@@ -72,6 +74,7 @@ def constant_of_shape(g: Builder, shape: Value, *, value: TensorProto | None = N
     """A tensor of equal elements; a float tensor of a known shape is a weight."""
     element = np.zeros(1, np.float32) if value is None else numpy_helper.to_array(value)
     if isinstance(shape, np.ndarray) and not is_symbolic(shape):
+        check_size(element.itemsize * math.prod(map(int, shape)))
         return _weight_or_number(g, np.full([int(e) for e in shape], element.item(), element.dtype))
     extents = g.ints(shape, "shape")
     torch_type(element.dtype.name)

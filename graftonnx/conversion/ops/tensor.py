@@ -12,6 +12,7 @@ from torch import fx
 from torch.nn import functional as F
 
 from graftonnx.conversion import indexing
+from graftonnx.conversion.arguments import check_size
 from graftonnx.conversion.builder import TYPE, Builder
 from graftonnx.conversion.ops.constant import torch_type
 from graftonnx.conversion.ops.conv import pad_widths
@@ -139,6 +140,10 @@ def range_(g: Builder, start: Value, limit: Value, delta: Value, *, stash_type: 
     bounds = [start, limit, delta]
     if all(isinstance(b, np.ndarray) and not is_symbolic(b) for b in bounds):
         first, last, step = (b for b in bounds if isinstance(b, np.ndarray))
+        if not step.item():
+            raise UnsupportedOpError("its step is zero.")
+        count = max(0.0, (float(last.item()) - float(first.item())) / float(step.item()))
+        check_size(8 * int(min(count, 1e18)))
         return np.arange(first.item(), last.item(), step.item()).astype(first.dtype)
     kind = g.type(start).dtype
     # A tensor that the module holds tells where the module is.

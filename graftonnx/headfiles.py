@@ -13,7 +13,8 @@ import onnx_graphsurgeon as gs
 from graftonnx import files
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView
-from graftonnx.model import BATCH, check_valid
+from graftonnx.model import check_valid
+from graftonnx.normalise.batch import BATCH
 from graftonnx.normalise.constants import constants_to_initializers
 from graftonnx.normalise.dtypes import widen
 from graftonnx.normalise.inference import infer_shapes, set_extents

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -11,11 +10,11 @@ import onnx
 from graftonnx import collector, files
 from graftonnx.admission import admit
 from graftonnx.errors import GraftError, ModelError
-from graftonnx.graph import GraphView, value_shapes
+from graftonnx.graph import GraphView
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.network import Index, Network
-from graftonnx.normalise.batch import free_batch, may_fix_batch
-from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, may_fold, replace
+from graftonnx.normalise.batch import BATCH, check_batch, infer_freed
+from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
 from graftonnx.normalise.dtypes import fold_narrow, widen
 from graftonnx.normalise.extents import free_extents
 from graftonnx.normalise.inference import infer_shapes, set_extents
@@ -30,7 +29,6 @@ from graftonnx.normalise.opset import (
 )
 from graftonnx.normalise.quantization import check_float, dequantise
 from graftonnx.normalise.sizes import check_growth, check_shapes
-from graftonnx.normalise.transposes import drop_transposes
 from graftonnx.preprocessing import find_preprocess
 from graftonnx.shapes import spelled
 from graftonnx.spine import find_head
@@ -44,7 +42,6 @@ from graftonnx.weights import (
     write_external,
 )
 
-BATCH = "batch"
 DEFAULT_EXTENTS = {1: (16_000,), 2: (224, 224), 3: (16, 112, 112)}
 """The extents at which a network runs whose file leaves one open, by their number: a second of sound at
 16 kHz, an image, a clip."""
@@ -140,7 +137,7 @@ def resize(network: Network, size: tuple[int, ...]) -> Network:
         model = infer_shapes(model)
         while fold(model, weights):
             model = infer_shapes(model)
-        _check_batch(model, {network.input: shape}, 1)
+        check_batch(model, {network.input: shape}, 1)
     except ModelError as error:
         unit = " pixels" if len(size) == 2 else ""
         raise error.at(f"it cannot run at {_by(size)}{unit}") from error
@@ -191,7 +188,7 @@ def _normalised(
     shapes = {value: _input_shape(model, value, value in turned, notes) for value in inputs}
     # A fused file was proven with batches of 1 and 3: what is done to one with an open batch is no news.
     is_proven = bool(metadata.parents) and all(_has_open_batch(model, value) for value in inputs)
-    model, view = _infer(model, weights, shapes, [] if is_proven else notes, None if turned else view)
+    model, view = infer_freed(model, weights, shapes, [] if is_proven else notes, None if turned else view)
     check_shapes(view.shapes)
     if "Loop" in view.kinds or "If" in view.kinds or "Scan" in view.kinds:
         check_growth(model.graph)
@@ -335,73 +332,6 @@ def _input_extents(model: onnx.ModelProto, image: str) -> tuple[int, tuple[int, 
 def _has_open_batch(model: onnx.ModelProto, image: str) -> bool:
     (dim,) = (v.type.tensor_type.shape.dim[0] for v in model.graph.input if v.name == image)
     return not dim.HasField("dim_value")
-
-
-def _infer(
-    model: onnx.ModelProto,
-    weights: Weights,
-    shapes: Mapping[str, tuple[int, ...]],
-    notes: list[str],
-    before: GraphView | None,
-) -> tuple[onnx.ModelProto, GraphView]:
-    """Free the batch and infer every shape; constant parts are folded on the way.
-
-    Args:
-        model: A skeleton.
-        weights: Its large tensors.
-        shapes: Channels and extents of each input.
-        notes: What was done is added.
-        before: An index over the model, if there is one.
-
-    Returns:
-        The model with all shapes, and an index over it.
-    """
-    _set_inputs(model, shapes, BATCH)
-    model = infer_shapes(model, None if before is None else before.kinds)
-    view = GraphView(model.graph, before)
-    if may_fold(view) or "Transpose" in view.kinds:
-        while fold(model, weights):
-            model = infer_shapes(model)
-        if drop_transposes(model, weights):
-            model = infer_shapes(model)
-        view = GraphView(model.graph)
-    if not may_fix_batch(view):
-        return model, view
-    _set_inputs(model, shapes, 1)
-    model = infer_shapes(model)
-    if free_batch(model, weights, shapes):
-        notes.append("batch made dynamic")
-        try:
-            _check_batch(model, shapes, 2)
-        except ModelError as error:
-            raise error.at("its batch is fixed to 1 and could not be freed") from error
-    _set_inputs(model, shapes, BATCH)
-    model = infer_shapes(model)
-    return model, GraphView(model.graph)
-
-
-def _set_inputs(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int | str) -> None:
-    for name, shape in shapes.items():
-        set_extents(model, name, (batch, *shape))
-
-
-def _check_batch(model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]], batch: int) -> None:
-    """Check that every output has as many rows as the input, by inferring shapes with a given batch.
-
-    Raises:
-        ModelError: If one has not, or the shapes do not fit together.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    _set_inputs(copy, inputs, batch)
-    shapes = value_shapes(infer_shapes(copy).graph)
-    for output in model.graph.output:
-        found = shapes.get(output.name)
-        if found and found[0] not in (None, batch):
-            raise ModelError(
-                f"a batch of {batch} gives '{output.name}' {spelled(found)}: extents are baked into its "
-                "constants that could not be freed. Export it with a dynamic batch, at the size it shall run."
-            )
 
 
 def _by(size: tuple[int, ...]) -> str:

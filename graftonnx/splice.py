@@ -24,8 +24,8 @@ from graftonnx.blocks import SkipInit
 from graftonnx.errors import PlanError
 from graftonnx.heads import HeadDesign, build_head
 from graftonnx.layouts import Layout
-from graftonnx.model import BATCH
 from graftonnx.network import Network
+from graftonnx.normalise.batch import BATCH
 from graftonnx.plan import Plan, Skip
 from graftonnx.projections import projected_shape
 from graftonnx.remarks import carry_model, carry_outside

@@ -30,8 +30,8 @@ from graftonnx.graph import GraphView, subgraphs
 from graftonnx.headfiles import JOINED
 from graftonnx.heads import HeadDesign, build_head
 from graftonnx.metadata import Metadata, Parent, Preprocess, read_metadata, write_metadata
-from graftonnx.model import BATCH
 from graftonnx.network import Network
+from graftonnx.normalise.batch import BATCH
 from graftonnx.normalise.constants import drop_dead, replace
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.plan import Plan

@@ -18,23 +18,100 @@ checked by shape inference with batch 2, and proven later, by running it with ba
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
 from onnx import NodeProto
 
-from graftonnx.graph import GraphView, attribute, integer, ints, sort_nodes
-from graftonnx.normalise.constants import replace
+from graftonnx.errors import ModelError
+from graftonnx.graph import GraphView, attribute, integer, ints, sort_nodes, value_shapes
+from graftonnx.normalise.constants import fold, may_fold, replace
+from graftonnx.normalise.inference import infer_shapes, set_extents
 from graftonnx.normalise.names import fresh, value_names
+from graftonnx.normalise.transposes import drop_transposes
+from graftonnx.shapes import spelled
 from graftonnx.weights import Weights, add_initializer
+
+BATCH = "batch"
+"""The name of the open extent."""
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 NO_END = np.iinfo(np.int64).max
 
 
-def may_fix_batch(view: GraphView) -> bool:
-    """Return whether there is anything for :func:`free_batch`: a constant target or a constant operand."""
+def infer_freed(
+    model: onnx.ModelProto,
+    weights: Weights,
+    shapes: Mapping[str, tuple[int, ...]],
+    notes: list[str],
+    before: GraphView | None,
+) -> tuple[onnx.ModelProto, GraphView]:
+    """Free the batch and infer every shape; constant parts are folded on the way.
+
+    Args:
+        model: A skeleton.
+        weights: Its large tensors.
+        shapes: Channels and extents of each input.
+        notes: What was done is added.
+        before: An index over the model, if there is one.
+
+    Returns:
+        The model with all shapes, and an index over it.
+
+    Raises:
+        ModelError: If the shapes do not fit together, or the batch cannot be freed.
+    """
+    _set_inputs(model, shapes, BATCH)
+    model = infer_shapes(model, None if before is None else before.kinds)
+    view = GraphView(model.graph, before)
+    if may_fold(view) or "Transpose" in view.kinds:
+        while fold(model, weights):
+            model = infer_shapes(model)
+        if drop_transposes(model, weights):
+            model = infer_shapes(model)
+        view = GraphView(model.graph)
+    if not _may_fix_batch(view):
+        return model, view
+    _set_inputs(model, shapes, 1)
+    model = infer_shapes(model)
+    if _free_batch(model, weights, shapes):
+        notes.append("batch made dynamic")
+        try:
+            check_batch(model, shapes, 2)
+        except ModelError as error:
+            raise error.at("its batch is fixed to 1 and could not be freed") from error
+    _set_inputs(model, shapes, BATCH)
+    model = infer_shapes(model)
+    return model, GraphView(model.graph)
+
+
+def _set_inputs(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int | str) -> None:
+    for name, shape in shapes.items():
+        set_extents(model, name, (batch, *shape))
+
+
+def check_batch(model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]], batch: int) -> None:
+    """Check that every output has as many rows as the input, by inferring shapes with a given batch.
+
+    Raises:
+        ModelError: If one has not, or the shapes do not fit together.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    _set_inputs(copy, inputs, batch)
+    shapes = value_shapes(infer_shapes(copy).graph)
+    for output in model.graph.output:
+        found = shapes.get(output.name)
+        if found and found[0] not in (None, batch):
+            raise ModelError(
+                f"a batch of {batch} gives '{output.name}' {spelled(found)}: extents are baked into its "
+                "constants that could not be freed. Export it with a dynamic batch, at the size it shall run."
+            )
+
+
+def _may_fix_batch(view: GraphView) -> bool:
+    """Return whether there is anything for :func:`_free_batch`: a constant target or a constant operand."""
     constant = view.initializers.keys()
     return any(
         kind in ("Reshape", "Concat") and not constant.isdisjoint(names)
@@ -42,7 +119,7 @@ def may_fix_batch(view: GraphView) -> bool:
     )
 
 
-def free_batch(model: onnx.ModelProto, weights: Weights, names: Iterable[str]) -> int:
+def _free_batch(model: onnx.ModelProto, weights: Weights, names: Iterable[str]) -> int:
     """Make constants independent of the batch, in place.
 
     Args:

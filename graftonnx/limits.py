@@ -20,6 +20,10 @@ Files come from strangers.
 
 Every limit is far above what real networks need. Who trusts a file raises one in the environment:
 `GRAFTONNX_LIMITS="nodes=2000000 value=16G"`.
+
+`work` holds for the whole process (`RLIMIT_AS`, on Linux), so that a thread beside could find no memory
+meanwhile. Therefore it holds in the commands, and in programs with one thread; a program with several, which
+loads files of strangers, does that in a process of its own.
 """
 
 from __future__ import annotations
@@ -101,9 +105,16 @@ def check(name: str, found: int, what: str) -> None:
         raise exceeded(name, f"{what} {found:,}", most)
 
 
+def own_process() -> None:
+    """Let :func:`bounded` hold although there are several threads: all are ours, as in the commands."""
+    _CONFINEMENT.owned = True
+
+
 @contextlib.contextmanager
 def bounded(what: str, more: int = 0) -> Iterator[None]:
     """Bound the memory that native code may take on top of what is in use, where the system can.
+
+    The process is bounded, not the code; so nothing is where threads of others run (:func:`own_process`).
 
     Args:
         what: Who works, as the beginning of a sentence.
@@ -123,9 +134,14 @@ def bounded(what: str, more: int = 0) -> Iterator[None]:
 
 
 class _Confinement:
-    """The process's address space, limited as long as anybody works; who comes first says to what."""
+    """The process's address space, limited as long as anybody works; who comes first says to what.
+
+    Attributes:
+        owned: Whether the threads of the process are all ours.
+    """
 
     def __init__(self) -> None:
+        self.owned = False
         self._lock = threading.Lock()
         self._workers = 0
         self._before: tuple[int, int] | None = None
@@ -134,7 +150,8 @@ class _Confinement:
         """Limit it to what is in use and `most` bytes."""
         with self._lock:
             self._workers += 1
-            if self._workers == 1 and sys.platform == "linux":
+            alone = self.owned or threading.active_count() == 1
+            if self._workers == 1 and alone and sys.platform == "linux":
                 import resource
 
                 with contextlib.suppress(OSError, ValueError):

@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from graftonnx import limits
+
 ROOT = Path(__file__).parent.parent
+
+
+limits.own_process()  # workers of pytest-xdist have threads
 
 
 @pytest.fixture(scope="session", autouse=True)

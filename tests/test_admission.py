@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from builders import plain_cnn, saved
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from graftonnx import limits
+from graftonnx import cli, limits
 from graftonnx.admission import admit
 from graftonnx.conversion import to_torch
 from graftonnx.errors import ModelError
@@ -290,3 +293,31 @@ def test_native_code_cannot_fill_the_memory() -> None:
     with refused, limits.bounded("onnx"):
         np.empty(1 << 33, np.uint8)
     np.empty(1 << 33, np.uint8)
+
+
+@pytest.mark.skipif("sys.platform != 'linux'")
+@pytest.mark.parametrize(("threads", "is_bounded"), [(1, True), (2, False)])
+def test_the_threads_of_a_program_find_memory_while_native_code_works(threads: int, is_bounded: bool) -> None:
+    program = f"""
+import resource, threading
+from graftonnx import limits
+end = threading.Event()
+for _ in range({threads - 1}):
+    threading.Thread(target=end.wait).start()
+with limits.bounded("onnx"):
+    print(resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY)
+end.set()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{is_bounded}\n"
+
+
+@pytest.mark.skipif("sys.platform != 'linux'")
+def test_a_command_is_bounded_although_it_has_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits._CONFINEMENT, "owned", False)
+    monkeypatch.setattr(sys, "argv", ["graftonnx", "--version"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    monkeypatch.setattr(threading, "active_count", lambda: 2)
+    with pytest.raises(ModelError, match=r"^onnx takes more memory"), limits.bounded("onnx"):
+        np.empty(1 << 33, np.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
+from graftonnx import limits
 from graftonnx.cli.ending import ended_by_signals
 from graftonnx.cli.group import graftonnx
 
@@ -13,6 +14,7 @@ def main() -> None:
     """Run the command line; the console script `graftonnx` points here."""
     # The limit of graftonnx.images is lower, and large JPEGs are reduced while they are decoded.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    limits.own_process()
     with ended_by_signals():
         sys.exit(graftonnx())
 

@@ -166,7 +166,7 @@ class _Walk:
         *,
         free_attributes: bool = False,
     ) -> None:
-        self._opset = opsets.get("", 0)
+        self._opsets = opsets
         self._sizes = sizes
         self._free = free_attributes
         self._count = 0
@@ -245,8 +245,8 @@ class _Walk:
             domain = ""
         if self._sizes:
             self._count += self._sizes.get((domain, kind, node.overload), 0)
-        if not domain and ("", kind) not in self._local:
-            rule = _rule(kind, self._opset)
+        if (domain, kind) not in self._local:
+            rule = _rule(domain, kind, self._opsets.get(domain, 0))
             if rule is not None:
                 _check_arity(node, rule, inputs, outputs)
                 self._check_attributes(node, rule, attributes)
@@ -353,6 +353,8 @@ def _check_arity(node: NodeProto, rule: _Rule, inputs: Sequence[str], outputs: S
         raise ModelError(f"{_where(node)} makes no value. Export it again.")
 
 
+_NEWEST = defs.onnx_opset_version()
+
 _ANY = 1 << 30
 """The most inputs of an operator that takes any number is larger than this."""
 
@@ -372,11 +374,11 @@ class _Rule(NamedTuple):
 
 
 @lru_cache(4096)
-def _rule(kind: str, opset: int) -> _Rule | None:
-    newest = defs.onnx_opset_version()
-    if not 0 < opset <= newest or not defs.has(kind, opset, ""):
+def _rule(domain: str, kind: str, opset: int) -> _Rule | None:
+    """Return what the standard says of an operator of any of its domains; None if it does not know it."""
+    if not 0 < opset <= _NEWEST or not defs.has(kind, opset, domain):
         return None
-    schema: Any = defs.get_schema(kind, opset, "")
+    schema: Any = defs.get_schema(kind, opset, domain)
     single = defs.OpSchema.FormalParameterOption.Single
     needed = [
         next((index for index, item in enumerate(items) if item.option != single), len(items))

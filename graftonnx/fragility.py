@@ -61,6 +61,9 @@ def check_axes(node: NodeProto, item: AttributeProto) -> None:
 FRAGILE: dict[str, Callable[[NodeProto, Collection[str]], None]] = {
     "EyeLike": _needs_type,
     "RegexFullMatch": _needs_type,
+    "DictVectorizer": _needs_type,
+    "LabelEncoder": _needs_type,
+    "TreeEnsemble": _needs_type,
     "GatherND": _batch_dimensions,
     "Split": _parts,
 }

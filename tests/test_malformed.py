@@ -16,8 +16,11 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from graftonnx.cli import graftonnx
 from graftonnx.conversion import to_torch
+from graftonnx.conversion.evaluation import intermediate_values
 from graftonnx.conversion.recurrent import gru, lstm
 from graftonnx.errors import GraftError, ModelError
+from graftonnx.exporting.pictures import random_pictures
+from graftonnx.folding.rewriting import Graph
 from graftonnx.metadata import read_metadata
 from graftonnx.model import from_proto
 from graftonnx.normalise.computing import compute
@@ -27,15 +30,26 @@ from graftonnx.parity import farthest
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 
 
-def one_node(op: str, *inputs: str, opset: int = 18, **attributes: object) -> ModelProto:
+ML = "ai.onnx.ml"
+
+
+def one_node(
+    op: str, *inputs: str | np.ndarray, opset: int = 18, domain: str = "", **attributes: object
+) -> ModelProto:
     """Return a model of one node, `op(x, …) -> y`, where `x` is computed and has no stated type."""
+    held = {f"c{index}": item for index, item in enumerate(inputs) if isinstance(item, np.ndarray)}
+    names = [item if isinstance(item, str) else f"c{index}" for index, item in enumerate(inputs)]
+    node = helper.make_node(op, names, ["y"], domain=domain, **attributes)
     graph = helper.make_graph(
-        [helper.make_node("Identity", ["a"], ["x"]), helper.make_node(op, list(inputs), ["y"], **attributes)],
+        [helper.make_node("Identity", ["a"], ["x"]), node],
         "g",
         [helper.make_tensor_value_info("a", FLOAT, [2, 2])],
         [helper.make_tensor_value_info("y", FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in held.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    opsets = {"": 18, domain: opset}
+    imports = [helper.make_opsetid(name, version) for name, version in opsets.items()]
+    return helper.make_model(graph, opset_imports=imports, ir_version=8)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +57,9 @@ def one_node(op: str, *inputs: str, opset: int = 18, **attributes: object) -> Mo
     [
         (lambda: one_node("EyeLike", "x"), r"\(EyeLike\) reads a value whose type the file does not state"),
         (lambda: one_node("RegexFullMatch", "x", opset=20, pattern="a"), r"\(RegexFullMatch\)"),
+        (lambda: one_node("TreeEnsemble", "x", domain=ML, opset=5), r"\(TreeEnsemble\) reads a value whose"),
+        (lambda: one_node("LabelEncoder", "x", domain=ML, opset=1), r"\(LabelEncoder\) reads a value whose"),
+        (lambda: one_node("DictVectorizer", domain=ML, opset=1), r"\(DictVectorizer\) has 0 inputs"),
         (lambda: one_node("GatherND", "x", "x", batch_dims=-1), r"\(GatherND\) has batch_dims -1"),
         (lambda: one_node("GatherND", "x", "x", batch_dims=1 << 40), r"has batch_dims 1099511627776"),
         (lambda: one_node("LayerNormalization", "x", "x", axis=(1 << 63) - 1), r"axis 9223372036854775807"),
@@ -312,3 +329,49 @@ def test_complex_numbers_are_compared_as_pairs() -> None:
     found = farthest(np.complex64([1 + 2j, 3]), np.complex64([1 + 2j, 3 + 1j]))
     assert found is not None
     assert (found.index, found.onnx, found.torch) == ((1, 1), 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            lambda: one_node("Reshape", "x", np.complex64([4])),
+            r"\(Reshape, opset 18\): shape is of type complex64, expected integers",
+        ),
+        (
+            lambda: one_node("RotaryEmbedding", "x", "x", "x", opset=23, rotary_embedding_dim=-(1 << 63)),
+            r"rotary_embedding_dim is -9223372036854775808, expected a number of features",
+        ),
+    ],
+)
+def test_settings_that_are_no_numbers_of_their_kind_are_refused(
+    model: Callable[[], ModelProto], message: str
+) -> None:
+    with pytest.raises(GraftError, match=message):
+        to_torch(model())
+
+
+def test_a_value_of_more_axes_than_an_array_has_is_told() -> None:
+    model = one_node("Unsqueeze", "x", "axes")
+    model.graph.input.append(helper.make_tensor_value_info("axes", TensorProto.INT64, [99]))
+    module = to_torch(model)
+    with pytest.raises(ModelError, match=r"^PyTorch cannot compute 'y': number of dimensions"):
+        intermediate_values(module, np.zeros((2, 2), np.float32), np.arange(99))
+
+
+def test_a_weight_that_is_a_signalling_nan_is_read() -> None:
+    model = plain_cnn()
+    weight = next(item for item in model.graph.initializer if item.name == "fc.bias")
+    weight.raw_data = bytes.fromhex("0100a07f") * 4
+    graph = Graph(model, {})
+    found = graph.array(graph.view(), "fc.bias")
+    assert found is not None
+    assert np.isnan(found).all()
+
+
+def test_of_large_random_images_there_are_few() -> None:
+    pictures = random_pictures()
+    assert [sum(len(pixels) for pixels, _ in pictures.read(size)) for size in ((8, 8), (16, 1 << 16))] == [
+        64,
+        3,
+    ]

@@ -196,10 +196,13 @@ class Builder:
         """Return a 1-D integer input as a list of `int` and :class:`Size`.
 
         Raises:
-            UnsupportedOpError: If not even the number of its elements is known.
+            UnsupportedOpError: If not even the number of its elements is known, or they are no integers.
         """
         if isinstance(value, np.ndarray):
-            return [v if isinstance(v, Size) else int(v) for v in value.ravel()]
+            items = value.ravel().tolist()
+            if not all(isinstance(item, (int, np.integer, Size)) for item in items):
+                raise UnsupportedOpError(f"{what} is of type {value.dtype.name}, expected integers.")
+            return [item if isinstance(item, Size) else int(item) for item in items]
         shape = self.shape(value)
         if isinstance(value, fx.Node) and (shape is None or None in shape):
             self._learn()

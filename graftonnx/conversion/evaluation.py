@@ -45,18 +45,18 @@ class _Recorder(fx.Interpreter):
         """Run one node; keep a copy, because a later node may write into the tensor.
 
         Raises:
-            ModelError: If PyTorch refuses its operands.
+            ModelError: If PyTorch refuses its operands, or NumPy its result.
         """
         try:
             result = super().run_node(n)
+            if VALUE in n.meta and isinstance(result, torch.Tensor):
+                self.values[n.meta[VALUE]] = to_array(result.clone())
         except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, MemoryError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(
                 f"PyTorch cannot compute '{n.meta.get(VALUE, n.name)}': {lines[0].rstrip('.')}. "
                 "The file's shapes or values contradict each other."
             ) from error
-        if VALUE in n.meta and isinstance(result, torch.Tensor):
-            self.values[n.meta[VALUE]] = to_array(result.clone())
         return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ CALIBRATION = 256
 
 RANDOM = 64
 """Random images, where no others are given."""
+
+RANDOM_PIXELS = RANDOM * 224 * 224
+"""In all of them: of larger ones there are fewer, but for the :data:`FEWEST`."""
+
+FEWEST = 2
 
 NAMES: dict[Part, str] = {
     "train": "training images",
@@ -99,8 +105,9 @@ def random_pictures() -> Pictures:
     """Return random images; see :func:`random_images`."""
 
     def read(size: Size) -> Iterator[Batch]:
-        pixels = random_images(RANDOM, *size)
-        yield from ((pixels[start : start + BATCH], None) for start in range(0, RANDOM, BATCH))
+        count = max(FEWEST, min(RANDOM, RANDOM_PIXELS // math.prod(size)))
+        pixels = random_images(count, *size)
+        yield from ((pixels[start : start + BATCH], None) for start in range(0, count, BATCH))
 
     return Pictures("random images", RANDOM, read, random=True)
 

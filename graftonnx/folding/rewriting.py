@@ -34,7 +34,8 @@ class Graph:
         tensor = view.initializers.get(name)
         if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
             return None
-        return array_of(tensor, self.weights).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            return array_of(tensor, self.weights).astype(np.float64)
 
     def set_input(self, view: GraphView, node: NodeProto, index: int, name: str, values: Floats) -> None:
         """Make input `index` of `node` an initializer with these values, called `name` if that is free.

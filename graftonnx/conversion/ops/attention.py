@@ -172,6 +172,10 @@ def rotary_embedding(
     """Pairs of features turned by angles of the position. x: [N, H, S, D] or [N, S, H * D] -> the same."""
     if g.rank(x) == 3 and not num_heads:
         raise UnsupportedOpError("its input has three axes, so num_heads is needed.")
+    if not 0 <= rotary_embedding_dim < 1 << 31:
+        raise UnsupportedOpError(
+            f"rotary_embedding_dim is {rotary_embedding_dim}, expected a number of features."
+        )
     how = (bool(interleaved), num_heads, rotary_embedding_dim)
     return g.call(attending.rotary_embedding, x, cos_cache, sin_cache, position_ids, *how)
 

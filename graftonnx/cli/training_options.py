@@ -85,6 +85,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("mixup", RATE, "Beta parameter of mixup."),
         ("cutmix", RATE, "Beta parameter of CutMix."),
         ("label_smoothing", SHARE, "Share of the target spread over all classes."),
+        ("branch_loss", RATE, "Weight of the loss of each branch's own answer."),
         ("class_weights", _choice(config.ClassWeights), "What classes weigh."),
     ),
     "Machine": (

@@ -72,6 +72,9 @@ class TrainConfig(Record):
             at the start the network computes the same.
         unfreeze: Epochs over which frozen branches are released, from the head backwards; 0: none is frozen.
         label_smoothing: Share of the target that is spread over all classes.
+        branch_loss: Weight of the mean loss of the branches' own answers beside the network's
+            (:mod:`graftonnx.training.branches`); 0: none. It asks for a head that joins the branches side by
+            side or adds them.
         class_weights: `balanced` weighs each class by the inverse of its share of the training images.
         augment: `flip` mirrors at random; `standard` adds random resized crops and slight colour changes;
             `strong` adds RandAugment ([arXiv 1909.13719](https://arxiv.org/abs/1909.13719)).
@@ -119,6 +122,7 @@ class TrainConfig(Record):
     restore_norm: bool = False
     unfreeze: int = Field(default=0, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    branch_loss: float = Field(default=0.0, ge=0)
     class_weights: ClassWeights = "none"
     augment: Augment = "standard"
     mixup: float = Field(default=0.0, ge=0)
@@ -156,7 +160,12 @@ class TrainConfig(Record):
         if self.unfreeze and self.freeze == "branches":
             raise ValueError("unfreeze releases the branches that freeze='branches' keeps: give one of them")
         if self.strategy == "fsdp":
-            taken = {"ema": self.ema, "unfreeze": self.unfreeze, "compile": self.compile == "yes"}
+            taken = {
+                "ema": self.ema,
+                "unfreeze": self.unfreeze,
+                "compile": self.compile == "yes",
+                "branch_loss": self.branch_loss,
+            }
             for name in (name for name, value in taken.items() if value):
                 raise ValueError(f"{name} cannot be had with strategy='fsdp': take 'ddp', or leave it away")
         return self

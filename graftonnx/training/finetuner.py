@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from graftonnx.errors import GraftError
 from graftonnx.training.augment import augment
+from graftonnx.training.branches import answering_alone
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.data import Batch
 from graftonnx.training.groups import freeze, levels, parameter_groups, release
@@ -59,7 +60,9 @@ class Finetuner(pl.LightningModule):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._frozen_norms = self._held_norms = freeze(network, config)
         self._levels = levels(network)
-        self._compiled = (torch.compile(network) if mode.compiled else network,)  # no second submodule
+        alone = answering_alone(network) if config.branch_loss else None
+        taught = network if alone is None else alone
+        self._compiled = (torch.compile(taught) if mode.compiled else taught,)  # no second submodule
         self.average = averaged(network, config.ema) if config.ema else None
         self.train_sums = Sums()
         self.val_sums = Sums()
@@ -71,7 +74,7 @@ class Finetuner(pl.LightningModule):
         return self.network if self.average is None else self.average.module
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits [N, K] of images [N, 3, H, W] in 0..1."""
+        """Return the logits [N, K] of images [N, 3, H, W] in 0..1; below them those of single branches."""
         return self._logits(self._compiled[0], images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -81,15 +84,23 @@ class Finetuner(pl.LightningModule):
         generator = torch.Generator().manual_seed(seed)
         images = augment(planes(batch.pixels), self.size, self.settings.augment, generator, self.world)
         images, targets = self._mixed(images, batch)
-        logits = self(images)
+        logits, *alone = self(images).split(len(images))
+        loss = self._loss(logits, targets)
+        self.train_sums.add(loss.detach(), logits.detach(), batch.labels)
+        if alone:
+            own = torch.stack([self._loss(answer, targets) for answer in alone])
+            loss = loss + self.settings.branch_loss * own.mean()
+        if batch.step % CHECK_EVERY == 0 and not math.isfinite(loss.item()):
+            raise diverged(f"the loss is {loss.item()} in epoch {self.current_epoch + 1}")
+        return loss
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss of logits [N, K]."""
         loss = F.cross_entropy(
             logits, targets, weight=self.class_weights, label_smoothing=self.settings.label_smoothing
         )
-        if self.class_weights is not None and targets is batch.labels:
+        if self.class_weights is not None and targets.dim() == 1:
             loss = loss * self.world.share(self.class_weights[targets].sum())  # a mean by the weights of all
-        self.train_sums.add(loss.detach(), logits.detach(), batch.labels)
-        if batch.step % CHECK_EVERY == 0 and not math.isfinite(loss.item()):
-            raise diverged(f"the loss is {loss.item()} in epoch {self.current_epoch + 1}")
         return loss
 
     def _mixed(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

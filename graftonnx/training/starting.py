@@ -19,6 +19,7 @@ from graftonnx.data.catalogue import Data
 from graftonnx.data.opening import absolute, open_data
 from graftonnx.data.splits import Split, read_split, split
 from graftonnx.renormalisation import restore_norms
+from graftonnx.training.branches import answering_alone
 from graftonnx.training.config import Device, TrainConfig
 from graftonnx.training.inputs import share_image
 from graftonnx.training.loggers import check_logger
@@ -91,6 +92,7 @@ def prepare(
     if config.restore_norm:
         opened = _with_norms(opened, images, parts, config, note)
     network: GraphModule = share_image(to_torch(opened.model), opened.shapes).to(device)
+    config = _with_branch_loss(config, opened, network, note)
     mode, measured = choose_mode(network, opened.size, config, device)
     config, tried, needed = _with_batch_size(
         config, network, opened.size, mode, device, len(parts.train), world
@@ -138,6 +140,21 @@ def _with_norms(source: Source, images: Data, parts: Split, config: TrainConfig,
     model, added = restore_norms(source.model, np.stack(pixels))
     note(f"batch norms put back: {added}, by the statistics of {len(pixels)} training images")
     return replace(source, model=model)
+
+
+def _with_branch_loss(config: TrainConfig, source: Source, network: GraphModule, note: Note) -> TrainConfig:
+    """Return the settings without the branches' own loss where the head cannot be asked for their answers."""
+    if not config.branch_loss or len(source.metadata.parents) < 2:
+        return config
+    head = source.metadata.head
+    if head is not None and head.kind != "file" and answering_alone(network) is not None:
+        return config
+    kind = "another" if head is None else "your own" if head.kind == "file" else f"the '{head.kind}'"
+    note(
+        "no branch answers alone: that takes a head that joins features side by side or adds them, and this "
+        f"is {kind} one; --branch-loss does nothing"
+    )
+    return config.model_copy(update={"branch_loss": 0.0})
 
 
 def _with_batch_size(

@@ -52,6 +52,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("min_steps", click.IntRange(min=0), "Optimiser steps at least, by more epochs, without --epochs."),
         ("batch_size", BatchSize(), "Images per batch, over all devices."),
         ("accumulate", COUNT, "Batches per optimiser step."),
+        ("val_every", COUNT, "Epochs from one validation to the next."),
         ("patience", click.IntRange(min=0), "Stop after so many epochs that are no better."),
         ("save_every", RATE, "Seconds between checkpoints within an epoch."),
         ("seed", click.IntRange(min=0), "Of split, order, augmentation and dropout."),

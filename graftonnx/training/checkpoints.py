@@ -156,12 +156,16 @@ class Keeper(pl.Callback):
             self._request.listen()  # Lightning's own handler makes the processes wait for each other
         self._saved = self._mark = time.monotonic()
         trainer.should_stop = self._exhausted()
+        self._plan_validation(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start an epoch; this is not called where one is resumed in its middle."""
         assert isinstance(pl_module, Finetuner)
-        pl_module.train_sums = Sums()
+        recorded = self.epochs[-1].epoch if self.epochs else 0
+        if recorded == trainer.current_epoch:
+            pl_module.train_sums = Sums()
         self._mark = time.monotonic()
+        self._plan_validation(trainer)
 
     def on_train_batch_end(
         self,
@@ -191,6 +195,12 @@ class Keeper(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record the epoch, save, and stop if asked to."""
         assert isinstance(pl_module, Finetuner)
+        if not self._validates(trainer):
+            self._add_time(pl_module)
+            self._save_last(trainer, pl_module)
+            if self._agreed()[1]:
+                raise Stopped
+            return
         row = self._row(trainer, pl_module)
         self.epochs.append(row)
         if best_of(self.epochs) is row:
@@ -209,6 +219,13 @@ class Keeper(pl.Callback):
             self._note(f"no better epoch for {self._config.patience}: training ends here")
             trainer.should_stop = True
 
+    def _validates(self, trainer: pl.Trainer) -> bool:
+        """Return whether the running epoch ends with a validation; counted from the last one, which does."""
+        return (self._config.epochs - trainer.current_epoch - 1) % self._config.val_every == 0
+
+    def _plan_validation(self, trainer: pl.Trainer) -> None:
+        trainer.check_val_every_n_epoch = 1 if self._validates(trainer) else trainer.current_epoch + 2
+
     def _agreed(self, due: bool = False) -> tuple[bool, bool]:
         """Return whether the last state is to be saved and whether to stop; all processes agree.
 
@@ -223,7 +240,9 @@ class Keeper(pl.Callback):
     def _exhausted(self) -> bool:
         """Return whether there was no better epoch for as long as the settings allow."""
         patience = self._config.patience
-        return bool(self.epochs and patience) and len(self.epochs) - best_of(self.epochs).epoch >= patience
+        return (
+            bool(self.epochs and patience) and self.epochs[-1].epoch - best_of(self.epochs).epoch >= patience
+        )
 
     def _add_time(self, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Finetuner)

@@ -15,19 +15,19 @@ from graftonnx.metadata import Record
 
 
 class Epoch(Record):
-    """One row of `metrics.csv`.
+    """One row of `metrics.csv`: an epoch that validated, with those since the last one that did.
 
     Attributes:
         epoch: Counted from 1.
-        train_loss: Mean over the epoch's steps, with label smoothing, in nats.
+        train_loss: Mean over the steps, with label smoothing, in nats.
         train_accuracy: Share of the augmented training images that were right.
         val_loss: Mean cross-entropy, in nats.
         val_accuracy: Share of the validation images that were right.
         lr_branches: Learning rate at the end of the epoch; with layer decay that of the last layers.
         lr_skips: Likewise.
         lr_head: Likewise.
-        train_seconds: Time of the epoch's steps.
-        seconds: Time of the epoch, validation included.
+        train_seconds: Time of the steps.
+        seconds: That and the time of the validation.
         images_per_second: Training images per second of `train_seconds`.
     """
 

@@ -215,7 +215,7 @@ def _finish(
         run=run.path,
         model=run.model,
         labels=record.labels,
-        epochs=len(epochs),
+        epochs=epochs[-1].epoch,
         best_epoch=best.epoch,
         val_images=len(loaded.val.labels),
         val_accuracy=outcome.accuracy,

@@ -104,7 +104,9 @@ def _headlines(
         seconds, steps = sum(row.seconds for row in epochs), sum(row.train_seconds for row in epochs)
         images = sum(row.train_seconds * row.images_per_second for row in epochs)
         best = best_of(epochs)
-        shown.append(("Best epoch", f"{best.epoch}", f"of {len(epochs)} run, {record.config.epochs} planned"))
+        shown.append(
+            ("Best epoch", f"{best.epoch}", f"of {epochs[-1].epoch} run, {record.config.epochs} planned")
+        )
         shown.append(("Training time", duration(seconds), f"{images / steps:,.0f} training images/s"))
     if network is not None:
         shown.append(("Parameters", short(network["parameters"]), f"{network['bytes'] / 1e6:.1f} MB"))

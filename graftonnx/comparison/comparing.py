@@ -132,6 +132,7 @@ def _judged(runs: Runs, request: Request, images: int) -> Comparison:
         part=part,
         images=tuple(len(one.images) for one in table[FUSED]),
         redrawn=is_redrawn(table),
+        overlap=correction,
         basis=_basis(len(runs.seeds), correction),
         device=first.device,
         precision=first.precision,

@@ -118,9 +118,12 @@ class Comparison(Record):
         config: What all runs were trained with: all that was left open is decided. Its seed is the first one.
         seeds: Of the runs.
         part: Which images are counted: `test` where the data has test images, else `val`. Validation images
-            also choose each run's best epoch, so all accuracies on them are a little too high.
+            also choose each run's best epoch, so all accuracies on them are a little too high, unless the
+            last one alone validates (`val_every`).
         images: How many, for each seed.
         redrawn: Whether every seed draws images of its own.
+        overlap: What variances over seeds are corrected by; see
+            :func:`graftonnx.comparison.significance.over_seeds`.
         basis: How intervals and p are made, in words.
         device: Where all runs trained, and where latencies were measured.
         precision: What they trained in.
@@ -138,6 +141,7 @@ class Comparison(Record):
     part: Literal["val", "test"]
     images: tuple[int, ...]
     redrawn: bool
+    overlap: float
     basis: str
     device: Device
     precision: Precision

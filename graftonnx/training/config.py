@@ -86,8 +86,8 @@ class TrainConfig(Record):
             what is kept; 0: none.
         clip: Largest norm of the gradient of all weights together; 0: none.
         patience: Epochs without a better validation accuracy after which training stops; 0: it never does.
-        val_every: Epochs from one validation to the next; the last epoch always validates. With as many as there
-            are, the last weights are kept, not those that do best on the validation images.
+        val_every: Epochs from one validation to the next; the last epoch always validates. With as many
+            as there are, the last weights are kept, not those that do best on the validation images.
         save_every: Seconds after which everything is saved, also in the middle of an epoch.
         precision: `auto` measures a few steps and takes the fastest.
         layout: Order of a feature map's elements in memory; `auto` measures as well.

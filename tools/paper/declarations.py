@@ -149,7 +149,8 @@ class Study(Record):
         train: Options of `graftonnx compare`.
         variants: By name, what is changed in `fuse` for one more fused network beside the default one; they
             share the parents' and the concatenation's runs. `calibrate: images` stands for a folder of
-            unlabelled images of the data set.
+            unlabelled images of the data set, `split-file: fixed` for one that holds the same fifth of each
+            class back from all seeds.
         changes: By name, what is changed for the fused network and its parts, which are all trained anew.
     """
 

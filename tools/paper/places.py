@@ -12,8 +12,9 @@ from pathlib import Path
 from PIL import Image
 
 from graftonnx.data.opening import open_data
+from graftonnx.data.splits import split
 from graftonnx.errors import GraftError
-from graftonnx.files import write_bytes
+from graftonnx.files import write_bytes, write_text
 from graftonnx.images import decode_stream
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = {"cifar100": "cifar100", "mnist": "mnist", "natural-images": "natural_images"}
 """Data set -> folder below `data/`."""
 
+
+HELD_BACK = 0.2
 
 UNLABELLED, SIDE = 256, 96
 """Images for `--calibrate`, and their height and width in pixels."""
@@ -80,6 +83,19 @@ def unlabelled(data: Path, folder: Path) -> Path:
         if image.pixels is not None:
             Image.fromarray(image.pixels).save(partial / f"{image.position}.png")
     return partial.rename(target)
+
+
+def fixed_split(data: Path, folder: Path) -> Path:
+    """Write which images validate whatever the seed: a fifth of each class, as seed 0 draws them.
+
+    Args:
+        data: As :func:`data_set` returns it.
+        folder: An existing folder for the file.
+    """
+    path = folder / "split.json"
+    if not path.is_file():
+        write_text(path, split(open_data(data), HELD_BACK, 0).to_json())
+    return path
 
 
 def pretrained(shared: Path, name: str, cache: Path) -> Path:

@@ -28,6 +28,8 @@ from typing import Any
 
 from outcomes import FINDING, Outcome, judged
 
+from graftonnx import limits
+
 CPU_LIMIT = 10.0
 """Seconds of CPU time that one input may take."""
 
@@ -186,6 +188,7 @@ class _Worker:
 
 
 def _serve(make: Make, seed: int, indices: range, folder: Path, pipe: int) -> None:
+    limits.own_process()  # as the program of the commands does
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)

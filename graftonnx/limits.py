@@ -150,8 +150,8 @@ class _Confinement:
         """Limit it to what is in use and `most` bytes."""
         with self._lock:
             self._workers += 1
-            alone = self.owned or threading.active_count() == 1
-            if self._workers == 1 and alone and sys.platform == "linux":
+            may_limit = self.owned or not _other_threads()
+            if self._workers == 1 and may_limit and sys.platform == "linux":
                 import resource
 
                 with contextlib.suppress(OSError, ValueError):
@@ -171,6 +171,12 @@ class _Confinement:
 
                 resource.setrlimit(resource.RLIMIT_AS, self._before)
                 self._before = None
+
+
+def _other_threads() -> bool:
+    """Return whether threads beside this one may need memory; tqdm's, which only looks on, needs none."""
+    own = threading.current_thread()
+    return any(thread is not own and thread.name != "tqdm_monitor" for thread in threading.enumerate())
 
 
 _CONFINEMENT = _Confinement()

@@ -308,6 +308,15 @@ def test_a_loop_without_end_is_refused(steps: object, going: object, message: st
         check_sizes(model)
 
 
+def test_a_random_value_that_is_too_large_is_refused_although_its_type_contradicts_the_file() -> None:
+    model = one_node("RandomNormal", shape=[50_000, 50_000])
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    with pytest.raises(
+        ModelError, match=r"the bytes of its value 'y' are at least 10,000,000,000; the limit"
+    ):
+        check_sizes(model)
+
+
 def test_loops_with_an_end_are_taken() -> None:
     check_sizes(looping(3))
     check_sizes(looping(None, True, ends=True))

@@ -108,7 +108,8 @@ def unsupported(source: str | Path | ModelProto | HasWeights) -> list[Unsupporte
 
 def _size(model: ModelProto, weights: Weights) -> int:
     """Return the bytes of a model, its weights included."""
-    return int(model.ByteSize()) + sum(tensor.nbytes for tensor in weights.values())
+    size: int = model.ByteSize()
+    return size + sum(tensor.nbytes for tensor in weights.values())
 
 
 def write_back(module: nn.Module) -> ModelProto:

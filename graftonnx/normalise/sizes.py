@@ -10,11 +10,14 @@ from onnx import GraphProto, NodeProto, TensorProto, numpy_helper, shape_inferen
 from graftonnx import limits
 from graftonnx.declarations import shortened
 from graftonnx.errors import ModelError
-from graftonnx.graph import is_stub, subgraphs, value_shapes
+from graftonnx.graph import ints, is_stub, subgraphs, value_shapes
 from graftonnx.shapes import Shape, spelled
 
 GROWING = frozenset({"ConstantOfShape", "Expand", "Tile"})
 """Operators that make a large value of a small one, as their last input says."""
+
+RANDOM = frozenset({"RandomNormal", "RandomUniform"})
+"""Operators that make a value of an attribute `shape`."""
 
 
 def check_sizes(model: onnx.ModelProto) -> None:
@@ -115,10 +118,12 @@ def _first(tensor: TensorProto | None) -> int | bool | None:
 
 def _check_growing(graph: GraphProto, tensors: dict[str, TensorProto]) -> None:
     for node in graph.node:
-        if node.op_type not in GROWING or not node.input or node.input[-1] not in tensors:
+        if node.op_type in RANDOM:
+            extents = ints(node, "shape")
+        elif node.op_type in GROWING and node.input and node.input[-1] in tensors:
+            wanted = numpy_helper.to_array(tensors[node.input[-1]])
+            extents = tuple(wanted.ravel().tolist()) if wanted.dtype.kind in "iu" else ()
+        else:
             continue
-        wanted = numpy_helper.to_array(tensors[node.input[-1]])
-        if wanted.dtype.kind not in "iu" or not wanted.size:
-            continue
-        count = math.prod(max(int(extent), 1) for extent in wanted.ravel())
+        count = math.prod(max(extent, 1) for extent in extents)
         limits.check("value", 4 * count, f"the bytes of its value '{shortened(node.output[0])}' are at least")

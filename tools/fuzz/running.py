@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import gc
 import io
 import json
 import os
@@ -27,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from outcomes import FINDING, Outcome, judged
+
+from graftonnx import limits
 
 CPU_LIMIT = 10.0
 """Seconds of CPU time that one input may take."""
@@ -186,6 +187,7 @@ class _Worker:
 
 
 def _serve(make: Make, seed: int, indices: range, folder: Path, pipe: int) -> None:
+    limits.own_process()  # as the program of the commands does
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
@@ -257,8 +259,6 @@ def run(
         progress: Inputs between two lines of progress.
     """
     tally, began = Tally(), time.monotonic()
-    gc.collect()
-    gc.freeze()
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as root:
         waiting = [range(start + job, count, jobs) for job in range(jobs)]

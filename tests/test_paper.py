@@ -26,6 +26,7 @@ from graftonnx.training.speed import Mode
 
 ROOT = Path(__file__).parent.parent
 ROWS = sorted(path.stem for path in (ROOT / "tools" / "paper" / "rows").glob("*.yaml"))
+STUDIES = sorted(path.stem for path in (ROOT / "tools" / "paper" / "studies").glob("*.yaml"))
 ROW = "mnist-cifar100-natural"
 RANDOM = np.random.default_rng(0)
 
@@ -179,6 +180,15 @@ class TestWhatTheRowsSay:
         for options in settings:
             TrainConfig(**{option.replace("-", "_"): value for option, value in options.items()})
             assert "epochs" in options
+
+    @pytest.mark.parametrize("name", STUDIES)
+    def test_every_study_can_be_run(self, declared: ModuleType, name: str) -> None:
+        study = declared.read_study(name)
+        for parent in (study.a, study.b):
+            assert declared.read_parent(parent).file or study.budget in declared.read_parent(parent).budgets
+        for changed in ({}, *(change.train for change in study.changes.values())):
+            options = {**study.train, **changed}
+            TrainConfig(**{option.replace("-", "_"): value for option, value in options.items()})
 
 
 def test_the_table_is_that_of_the_results() -> None:

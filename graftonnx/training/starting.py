@@ -184,8 +184,9 @@ def _with_batch_size(
             network, size, mode, device, images // world.size, lambda n: needed(n * world.size) <= free
         )
         chosen *= world.size
-    check_room(needed(chosen), device, chosen)
-    return config.model_copy(update={"batch_size": chosen}), measured, needed(chosen)
+    wanted = needed(chosen)
+    check_room(wanted, device, chosen)
+    return config.model_copy(update={"batch_size": chosen}), measured, wanted
 
 
 def _with_epochs(config: TrainConfig, images: int, note: Note) -> TrainConfig:

@@ -92,7 +92,8 @@ class Budget(Record):
 
     Attributes:
         fuse: Options of `graftonnx fuse`.
-        train: Options of `graftonnx compare`.
+        train: Options of `graftonnx compare`; `split-file: fixed` stands for a file that holds the same fifth
+            of each class back from all seeds.
         seeds: Runs of each network, unless the command line says otherwise.
         note: What differs from the paper.
     """
@@ -146,11 +147,10 @@ class Study(Record):
         budget: Of the parents.
         seeds: Runs of each network, unless the command line says otherwise.
         fuse: Options of `graftonnx fuse`.
-        train: Options of `graftonnx compare`.
+        train: Options of `graftonnx compare`, as in a :class:`Budget`.
         variants: By name, what is changed in `fuse` for one more fused network beside the default one; they
             share the parents' and the concatenation's runs. `calibrate: images` stands for a folder of
-            unlabelled images of the data set, `split-file: fixed` for one that holds the same fifth of each
-            class back from all seeds.
+            unlabelled images of the data set.
         changes: By name, what is changed for the fused network and its parts, which are all trained anew.
     """
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import declarations as declared
 from commands import call, options
-from places import data_set, fingerprint, pretrained
+from places import data_set, fingerprint, fixed_split, pretrained
 from pydantic_core import to_jsonable_python
 
 from graftonnx.comparison import Comparison
@@ -191,6 +191,8 @@ def fuse(folder: Path, a: MadeParent, b: MadeParent, files: Mapping[str, declare
 
 def compare(files: Sequence[Path], data: Path, output: Path, settings: declared.Options) -> Comparison:
     """Compare fused files of the same parents, the first one with its parts as well."""
+    if settings.get("split-file") == "fixed":
+        settings = settings | {"split-file": str(fixed_split(data, output.parent))}
     call("compare", *files, "--data", data, "-o", output, *options(settings))
     for checkpoints in output.glob("*/*/checkpoints"):
         shutil.rmtree(checkpoints)  # they only serve to go on, and take more space than all else

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import gc
 import io
 import json
 import os
@@ -260,8 +259,6 @@ def run(
         progress: Inputs between two lines of progress.
     """
     tally, began = Tally(), time.monotonic()
-    gc.collect()
-    gc.freeze()
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as root:
         waiting = [range(start + job, count, jobs) for job in range(jobs)]

@@ -17,6 +17,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from graftonnx.declarations import (
     check_entries,
     check_sparse,
+    check_strings,
     check_tensor,
     check_utf8,
     check_value,
@@ -301,7 +302,7 @@ class _Walk:
         inner: list[GraphProto] = []
         for item in attributes:
             kind = item.type
-            if kind in _PLAIN:
+            if kind in _PLAIN and not item.s and not item.strings:
                 continue
             held = _HELD.get(kind)
             if held is not None and not item.ref_attr_name and not item.HasField(held):
@@ -309,6 +310,7 @@ class _Walk:
                     f"{_where(node)} has nothing in its attribute '{shortened(item.name)}'. Export it again."
                 )
             try:
+                check_strings(item)
                 if item.HasField("t"):
                     check_tensor(item.t)
                 for tensor in item.tensors:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import onnx
-from onnx import TensorProto
+from onnx import AttributeProto, TensorProto
 
 from graftonnx.errors import ModelError
 from graftonnx.limits import check, limits
@@ -43,6 +43,18 @@ def check_utf8(*texts: Any) -> None:
     """
     if bytes in set(map(type, texts)):
         raise ModelError("a name or text in it is not UTF-8: the file is damaged. Export it again.")
+
+
+def check_strings(attribute: AttributeProto) -> None:
+    """Refuse an attribute whose strings, which protobuf hands out as bytes, are not UTF-8."""
+    for content in (attribute.s, *attribute.strings):
+        try:
+            content.decode()
+        except UnicodeDecodeError as error:
+            name = shortened(attribute.name)
+            raise ModelError(
+                f"its attribute '{name}' is not UTF-8: the file is damaged. Export it again."
+            ) from error
 
 
 def check_entries(entries: Iterable[onnx.StringStringEntryProto]) -> None:

@@ -222,6 +222,11 @@ def add_function(model: ModelProto, name: str, calls: list[str], domain: str = "
     model.functions.append(helper.make_function("own", name, ["x"], ["y"], nodes, imports))
 
 
+@lie(r"\(Conv\): its attribute 'auto_pad' is not UTF-8")
+def a_string_that_is_no_text(model: ModelProto) -> None:
+    conv(model).attribute.append(helper.make_attribute("auto_pad", b"\xff"))
+
+
 @pytest.mark.parametrize("name", LIES)
 def test_a_lie_is_refused_by_its_name(name: str, tmp_path: Path) -> None:
     change, message = LIES[name]

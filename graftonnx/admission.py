@@ -171,7 +171,7 @@ class _Walk:
         self._sizes = sizes
         self._free = free_attributes
         self._count = 0
-        self._typed: set[str] = set()
+        self._typed: dict[str, int | None] = {}
         self._most = limits()
         self._local = {(domain, name) for domain, name, _ in sizes}
 
@@ -207,7 +207,8 @@ class _Walk:
         names |= held
         inner: list[GraphProto] = []
         made: set[str] = set()
-        self._typed = held | {value.name for value in graph.input if value.type.tensor_type.elem_type}
+        typed = {value.name for value in graph.input if value.type.tensor_type.elem_type}
+        self._typed = dict.fromkeys(held | typed) | {item.name: len(item.dims) for item in graph.initializer}
         for node in nodes:
             inner += self._node(node, made)
         if not made.isdisjoint(names):

@@ -1,4 +1,4 @@
-"""Nodes on which onnx's native code ends the whole process, refused before it sees them.
+"""Nodes that onnx's native code takes as they are, or that end the whole process in it, refused before.
 
 The standard forbids most of them, and onnx's shape inference reads memory that is not there. They were
 found by giving every operator missing types, odd shapes and extreme attributes.
@@ -6,15 +6,19 @@ found by giving every operator missing types, odd shapes and extreme attributes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from onnx import AttributeProto, NodeProto
 
 from graftonnx.errors import ModelError
 from graftonnx.graph import integer
 
+Typed: TypeAlias = Mapping[str, int | None]
+"""The values whose types a graph states; of those that it holds, with the number of axes."""
 
-def _needs_type(node: NodeProto, typed: Collection[str]) -> None:
+
+def _needs_type(node: NodeProto, typed: Typed) -> None:
     """Inference reads the type of the input, whether it is known or not."""
     states = any(item.name == "dtype" for item in node.attribute)
     if not states and node.input[0] not in typed:
@@ -23,14 +27,14 @@ def _needs_type(node: NodeProto, typed: Collection[str]) -> None:
         )
 
 
-def _batch_dimensions(node: NodeProto, typed: Collection[str]) -> None:
+def _batch_dimensions(node: NodeProto, typed: Typed) -> None:
     """Inference indexes a shape by this attribute."""
     count = integer(node, "batch_dims", 0)
     if count < 0:
         raise ModelError(f"{_where(node)} has batch_dims {count}; expected 0 or a few. Export it again.")
 
 
-def _parts(node: NodeProto, typed: Collection[str]) -> None:
+def _parts(node: NodeProto, typed: Typed) -> None:
     """Inference makes so many parts, and divides by their number."""
     for item in node.attribute:
         if item.name == "num_outputs" and (len(node.input) > 1 or item.i != len(node.output)):
@@ -58,7 +62,19 @@ def check_axes(node: NodeProto, item: AttributeProto) -> None:
             )
 
 
-FRAGILE: dict[str, Callable[[NodeProto, Collection[str]], None]] = {
+def _kernel(node: NodeProto, typed: Typed) -> None:
+    """Inference does not compare the axes of the weights with those of the input."""
+    axes = typed.get(node.input[1])
+    if axes is not None and axes < 3:
+        raise ModelError(
+            f"{_where(node)} has weights of {axes} axes; expected 3 or more: filters, channels, extents. "
+            "Export it again."
+        )
+
+
+FRAGILE: dict[str, Callable[[NodeProto, Typed], None]] = {
+    "Conv": _kernel,
+    "ConvTranspose": _kernel,
     "EyeLike": _needs_type,
     "RegexFullMatch": _needs_type,
     "DictVectorizer": _needs_type,
@@ -67,7 +83,7 @@ FRAGILE: dict[str, Callable[[NodeProto, Collection[str]], None]] = {
     "GatherND": _batch_dimensions,
     "Split": _parts,
 }
-"""Operator -> what refuses it, given the values whose types the graph states."""
+"""Operator -> what refuses it."""
 
 
 def _where(node: NodeProto) -> str:

@@ -222,6 +222,11 @@ def add_function(model: ModelProto, name: str, calls: list[str], domain: str = "
     model.functions.append(helper.make_function("own", name, ["x"], ["y"], nodes, imports))
 
 
+@lie(r"\(Conv\) has weights of 1 axes; expected 3 or more")
+def a_kernel_that_is_a_list(model: ModelProto) -> None:
+    conv(model).input[1] = "fc.bias"
+
+
 @lie(r"\(Conv\): its attribute 'auto_pad' is not UTF-8")
 def a_string_that_is_no_text(model: ModelProto) -> None:
     conv(model).attribute.append(helper.make_attribute("auto_pad", b"\xff"))

@@ -360,6 +360,13 @@ def test_settings_that_are_no_numbers_of_their_kind_are_refused(
         to_torch(model())
 
 
+def test_a_computed_list_of_settings_cannot_fill_the_graph() -> None:
+    model = one_node("Reshape", "x", "shape")
+    model.graph.input.append(helper.make_tensor_value_info("shape", TensorProto.INT64, [1 << 16]))
+    with pytest.raises(GraftError, match=r"shape has 65,536 computed elements, at most 4,096"):
+        to_torch(model)
+
+
 def test_a_value_of_more_axes_than_an_array_has_is_told() -> None:
     model = one_node("Unsqueeze", "x", "axes")
     model.graph.input.append(helper.make_tensor_value_info("axes", TensorProto.INT64, [99]))

@@ -24,7 +24,7 @@ from graftonnx.declarations import (
     shortened,
 )
 from graftonnx.errors import ModelError
-from graftonnx.fragility import AXES, FRAGILE, check_axes
+from graftonnx.fragility import BOUNDED, FRAGILE, check_bounded
 from graftonnx.limits import check, limits
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -289,8 +289,8 @@ class _Walk:
                 raise ModelError(
                     f"{_where(node)} refers to an attribute of a function around it; there is none."
                 )
-            if name in AXES:
-                check_axes(node, item)
+            if name in BOUNDED:
+                check_bounded(node, item)
             expected = rule.attributes.get(name)
             if expected is not None and item.type != expected and not borrowed:
                 raise ModelError(

@@ -1,4 +1,4 @@
-"""Nodes that onnx's native code takes as they are, or that end the whole process in it, refused before.
+"""Nodes that end the whole process in native code, or pass it although they contradict themselves.
 
 The standard forbids most of them, and onnx's shape inference reads memory that is not there. They were
 found by giving every operator missing types, odd shapes and extreme attributes.
@@ -44,21 +44,29 @@ def _parts(node: NodeProto, typed: Typed) -> None:
             )
 
 
-AXES = frozenset(
-    {"axes", "axis", "batch_axis", "batch_dims", "perm", "time_axis", "scan_input_axes", "scan_output_axes"}
-)
-"""Attributes that name axes."""
-
 MOST_AXES = 64
 """NumPy's and PyTorch's."""
 
+MOST_STEPS = (1 << 31) - 1
+"""Of a kernel: what fits into the integers of its loops."""
 
-def check_axes(node: NodeProto, item: AttributeProto) -> None:
-    """Refuse axes that no tensor has: inference adds to them, counts up to them, and indexes by them."""
-    for axis in item.ints[:] or [item.i]:
-        if not -MOST_AXES <= axis <= MOST_AXES:
+BOUNDED = dict.fromkeys(
+    ("axes", "axis", "batch_axis", "batch_dims", "perm", "time_axis", "scan_input_axes", "scan_output_axes"),
+    (MOST_AXES, "the number of an axis"),
+) | dict.fromkeys(
+    ("blocksize", "dilations", "group", "kernel_shape", "output_padding", "output_shape", "pads", "strides"),
+    (MOST_STEPS, "what fits into 32 bits"),
+)
+"""Attribute of integers -> the largest magnitude, and what is expected."""
+
+
+def check_bounded(node: NodeProto, item: AttributeProto) -> None:
+    """Refuse axes and extents that no tensor has: inference adds to them, counts up to them and indexes."""
+    most, expected = BOUNDED[item.name]
+    for number in item.ints[:] or [item.i]:
+        if not -most <= number <= most:
             raise ModelError(
-                f"{_where(node)} has {item.name} {axis}; expected the number of an axis. Export it again."
+                f"{_where(node)} has {item.name} {number}; expected {expected}. Export it again."
             )
 
 
@@ -72,10 +80,19 @@ def _kernel(node: NodeProto, typed: Typed) -> None:
         )
 
 
+def _no_empty_bias(node: NodeProto, typed: Typed) -> None:
+    """ONNX Runtime reads the bias wherever it is listed."""
+    if list(node.input[2:]) == [""]:
+        raise ModelError(
+            f"{_where(node)} lists a bias without a name, which ONNX Runtime would read. Export it again."
+        )
+
+
 FRAGILE: dict[str, Callable[[NodeProto, Typed], None]] = {
     "Conv": _kernel,
     "ConvTranspose": _kernel,
     "EyeLike": _needs_type,
+    "LayerNormalization": _no_empty_bias,
     "RegexFullMatch": _needs_type,
     "DictVectorizer": _needs_type,
     "LabelEncoder": _needs_type,

@@ -60,6 +60,8 @@ def one_node(
         (lambda: one_node("TreeEnsemble", "x", domain=ML, opset=5), r"\(TreeEnsemble\) reads a value whose"),
         (lambda: one_node("LabelEncoder", "x", domain=ML, opset=1), r"\(LabelEncoder\) reads a value whose"),
         (lambda: one_node("DictVectorizer", domain=ML, opset=1), r"\(DictVectorizer\) has 0 inputs"),
+        (lambda: one_node("LayerNormalization", "x", "x", ""), r"lists a bias without a name"),
+        (lambda: one_node("MaxUnpool", "x", "x", kernel_shape=[2, -(1 << 63)]), r"kernel_shape -9223372036"),
         (lambda: one_node("GatherND", "x", "x", batch_dims=-1), r"\(GatherND\) has batch_dims -1"),
         (lambda: one_node("GatherND", "x", "x", batch_dims=1 << 40), r"has batch_dims 1099511627776"),
         (lambda: one_node("LayerNormalization", "x", "x", axis=(1 << 63) - 1), r"axis 9223372036854775807"),
@@ -214,7 +216,7 @@ def test_an_attribute_that_is_no_text_ends_in_a_sentence(tmp_path: Path) -> None
     conv.attribute.append(helper.make_attribute("auto_pad", b"\xff\xfe"))
     result = CliRunner().invoke(graftonnx, ["check", str(saved(model, tmp_path / "model.onnx"))])
     assert result.exit_code == 1
-    assert "Error: cannot convert" in result.output
+    assert "'auto_pad' is not UTF-8" in result.output
 
 
 def test_a_channel_count_that_is_unknown_is_refused(tmp_path: Path) -> None:
@@ -373,6 +375,32 @@ def test_a_value_of_more_axes_than_an_array_has_is_told() -> None:
     module = to_torch(model)
     with pytest.raises(ModelError, match=r"^PyTorch cannot compute 'y': number of dimensions"):
         intermediate_values(module, np.zeros((2, 2), np.float32), np.arange(99))
+
+
+def test_a_list_in_the_place_of_a_tensor_is_told() -> None:
+    model = one_node("Cast", "s", to=FLOAT)
+    model.graph.node.insert(1, helper.make_node("SequenceConstruct", ["x", "x"], ["s"]))
+    with pytest.raises(ModelError, match=r"^PyTorch cannot compute 'y': 'list' object"):
+        intermediate_values(to_torch(model), np.zeros((2, 2), np.float32))
+
+
+def test_an_input_that_is_divided_by_infinity_gives_no_warning() -> None:
+    model = plain_cnn()
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    model.graph.node.insert(0, helper.make_node("Div", [conv.input[0], "endless"], ["nothing"]))
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    conv.input[0] = "nothing"
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([np.inf]), "endless"))
+    assert from_proto(model, "model.onnx").preprocess.scale == 1.0
+
+
+def test_a_quantised_operator_of_too_few_inputs_is_refused() -> None:
+    model = plain_cnn()
+    last = next(node for node in model.graph.node if node.op_type == "Gemm")
+    last.op_type, last.domain = "QGemm", "com.microsoft"
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    with pytest.raises(ModelError, match=r"\(QGemm\) has 3 inputs, which are too few"):
+        from_proto(model, "model.onnx", dequantize=True)
 
 
 def test_a_weight_that_is_a_signalling_nan_is_read() -> None:

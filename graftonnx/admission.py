@@ -24,7 +24,7 @@ from graftonnx.declarations import (
     shortened,
 )
 from graftonnx.errors import ModelError
-from graftonnx.fragility import BOUNDED, FRAGILE, check_bounded
+from graftonnx.fragility import BOUNDED, FRAGILE, check_bounded, check_namesake
 from graftonnx.limits import check, limits
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -241,17 +241,20 @@ class _Walk:
             raise ModelError(f"its value '{shortened(name)}' is made by two nodes. Export it again.")
         made.update(outputs)
         made.discard("")
+        if not any(outputs):
+            raise ModelError(f"{_where(node)} makes no value. Export it again.")
         if len(outputs) > 1 and len(set(outputs) - {""}) < len(outputs) - outputs.count(""):
             raise ModelError(f"{_where(node)} makes a value twice. Export it again.")
         if domain in DEFAULT_DOMAINS:
             domain = ""
         if self._sizes:
             self._count += self._sizes.get((domain, kind, node.overload), 0)
-        if (domain, kind) not in self._local:
-            rule = _rule(domain, kind, self._opsets.get(domain, 0))
-            if rule is not None:
-                _check_arity(node, rule, inputs, outputs)
-                self._check_attributes(node, rule, attributes)
+        rule = None if (domain, kind) in self._local else _rule(domain, kind, self._opsets.get(domain, 0))
+        if rule is None:
+            check_namesake(node)
+        else:
+            _check_arity(node, rule, inputs, outputs)
+            self._check_attributes(node, rule, attributes)
         return self._inside(node, attributes) if attributes else []
 
     def _check_words(self, node: NodeProto, words: Sequence[str]) -> None:
@@ -352,11 +355,7 @@ def _check_arity(node: NodeProto, rule: _Rule, inputs: Sequence[str], outputs: S
             raise ModelError(f"{_where(node)} has {len(names)} {what}; expected {expected}. Export it again.")
         if "" in names[:needed] and what == "inputs":
             raise ModelError(f"{_where(node)} lacks its input {names.index('') + 1}. Export it again.")
-    if outputs and not any(outputs):
-        raise ModelError(f"{_where(node)} makes no value. Export it again.")
 
-
-_NEWEST = defs.onnx_opset_version()
 
 _ANY = 1 << 30
 """The most inputs of an operator that takes any number is larger than this."""
@@ -379,7 +378,7 @@ class _Rule(NamedTuple):
 @lru_cache(4096)
 def _rule(domain: str, kind: str, opset: int) -> _Rule | None:
     """Return what the standard says of an operator of any of its domains; None if it does not know it."""
-    if not 0 < opset <= _NEWEST or not defs.has(kind, opset, domain):
+    if not 0 < opset <= defs.onnx_opset_version() or not defs.has(kind, opset, domain):
         return None
     schema: Any = defs.get_schema(kind, opset, domain)
     single = defs.OpSchema.FormalParameterOption.Single

@@ -103,5 +103,21 @@ FRAGILE: dict[str, Callable[[NodeProto, Typed], None]] = {
 """Operator -> what refuses it."""
 
 
+LEAST = dict.fromkeys(("Add", "Div", "Gather", "Mul", "Sub"), 2) | dict.fromkeys(
+    ("Identity", "Size", "Squeeze", "Unsqueeze"), 1
+)
+"""Operators that are known by their name alone, in ONNX Runtime and here, and how many inputs are read."""
+
+
+def check_namesake(node: NodeProto) -> None:
+    """Refuse an operator of another domain that has the name of one of ONNX's, and too few inputs for it."""
+    least = LEAST.get(node.op_type, 0)
+    if len(node.input) < least:
+        raise ModelError(
+            f"{_where(node)} has {len(node.input)} inputs; the operator of that name in ONNX has {least} or "
+            "more, and ONNX Runtime takes the one for the other. Give it another name."
+        )
+
+
 def _where(node: NodeProto) -> str:
     return f"its node '{node.name or node.output[0]}' ({node.op_type})"

@@ -62,6 +62,7 @@ def one_node(
         (lambda: one_node("DictVectorizer", domain=ML, opset=1), r"\(DictVectorizer\) has 0 inputs"),
         (lambda: one_node("LayerNormalization", "x", "x", ""), r"lists a bias without a name"),
         (lambda: one_node("MaxUnpool", "x", "x", kernel_shape=[2, -(1 << 63)]), r"kernel_shape -9223372036"),
+        (lambda: one_node("Div", "x", domain="own"), r"\(Div\) has 1 inputs; the operator of that"),
         (lambda: one_node("GatherND", "x", "x", batch_dims=-1), r"\(GatherND\) has batch_dims -1"),
         (lambda: one_node("GatherND", "x", "x", batch_dims=1 << 40), r"has batch_dims 1099511627776"),
         (lambda: one_node("LayerNormalization", "x", "x", axis=(1 << 63) - 1), r"axis 9223372036854775807"),
@@ -392,6 +393,23 @@ def test_an_input_that_is_divided_by_infinity_gives_no_warning() -> None:
     conv.input[0] = "nothing"
     model.graph.initializer.append(numpy_helper.from_array(np.float32([np.inf]), "endless"))
     assert from_proto(model, "model.onnx").preprocess.scale == 1.0
+
+
+def test_a_lower_bound_that_is_a_list_is_none() -> None:
+    model = plain_cnn()
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    relu.op_type = "Clip"
+    relu.input.append("bounds")
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(2, np.float32), "bounds"))
+    from_proto(model, "model.onnx", dequantize=True)
+
+
+@pytest.mark.parametrize(("outputs", "message"), [(["y"], "has 0 inputs"), ([], "makes no value")])
+def test_an_operator_of_another_domain_has_nothing_of_its_namesake(outputs: list[str], message: str) -> None:
+    model = one_node("Identity", domain="own")
+    model.graph.node[1].output[:] = outputs
+    with pytest.raises(GraftError, match=message):
+        to_torch(model)
 
 
 def test_a_quantised_operator_of_too_few_inputs_is_refused() -> None:

@@ -171,7 +171,7 @@ class _Dequantising:
             self._positive.update(node.output)
         if node.op_type == "Clip" and len(node.input) > 1:
             low = self.view.constant(node.input[1]) if node.input[1] else None
-            if low is not None and float(low.item()) >= 0:
+            if low is not None and low.size == 1 and float(low.item()) >= 0:
                 self._positive.update(node.output)
 
     def _copy(self, node: NodeProto) -> None:

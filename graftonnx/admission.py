@@ -249,7 +249,8 @@ class _Walk:
             domain = ""
         if self._sizes:
             self._count += self._sizes.get((domain, kind, node.overload), 0)
-        rule = None if (domain, kind) in self._local else _rule(domain, kind, self._opsets.get(domain, 0))
+        is_own = domain and (domain, kind) in self._local
+        rule = None if is_own else _rule(domain, kind, self._opsets.get(domain, 0))
         if rule is None:
             check_namesake(node)
         else:

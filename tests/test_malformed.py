@@ -17,6 +17,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from graftonnx.cli import graftonnx
 from graftonnx.conversion import to_torch
 from graftonnx.conversion.evaluation import intermediate_values
+from graftonnx.conversion.formulas import cast
 from graftonnx.conversion.recurrent import gru, lstm
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.exporting.pictures import random_pictures
@@ -320,6 +321,16 @@ def test_a_random_value_that_is_too_large_is_refused_although_its_type_contradic
         check_sizes(model)
 
 
+def test_types_that_nest_deeper_than_a_file_can_say_are_refused() -> None:
+    model = one_node("Identity", "s99")
+    lists = [helper.make_node("Optional", [f"s{i}" if i else "x"], [f"s{i + 1}"]) for i in range(99)]
+    nodes = [model.graph.node[0], *lists, model.graph.node[1]]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    with pytest.raises(ModelError, match=r"^onnx's shape inference makes types that nest too deeply"):
+        check_sizes(model)
+
+
 def test_loops_with_an_end_are_taken() -> None:
     check_sizes(looping(3))
     check_sizes(looping(None, True, ends=True))
@@ -383,6 +394,11 @@ def test_a_list_in_the_place_of_a_tensor_is_told() -> None:
     model.graph.node.insert(1, helper.make_node("SequenceConstruct", ["x", "x"], ["s"]))
     with pytest.raises(ModelError, match=r"^PyTorch cannot compute 'y': 'list' object"):
         intermediate_values(to_torch(model), np.zeros((2, 2), np.float32))
+
+
+def test_complex_numbers_do_not_become_real_ones_with_a_warning() -> None:
+    with pytest.raises(TypeError, match=r"^complex numbers cannot become real ones$"):
+        cast(torch.zeros(2, dtype=torch.complex64), torch.float32)
 
 
 def test_an_input_that_is_divided_by_infinity_gives_no_warning() -> None:

@@ -24,7 +24,7 @@ from graftonnx.declarations import (
     shortened,
 )
 from graftonnx.errors import ModelError
-from graftonnx.fragility import AXES, FRAGILE, check_axes
+from graftonnx.fragility import BOUNDED, FRAGILE, check_bounded, check_namesake
 from graftonnx.limits import check, limits
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -171,7 +171,7 @@ class _Walk:
         self._sizes = sizes
         self._free = free_attributes
         self._count = 0
-        self._typed: set[str] = set()
+        self._typed: dict[str, int | None] = {}
         self._most = limits()
         self._local = {(domain, name) for domain, name, _ in sizes}
 
@@ -207,7 +207,8 @@ class _Walk:
         names |= held
         inner: list[GraphProto] = []
         made: set[str] = set()
-        self._typed = held | {value.name for value in graph.input if value.type.tensor_type.elem_type}
+        typed = {value.name for value in graph.input if value.type.tensor_type.elem_type}
+        self._typed = dict.fromkeys(held | typed) | {item.name: len(item.dims) for item in graph.initializer}
         for node in nodes:
             inner += self._node(node, made)
         if not made.isdisjoint(names):
@@ -240,17 +241,21 @@ class _Walk:
             raise ModelError(f"its value '{shortened(name)}' is made by two nodes. Export it again.")
         made.update(outputs)
         made.discard("")
+        if not any(outputs):
+            raise ModelError(f"{_where(node)} makes no value. Export it again.")
         if len(outputs) > 1 and len(set(outputs) - {""}) < len(outputs) - outputs.count(""):
             raise ModelError(f"{_where(node)} makes a value twice. Export it again.")
         if domain in DEFAULT_DOMAINS:
             domain = ""
         if self._sizes:
             self._count += self._sizes.get((domain, kind, node.overload), 0)
-        if (domain, kind) not in self._local:
-            rule = _rule(domain, kind, self._opsets.get(domain, 0))
-            if rule is not None:
-                _check_arity(node, rule, inputs, outputs)
-                self._check_attributes(node, rule, attributes)
+        is_own = domain and (domain, kind) in self._local
+        rule = None if is_own else _rule(domain, kind, self._opsets.get(domain, 0))
+        if rule is None:
+            check_namesake(node)
+        else:
+            _check_arity(node, rule, inputs, outputs)
+            self._check_attributes(node, rule, attributes)
         return self._inside(node, attributes) if attributes else []
 
     def _check_words(self, node: NodeProto, words: Sequence[str]) -> None:
@@ -288,8 +293,8 @@ class _Walk:
                 raise ModelError(
                     f"{_where(node)} refers to an attribute of a function around it; there is none."
                 )
-            if name in AXES:
-                check_axes(node, item)
+            if name in BOUNDED:
+                check_bounded(node, item)
             expected = rule.attributes.get(name)
             if expected is not None and item.type != expected and not borrowed:
                 raise ModelError(
@@ -351,11 +356,7 @@ def _check_arity(node: NodeProto, rule: _Rule, inputs: Sequence[str], outputs: S
             raise ModelError(f"{_where(node)} has {len(names)} {what}; expected {expected}. Export it again.")
         if "" in names[:needed] and what == "inputs":
             raise ModelError(f"{_where(node)} lacks its input {names.index('') + 1}. Export it again.")
-    if outputs and not any(outputs):
-        raise ModelError(f"{_where(node)} makes no value. Export it again.")
 
-
-_NEWEST = defs.onnx_opset_version()
 
 _ANY = 1 << 30
 """The most inputs of an operator that takes any number is larger than this."""
@@ -378,7 +379,7 @@ class _Rule(NamedTuple):
 @lru_cache(4096)
 def _rule(domain: str, kind: str, opset: int) -> _Rule | None:
     """Return what the standard says of an operator of any of its domains; None if it does not know it."""
-    if not 0 < opset <= _NEWEST or not defs.has(kind, opset, domain):
+    if not 0 < opset <= defs.onnx_opset_version() or not defs.has(kind, opset, domain):
         return None
     schema: Any = defs.get_schema(kind, opset, domain)
     single = defs.OpSchema.FormalParameterOption.Single

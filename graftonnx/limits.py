@@ -121,7 +121,7 @@ def bounded(what: str, more: int = 0) -> Iterator[None]:
         more: Bytes beyond the limit `work`.
 
     Raises:
-        ModelError: If it was not enough.
+        ModelError: If it was not enough, or what came out nests too deeply.
     """
     most = limits().work + more
     _CONFINEMENT.enter(most)
@@ -129,6 +129,14 @@ def bounded(what: str, more: int = 0) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise exceeded("work", f"{what} takes more memory than the file should need", most) from error
+    except Exception as error:
+        from google.protobuf.message import DecodeError
+
+        if isinstance(error, DecodeError):  # what onnx hands back is nested more deeply than it reads
+            raise ModelError(
+                f"{what} makes types that nest too deeply to be written. Export it again."
+            ) from error
+        raise
     finally:
         _CONFINEMENT.leave()
 

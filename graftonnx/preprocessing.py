@@ -92,6 +92,7 @@ def _guessed(producer: str, view: GraphView, channels: int) -> tuple[Preprocess,
     return PRESETS["imagenet"], f"{GUESSED} 'imagenet': made by {producer or 'an unknown exporter'}"
 
 
+@np.errstate(all="ignore")  # numbers of a file: what comes out is only compared
 def _own_range(view: GraphView) -> int | None:
     """Return the largest number of an image, 1 or 255, that a network normalises itself; None if it does not.
 

@@ -222,6 +222,20 @@ def add_function(model: ModelProto, name: str, calls: list[str], domain: str = "
     model.functions.append(helper.make_function("own", name, ["x"], ["y"], nodes, imports))
 
 
+@lie(r"\(BatchNormalization\) has 1 inputs; expected 5")
+def a_function_with_the_name_of_an_operator(model: ModelProto) -> None:
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    body = [helper.make_node("Relu", ["x"], ["y"])]
+    opset = [helper.make_opsetid("", model.opset_import[0].version)]
+    model.functions.append(helper.make_function("", "BatchNormalization", ["x"], ["y"], body, opset))
+    relu.op_type = "BatchNormalization"
+
+
+@lie(r"\(Conv\) has weights of 1 axes; expected 3 or more")
+def a_kernel_that_is_a_list(model: ModelProto) -> None:
+    conv(model).input[1] = "fc.bias"
+
+
 @lie(r"\(Conv\): its attribute 'auto_pad' is not UTF-8")
 def a_string_that_is_no_text(model: ModelProto) -> None:
     conv(model).attribute.append(helper.make_attribute("auto_pad", b"\xff"))

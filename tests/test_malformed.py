@@ -17,6 +17,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from graftonnx.cli import graftonnx
 from graftonnx.conversion import to_torch
 from graftonnx.conversion.evaluation import intermediate_values
+from graftonnx.conversion.formulas import cast
 from graftonnx.conversion.recurrent import gru, lstm
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.exporting.pictures import random_pictures
@@ -60,6 +61,9 @@ def one_node(
         (lambda: one_node("TreeEnsemble", "x", domain=ML, opset=5), r"\(TreeEnsemble\) reads a value whose"),
         (lambda: one_node("LabelEncoder", "x", domain=ML, opset=1), r"\(LabelEncoder\) reads a value whose"),
         (lambda: one_node("DictVectorizer", domain=ML, opset=1), r"\(DictVectorizer\) has 0 inputs"),
+        (lambda: one_node("LayerNormalization", "x", "x", ""), r"lists a bias without a name"),
+        (lambda: one_node("MaxUnpool", "x", "x", kernel_shape=[2, -(1 << 63)]), r"kernel_shape -9223372036"),
+        (lambda: one_node("Div", "x", domain="own"), r"\(Div\) has 1 inputs; the operator of that"),
         (lambda: one_node("GatherND", "x", "x", batch_dims=-1), r"\(GatherND\) has batch_dims -1"),
         (lambda: one_node("GatherND", "x", "x", batch_dims=1 << 40), r"has batch_dims 1099511627776"),
         (lambda: one_node("LayerNormalization", "x", "x", axis=(1 << 63) - 1), r"axis 9223372036854775807"),
@@ -214,7 +218,7 @@ def test_an_attribute_that_is_no_text_ends_in_a_sentence(tmp_path: Path) -> None
     conv.attribute.append(helper.make_attribute("auto_pad", b"\xff\xfe"))
     result = CliRunner().invoke(graftonnx, ["check", str(saved(model, tmp_path / "model.onnx"))])
     assert result.exit_code == 1
-    assert "Error: cannot convert" in result.output
+    assert "'auto_pad' is not UTF-8" in result.output
 
 
 def test_a_channel_count_that_is_unknown_is_refused(tmp_path: Path) -> None:
@@ -317,6 +321,16 @@ def test_a_random_value_that_is_too_large_is_refused_although_its_type_contradic
         check_sizes(model)
 
 
+def test_types_that_nest_deeper_than_a_file_can_say_are_refused() -> None:
+    model = one_node("Identity", "s99")
+    lists = [helper.make_node("Optional", [f"s{i}" if i else "x"], [f"s{i + 1}"]) for i in range(99)]
+    nodes = [model.graph.node[0], *lists, model.graph.node[1]]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    with pytest.raises(ModelError, match=r"^onnx's shape inference makes types that nest too deeply"):
+        check_sizes(model)
+
+
 def test_loops_with_an_end_are_taken() -> None:
     check_sizes(looping(3))
     check_sizes(looping(None, True, ends=True))
@@ -360,12 +374,67 @@ def test_settings_that_are_no_numbers_of_their_kind_are_refused(
         to_torch(model())
 
 
+def test_a_computed_list_of_settings_cannot_fill_the_graph() -> None:
+    model = one_node("Reshape", "x", "shape")
+    model.graph.input.append(helper.make_tensor_value_info("shape", TensorProto.INT64, [1 << 16]))
+    with pytest.raises(GraftError, match=r"shape has 65,536 computed elements, at most 4,096"):
+        to_torch(model)
+
+
 def test_a_value_of_more_axes_than_an_array_has_is_told() -> None:
     model = one_node("Unsqueeze", "x", "axes")
     model.graph.input.append(helper.make_tensor_value_info("axes", TensorProto.INT64, [99]))
     module = to_torch(model)
     with pytest.raises(ModelError, match=r"^PyTorch cannot compute 'y': number of dimensions"):
         intermediate_values(module, np.zeros((2, 2), np.float32), np.arange(99))
+
+
+def test_a_list_in_the_place_of_a_tensor_is_told() -> None:
+    model = one_node("Cast", "s", to=FLOAT)
+    model.graph.node.insert(1, helper.make_node("SequenceConstruct", ["x", "x"], ["s"]))
+    with pytest.raises(ModelError, match=r"^PyTorch cannot compute 'y': 'list' object"):
+        intermediate_values(to_torch(model), np.zeros((2, 2), np.float32))
+
+
+def test_complex_numbers_do_not_become_real_ones_with_a_warning() -> None:
+    with pytest.raises(TypeError, match=r"^complex numbers cannot become real ones$"):
+        cast(torch.zeros(2, dtype=torch.complex64), torch.float32)
+
+
+def test_an_input_that_is_divided_by_infinity_gives_no_warning() -> None:
+    model = plain_cnn()
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    model.graph.node.insert(0, helper.make_node("Div", [conv.input[0], "endless"], ["nothing"]))
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    conv.input[0] = "nothing"
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([np.inf]), "endless"))
+    assert from_proto(model, "model.onnx").preprocess.scale == 1.0
+
+
+def test_a_lower_bound_that_is_a_list_is_none() -> None:
+    model = plain_cnn()
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    relu.op_type = "Clip"
+    relu.input.append("bounds")
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(2, np.float32), "bounds"))
+    from_proto(model, "model.onnx", dequantize=True)
+
+
+@pytest.mark.parametrize(("outputs", "message"), [(["y"], "has 0 inputs"), ([], "makes no value")])
+def test_an_operator_of_another_domain_has_nothing_of_its_namesake(outputs: list[str], message: str) -> None:
+    model = one_node("Identity", domain="own")
+    model.graph.node[1].output[:] = outputs
+    with pytest.raises(GraftError, match=message):
+        to_torch(model)
+
+
+def test_a_quantised_operator_of_too_few_inputs_is_refused() -> None:
+    model = plain_cnn()
+    last = next(node for node in model.graph.node if node.op_type == "Gemm")
+    last.op_type, last.domain = "QGemm", "com.microsoft"
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    with pytest.raises(ModelError, match=r"\(QGemm\) has 3 inputs, which are too few"):
+        from_proto(model, "model.onnx", dequantize=True)
 
 
 def test_a_weight_that_is_a_signalling_nan_is_read() -> None:

@@ -21,6 +21,7 @@ from graftonnx.providers import CATALOGUE, Provider, driver, nvidia
 from graftonnx.providers.catalogue import Entry
 from graftonnx.providers.settings import Settings
 from graftonnx.runtime import blamed, open_session, with_outputs
+from graftonnx.runtime.messages import sentence
 
 IMAGES = np.arange(2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4) - 40
 
@@ -334,3 +335,27 @@ def test_importing_the_package_does_not_import_onnx_runtime() -> None:
     code = "import sys, graftonnx.cli; print('onnxruntime' in sys.modules, 'torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "/a/onnxruntime/core/upsamplebase.h:370 onnxruntime::UpsampleMode onnxruntime::UpsampleBase::"
+            "StringToUpsampleMode(const std::string&) mode attribute is X. It can only be linear (or cubic).",
+            "mode attribute is X. It can only be linear (or cubic).",
+        ),
+        (
+            "/a/onnxruntime/text/string_normalizer.cc:235 onnxruntime::StringNormalizer::Locale::Locale("
+            "const std::string&)::<lambda()> Failed to construct locale",
+            "Failed to construct locale.",
+        ),
+        (
+            "/a/onnxruntime/x.cc:1 void onnxruntime::F<T>::operator()(int (*)(T), U) [with T = int] bad",
+            "bad.",
+        ),
+    ],
+)
+def test_what_onnx_runtime_says_is_told_without_its_source(said: str, shown: str) -> None:
+    text = f"Exception during initialization: {said}"
+    assert sentence(RuntimeError(text)) == f"Exception during initialization: {shown}"

@@ -212,6 +212,10 @@ class Builder:
         count = 1
         for extent in shape:
             count *= extent or 0
+        if count > indexing.MOST_INTS:
+            raise UnsupportedOpError(
+                f"{what} has {count:,} computed elements, at most {indexing.MOST_INTS:,}."
+            )
         listed = self.call(indexing.to_ints, value)
         return [Size(self._element(listed, i), natural=False) for i in range(count)]
 

@@ -33,6 +33,10 @@ def intermediate_values(module: fx.GraphModule, *inputs: Array) -> dict[str, Arr
     return recorder.values
 
 
+_REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, MemoryError, AttributeError)
+"""What PyTorch raises for operands that do not fit; AttributeError for a list in the place of a tensor."""
+
+
 class _Recorder(fx.Interpreter):
     """Runs a graph node by node and copies the tensors that are ONNX values."""
 
@@ -51,7 +55,7 @@ class _Recorder(fx.Interpreter):
             result = super().run_node(n)
             if VALUE in n.meta and isinstance(result, torch.Tensor):
                 self.values[n.meta[VALUE]] = to_array(result.clone())
-        except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, MemoryError) as error:
+        except _REFUSALS as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(
                 f"PyTorch cannot compute '{n.meta.get(VALUE, n.name)}': {lines[0].rstrip('.')}. "

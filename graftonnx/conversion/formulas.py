@@ -147,5 +147,11 @@ def cast_to_type_of(x: Tensor, like: Tensor) -> Tensor:
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return x with another element type; not-a-number is true, as in C."""
+    """Return x with another element type; not-a-number is true, as in C.
+
+    Raises:
+        TypeError: If that would lose imaginary parts.
+    """
+    if x.is_complex() and not dtype.is_complex:
+        raise TypeError("complex numbers cannot become real ones")
     return x != 0 if dtype == torch.bool else x.to(dtype)

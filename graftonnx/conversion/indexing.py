@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+MOST_INTS = 4096
+"""A list of settings that is computed has at most so many elements: each is a node of the graph."""
+
 _LARGEST_32, _LARGEST_64 = (1 << 31) - 1, (1 << 63) - 1
 
 

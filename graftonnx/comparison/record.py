@@ -141,7 +141,7 @@ class Comparison(Record):
     part: Literal["val", "test"]
     images: tuple[int, ...]
     redrawn: bool
-    overlap: float
+    overlap: float = 0.0
     basis: str
     device: Device
     precision: Precision

@@ -13,6 +13,7 @@ from experiment import MadeParent, Outcome, Place
 from places import ROOT
 
 from graftonnx import costs, machine
+from graftonnx.comparison import Comparison
 from graftonnx.files import sha256, write_text
 from graftonnx.graph import GraphView
 from graftonnx.weights import read
@@ -43,7 +44,7 @@ def write(outcome: Outcome, name: str, place: Place, source: dict[str, Any]) -> 
         place: Where it was run.
         source: The :func:`origin` when it began.
     """
-    comparison = outcome.comparison.model_dump(mode="json", exclude={"request"})
+    comparison = figures(outcome.comparison)
     seeds = len(outcome.comparison.seeds)
     record: dict[str, Any] = {
         "row": name,
@@ -64,6 +65,11 @@ def write(outcome: Outcome, name: str, place: Place, source: dict[str, Any]) -> 
         "machine": machine_of(outcome.comparison.device),
     }
     return save(record, f"{name}-{place.budget}", place.output / "results")
+
+
+def figures(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison without the paths of this machine."""
+    return comparison.model_dump(mode="json", exclude={"request": True, "config": {"split_file"}})
 
 
 def save(record: dict[str, Any], name: str, folder: Path) -> Path:

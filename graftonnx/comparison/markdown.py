@@ -61,9 +61,10 @@ def marked_row(standing: Standing) -> tuple[str, ...]:
 def conditions(comparison: Comparison) -> str:
     """Return in words what was measured, and how."""
     images = "/".join(map(str, sorted(set(comparison.images))))
-    chosen = "; they also chose each run's best epoch" if comparison.part == "val" else ""
-    drawn = ", drawn anew by each seed" if comparison.redrawn else ""
     config = comparison.config
+    chooses = comparison.part == "val" and config.val_every < config.epochs
+    chosen = "; they also chose each run's best epoch" if chooses else ""
+    drawn = ", drawn anew by each seed" if comparison.redrawn else ""
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     return (
         f"Accuracy in ONNX Runtime on {images} {PARTS[comparison.part]} images{drawn}{chosen}. "

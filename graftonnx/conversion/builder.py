@@ -5,6 +5,7 @@ Emission folds: a call whose operands are all constants is executed at once and 
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections import Counter
@@ -209,9 +210,7 @@ class Builder:
             shape = self.shape(value)
         if isinstance(value, Weight) or value is None or shape is None or None in shape:
             raise UnsupportedOpError(f"{what} has an unknown number of elements, expected a known one.")
-        count = 1
-        for extent in shape:
-            count *= extent or 0
+        count = math.prod(extent or 0 for extent in shape)
         if count > indexing.MOST_INTS:
             raise UnsupportedOpError(
                 f"{what} has {count:,} computed elements, at most {indexing.MOST_INTS:,}."

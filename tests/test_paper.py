@@ -20,7 +20,9 @@ import pytest
 import torch
 from PIL import Image
 
+from graftonnx import GraftError, Plan, fuse, load, match
 from graftonnx.comparison import Comparison
+from graftonnx.taps import ACTIVATIONS
 from graftonnx.training import TrainConfig, starting, trainer
 from graftonnx.training.speed import Mode
 
@@ -189,6 +191,59 @@ class TestWhatTheRowsSay:
         for changed in ({}, *(change.train for change in study.changes.values())):
             options = {**study.train, **changed}
             TrainConfig(**{option.replace("-", "_"): value for option, value in options.items()})
+
+
+PARENTS = {
+    "a": ROOT / "models" / "custom16-mnist.onnx",
+    "b": ROOT / "models" / "squeezenet-cifar100.onnx",
+}
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return match(*(load(path, input_size=(32, 32)) for path in PARENTS.values()))
+
+
+class TestEditedPlans:
+    @pytest.fixture
+    def plans(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        monkeypatch.syspath_prepend(ROOT / "tools" / "paper")
+        return importlib.import_module("plans")
+
+    def spliced(self, plan: Plan) -> Plan:
+        """Fuse what the plan says: raises where it cannot be."""
+        fuse(*(load(path, input_size=(32, 32)) for path in PARENTS.values()), plan=plan, prove=False)
+        return plan
+
+    @pytest.mark.parametrize(("edit", "source"), [("a-to-b", "a"), ("b-to-a", "b")])
+    def test_one_direction_is_half_of_the_skips(
+        self, plans: ModuleType, plan: Plan, edit: str, source: str
+    ) -> None:
+        found = self.spliced(plans.edited(plan, edit, PARENTS))
+        assert {skip.source[0] for skip in found.skips} == {source}
+        assert 2 * len(found.skips) == len(plan.skips)
+
+    def test_windows_become_wider_where_nothing_else_resizes(self, plans: ModuleType, plan: Plan) -> None:
+        found = self.spliced(plans.edited(plan, "kernel-3", PARENTS))
+        kernels = [
+            (old.projection.kernel, new.projection.kernel)
+            for old, new in zip(plan.skips, found.skips, strict=True)
+            if old.projection.kind in ("equal", "conv")
+        ]
+        assert kernels
+        assert all(tuple(extent + 2 for extent in before) == after for before, after in kernels)
+
+    def test_both_ends_move_in_front_of_activations(self, plans: ModuleType, plan: Plan) -> None:
+        found = self.spliced(plans.edited(plan, "before-activation", PARENTS))
+        views = {letter: load(path, input_size=(32, 32)).view for letter, path in PARENTS.items()}
+        for skip in found.skips:
+            for tap in (skip.source, skip.target):
+                assert views[tap[0]].producer[tap[2:]].op_type not in ACTIVATIONS
+        assert found.skips != plan.skips
+
+    def test_another_name_is_refused(self, plans: ModuleType, plan: Plan) -> None:
+        with pytest.raises(GraftError, match=r"there is no plan 'a-to-c'\. Did you mean 'a-to-b'"):
+            plans.edited(plan, "a-to-c", PARENTS)
 
 
 def test_the_table_is_that_of_the_results() -> None:

@@ -150,7 +150,8 @@ class Study(Record):
         train: Options of `graftonnx compare`, as in a :class:`Budget`.
         variants: By name, what is changed in `fuse` for one more fused network beside the default one; they
             share the parents' and the concatenation's runs. `calibrate: images` stands for a folder of
-            unlabelled images of the data set.
+            unlabelled images of the data set, `plan: NAME` for the default network's plan with one thing
+            changed, as :data:`plans.EDITS` says.
         changes: By name, what is changed for the fused network and its parts, which are all trained anew.
     """
 

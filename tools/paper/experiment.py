@@ -23,11 +23,16 @@ from typing import Any
 import declarations as declared
 from commands import call, options
 from places import data_set, fingerprint, fixed_split, pretrained
+from plans import edited
 from pydantic_core import to_jsonable_python
 
+from graftonnx import Plan
 from graftonnx.comparison import Comparison
 from graftonnx.data.opening import open_data
 from graftonnx.files import sha256, write_bytes, write_text
+from graftonnx.metadata import read_metadata
+from graftonnx.plan import write_plan
+from graftonnx.weights import read
 
 PAPER: declared.Options = {"skip-init": "paper"}
 """How the paper fuses: equal shapes are added, others go through a convolution first."""
@@ -185,8 +190,27 @@ def fuse(folder: Path, a: MadeParent, b: MadeParent, files: Mapping[str, declare
     paths = {name: folder / f"{name}.onnx" for name in files}
     for name, path in paths.items():
         if not path.is_file():
-            call("fuse", a.path, b.path, "-o", path, *words, *options(files[name]))
+            chosen = dict(files[name])
+            if "plan" in chosen:
+                chosen["plan"] = str(plan(paths["fused"], str(chosen["plan"]), {"a": a.path, "b": b.path}))
+                chosen.pop("input-size", None)  # the plan says it
+            call("fuse", a.path, b.path, "-o", path, *words, *options(chosen))
     return list(paths.values())
+
+
+def plan(fused: Path, edit: str, parents: Mapping[str, Path]) -> Path:
+    """Write the plan of a fused file with one thing changed.
+
+    Args:
+        fused: The file.
+        edit: What is changed, as :func:`plans.edited` takes it.
+        parents: The files of its parents, by branch letter.
+    """
+    found = read_metadata(read(fused)[0]).plan
+    assert found is not None
+    path = fused.with_name(f"{edit}.yaml")
+    write_plan(edited(Plan.model_validate_json(found), edit, parents), path, force=True)
+    return path
 
 
 def compare(files: Sequence[Path], data: Path, output: Path, settings: declared.Options) -> Comparison:

@@ -29,6 +29,7 @@ from graftonnx.metadata import (
     InputConvention,
     InputKind,
     Metadata,
+    NormKind,
     Parent,
     write_metadata,
 )
@@ -51,6 +52,7 @@ def fuse(
     labels: Sequence[str] = (),
     heads: HeadKind = "concat",
     features: FeatureKind = "penultimate",
+    norm: NormKind = "rms",
     hidden: int = 256,
     dropout: float = 0.2,
     head_file: str | Path | None = None,
@@ -75,6 +77,8 @@ def fuse(
             width) or `attention` (likewise, weighted for each image); see :mod:`graftonnx.heads`.
         features: What is joined: `penultimate`, the branches' last feature tensors, pooled, or `logits`, the
             parents' own class scores, as in stacking.
+        norm: `rms`: penultimate features of 16 channels or more are scaled to a root mean square of 1, so
+            that the head does not hear the branch of the largest numbers only; `none`: they stay as they are.
         hidden: Width of the head's hidden layer; 0 for none.
         dropout: Share of hidden units dropped in training.
         head_file: ONNX file of a head to use instead of ours. Its inputs are one [N, C] for each branch, in
@@ -105,6 +109,7 @@ def fuse(
     for name, value, choices in (
         ("skip_init", skip_init, get_args(SkipInit)),
         ("heads", heads, get_args(HeadKind)),
+        ("norm", norm, get_args(NormKind)),
         ("features", features, get_args(FeatureKind)),
         ("inputs", inputs or "shared", get_args(InputKind)),
     ):
@@ -130,7 +135,7 @@ def fuse(
     if inputs is not None:
         plan = plan.model_copy(update={"inputs": inputs})
     known = {letter: handing_over(network, features) for letter, network in _as_planned(known, plan).items()}
-    design = HeadDesign(classes, heads, features, hidden, dropout, own)
+    design = HeadDesign(classes, heads, features, norm, hidden, dropout, own)
     skeleton, weights = splice(known, plan, design, skip_init=skip_init, seed=seed)
     if skip_init == "lsq" and calibration is not None:
         _fit(skeleton, weights, plan, calibration)

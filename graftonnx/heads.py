@@ -1,5 +1,7 @@
 """What decides in a fused network: the branches' features, joined and classified.
 
+    f_i = g_i x_i / rms(x_i)                           x_i: what branch i hands over, for each image
+
     concat      z = [f_a, f_b, …]
     sum         z = u_a + u_b + …                      u_i = W_i f_i + b_i, all of one width d
     attention   z = sum_i a_i u_i,  a = softmax_i(w . tanh(u_i)),  one set of a_i for each image
@@ -7,10 +9,12 @@
     z ─ Gemm ─ Relu ─ Dropout ─ Gemm ─ logits
 
 d is the width of the hidden layer; without one, that of the narrowest branch.
-f_i is what branch i hands over: its last feature tensor pooled over positions, or its own class scores, as
-in stacking (Wolpert, 1992). The attention is the pooling of Ilse et al. (arXiv 1802.04712) over the branches
-of one image; the u_i, which have weights of their own, stand for both its h_k and its V h_k. w starts at
-zero, so z starts as the plain mean.
+A branch hands over its last feature tensor pooled over positions, or its own class scores, as in stacking
+(Wolpert, 1992). Features of different networks differ in scale by an order of magnitude (SqueezeNet's are ten
+times Inception's), and a head over the plain ones hears the loudest branch; so the root mean square of each
+is made 1 (RMSNorm, arXiv 1910.07467), and its gain g_i, one number for each channel, is learnt. The attention
+is the pooling of Ilse et al. (arXiv 1802.04712) over the branches of one image; the u_i, which have weights
+of their own, stand for both its h_k and its V h_k. w starts at zero, so z starts as the plain mean.
 
 A head may also come from its user's ONNX file; see :mod:`graftonnx.headfiles`.
 """
@@ -29,9 +33,15 @@ import onnx_graphsurgeon as gs
 from graftonnx.blocks import Step, chained
 from graftonnx.errors import ModelError
 from graftonnx.headfiles import JOINED, OwnHead, Vector, inlined
-from graftonnx.metadata import FeatureKind, HeadKind, HeadRecord
+from graftonnx.metadata import FeatureKind, HeadKind, HeadRecord, NormKind
 from graftonnx.network import Network
 from graftonnx.spine import final_softmax, unflattened
+
+LEAST_NORMALISED = 16
+"""Channels that a feature must have to be normalised: with few, their scale is much of what they say."""
+
+EPSILON = 1e-5
+"""What is added to the mean square, so that a feature of zeros stays one."""
 
 MOST_WEIGHTS = 1 << 28
 """Weights that a head of ours may have: 1 GiB of them."""
@@ -45,14 +55,16 @@ class HeadDesign:
         classes: Number of logits.
         kind: How the features are joined.
         features: What the branches hand over.
+        norm: Whether features of `LEAST_NORMALISED` channels or more are normalised; class scores are not.
         hidden: Width of the hidden layer; 0 for none.
         dropout: Share of hidden units dropped in training.
-        own: The user's head; then `kind`, `hidden` and `dropout` do not count.
+        own: The user's head; then `kind`, `norm`, `hidden` and `dropout` do not count.
     """
 
     classes: int
     kind: HeadKind = "concat"
     features: FeatureKind = "penultimate"
+    norm: NormKind = "rms"
     hidden: int = 256
     dropout: float = 0.2
     own: OwnHead | None = None
@@ -62,7 +74,13 @@ class HeadDesign:
         """What the fused file says about its head."""
         if self.own is not None:
             return HeadRecord(kind="file", features=self.features, file=self.own.name, sha256=self.own.sha256)
-        return HeadRecord(kind=self.kind, features=self.features, hidden=self.hidden, dropout=self.dropout)
+        return HeadRecord(
+            kind=self.kind,
+            features=self.features,
+            norm=self.norm if self.features == "penultimate" else "none",
+            hidden=self.hidden,
+            dropout=self.dropout,
+        )
 
 
 def handing_over(network: Network, features: FeatureKind) -> Network:
@@ -131,6 +149,8 @@ def build_head(
     if design.own is not None:
         return nodes + inlined(design.own, vectors, design.classes, logits)
     _check_size([vector.width for vector in vectors], design)
+    if design.record.norm == "rms":
+        vectors = [_normalised(vector, nodes) for vector in vectors]
     joining, joined, width = _joined(vectors, design, rng)
     return nodes + joining + chained(_layers(width, design, rng), joined, logits)
 
@@ -161,6 +181,28 @@ def pool(
             [Step("ReduceMean", f"{name}/pool", {"keepdims": 0}, (axes,))], feature, pooled
         ), pooled
     return chained([Step("GlobalAveragePool", f"{name}/pool"), flatten], feature, pooled), pooled
+
+
+def _normalised(vector: Vector, nodes: list[gs.Node]) -> Vector:
+    """Normalise a branch's vector over its channels; one of few channels stays as it is.
+
+    The nodes are those that ONNX Runtime fuses into one.
+    """
+    if vector.width < LEAST_NORMALISED:
+        return vector
+    name = f"head/{vector.branch}/norm"
+    root = gs.Variable(f"{name}/root", np.float32)
+    normalised = gs.Variable(f"head/{vector.branch}/normalised", np.float32)
+    measuring = [
+        Step("Pow", f"{name}/square", operands=(gs.Constant(f"{name}/two", np.array(2, np.float32)),)),
+        Step("ReduceMean", f"{name}/mean", operands=(gs.Constant(f"{name}/axes", np.array([1])),)),
+        Step("Add", f"{name}/add", operands=(gs.Constant(f"{name}/epsilon", np.array(EPSILON, np.float32)),)),
+        Step("Sqrt", f"{name}/sqrt"),
+    ]
+    gain = gs.Constant(f"{name}/weight", np.ones(vector.width, np.float32))
+    scaling = [Step("Div", f"{name}/divide", operands=(root,)), Step("Mul", name, operands=(gain,))]
+    nodes += chained(measuring, vector.variable, root) + chained(scaling, vector.variable, normalised)
+    return dataclasses.replace(vector, variable=normalised)
 
 
 def _channel_axis(network: Network) -> int:

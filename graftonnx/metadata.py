@@ -139,6 +139,9 @@ HeadKind = Literal["concat", "sum", "attention"]
 FeatureKind = Literal["penultimate", "logits"]
 """What a branch hands to the head: its last feature tensor, pooled, or its own class scores."""
 
+NormKind = Literal["rms", "none"]
+"""What evens out the scales of the branches' features; see :mod:`graftonnx.heads`."""
+
 
 class HeadRecord(Record):
     """The head of a fused file.
@@ -146,6 +149,7 @@ class HeadRecord(Record):
     Attributes:
         kind: How the features are joined; `file` for a head that its user brought.
         features: What the branches hand to it.
+        norm: How each branch's feature is normalised in front of it; `none` in files of older versions.
         hidden: Width of the hidden layer, 0 for none; None for a user's own head.
         dropout: Share of hidden units dropped in training; likewise.
         file: Name of the user's head file, without its folder.
@@ -154,6 +158,7 @@ class HeadRecord(Record):
 
     kind: HeadKind | Literal["file"] = "concat"
     features: FeatureKind = "penultimate"
+    norm: NormKind = "none"
     hidden: int | None = None
     dropout: float | None = None
     file: str | None = None
@@ -166,7 +171,8 @@ class HeadRecord(Record):
         hidden = (
             f"hidden layer of {self.hidden}, dropout {self.dropout:g}" if self.hidden else "no hidden layer"
         )
-        return f"{self.kind} of {self.features} features, {hidden}"
+        normalised = ", normalised" if self.norm == "rms" else ""
+        return f"{self.kind} of {self.features} features{normalised}, {hidden}"
 
 
 class Metadata(Record):

@@ -224,7 +224,12 @@ def _headed(
     assert record is not None
     assert record.kind != "file"
     design = HeadDesign(
-        trimmed.head.classes, record.kind, record.features, record.hidden or 0, record.dropout or 0.0
+        trimmed.head.classes,
+        record.kind,
+        record.features,
+        record.norm,
+        record.hidden or 0,
+        record.dropout or 0.0,
     )
     window = Window([Part(trimmed.view)], handed.values())
     image = gs.Variable(trimmed.input, np.float32, (BATCH, *trimmed.input_shape))

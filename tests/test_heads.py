@@ -19,7 +19,7 @@ from graftonnx.conversion import onnx_name, to_torch, write_back
 from graftonnx.errors import ModelError, UnsupportedOpError
 from graftonnx.fusion import fuse
 from graftonnx.heads import HeadDesign, build_head
-from graftonnx.metadata import FeatureKind, HeadKind, HeadRecord, read_metadata
+from graftonnx.metadata import FeatureKind, HeadKind, HeadRecord, NormKind, read_metadata
 from graftonnx.model import from_proto, load, resize
 from graftonnx.network import Network
 from graftonnx.normalise.opset import OPSET
@@ -62,6 +62,10 @@ def with_weight(model: onnx.ModelProto, name: str, array: np.ndarray) -> onnx.Mo
 
 def dense(x: np.ndarray, weights: dict[str, np.ndarray], name: str) -> np.ndarray:
     return x @ weights[f"{name}/weight"].T + weights[f"{name}/bias"]
+
+
+def normalised(vector: np.ndarray, weights: dict[str, np.ndarray], name: str) -> np.ndarray:
+    return vector / np.sqrt((vector**2).mean(axis=1, keepdims=True) + 1e-5) * weights[f"{name}/weight"]
 
 
 def joined(kind: HeadKind, vectors: dict[str, np.ndarray], weights: dict[str, np.ndarray]) -> np.ndarray:
@@ -108,19 +112,26 @@ class TestSize:
 
 
 class TestKinds:
+    @pytest.mark.parametrize("norm", ["rms", "none"])
     @pytest.mark.parametrize("hidden", [0, 6])
     @pytest.mark.parametrize("kind", KINDS)
     def test_each_computes_its_formula(
-        self, a: Network, b: Network, image: np.ndarray, kind: HeadKind, hidden: int
+        self, a: Network, b: Network, image: np.ndarray, kind: HeadKind, hidden: int, norm: NormKind
     ) -> None:
-        model = fuse(a, b, classes=3, heads=kind, hidden=hidden).proto
+        model = fuse(a, b, classes=3, heads=kind, hidden=hidden, norm=norm).proto
+        if norm == "rms":
+            random = np.random.default_rng(3).standard_normal(WIDTHS["b"]).astype(np.float32)
+            model = with_weight(model, "head/b/norm/weight", random)
         if kind == "attention":
             width = hidden or min(WIDTHS.values())
             random = np.random.default_rng(0).standard_normal((width, 1)).astype(np.float32)
             model = with_weight(model, "head/attention/weight", random)
         weights = arrays(model)
         logits, *pooled = run(model, image, "logits", "head/a/pooled", "head/b/pooled")
-        z = joined(kind, dict(zip("ab", pooled, strict=True)), weights)
+        vectors = dict(zip("ab", pooled, strict=True))
+        if norm == "rms":
+            vectors["b"] = normalised(vectors["b"], weights, "head/b/norm")  # a has too few channels
+        z = joined(kind, vectors, weights)
         if hidden:
             z = np.maximum(dense(z, weights, "head/hidden"), 0)
         np.testing.assert_allclose(logits, dense(z, weights, "head/logits"), rtol=1e-4, atol=1e-5)
@@ -167,7 +178,7 @@ class TestKinds:
         wanted = {
             name
             for name, array in arrays(fused.proto).items()
-            if name.startswith("head/") and array.dtype == np.float32
+            if name.startswith("head/") and array.dtype == np.float32 and array.ndim
         }
         module = to_torch(fused)
         target = torch.tensor([0, 1, 2, 0, 1])

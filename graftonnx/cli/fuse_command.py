@@ -31,7 +31,7 @@ from graftonnx.errors import DataError
 
 if TYPE_CHECKING:
     from graftonnx.cli.records import Fused
-    from graftonnx.metadata import FeatureKind, HeadKind, InputKind, Preprocess
+    from graftonnx.metadata import FeatureKind, HeadKind, InputKind, NormKind, Preprocess
     from graftonnx.network import Network
     from graftonnx.plan import Plan
 
@@ -78,6 +78,14 @@ if TYPE_CHECKING:
     help="What is joined: the last feature tensors, pooled, or the parents' own class scores (stacking).",
 )
 @click.option(
+    "--norm",
+    type=Choice(["rms", "none"]),
+    default="rms",
+    show_default=True,
+    help="rms: the branches' features are brought to one scale in front of the head; none: they stay as they "
+    "are.",
+)
+@click.option(
     "--hidden",
     type=click.IntRange(min=0),
     default=256,
@@ -117,6 +125,7 @@ def command(
     dequantize: bool,
     heads: HeadKind,
     features: FeatureKind,
+    norm: NormKind,
     hidden: int,
     dropout: float,
     head_file: Path | None,
@@ -146,7 +155,7 @@ def command(
     if len(paths) == 1:
         _check_excluded("A alone", "one network exchanges nothing", (*LIMITS, "calibrate", "skip_init"))
     if head_file is not None:
-        _check_excluded("--head-file", "your own head decides", ("heads", "hidden", "dropout"))
+        _check_excluded("--head-file", "your own head decides", ("heads", "norm", "hidden", "dropout"))
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'. Give it, or --dry-run.")
     if output is not None and not dry_run:
@@ -180,6 +189,7 @@ def command(
         labels=names,
         heads=heads,
         features=features,
+        norm=norm,
         hidden=hidden,
         dropout=dropout,
         head_file=head_file,

@@ -61,6 +61,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("optimizer", _choice(config.Optimizer), "What moves the weights."),
         ("lr_branches", RATE, "Peak learning rate of the parents' weights."),
         ("lr_skips", RATE, "Peak learning rate of the exchanges."),
+        ("skip_rates", _choice(config.SkipRates), "Whether skips of large numbers learn slower."),
         ("lr_head", RATE, "Peak learning rate of the head."),
         ("layer_decay", click.FloatRange(0, 1, min_open=True), "Factor of the rate per twelfth of depth."),
         ("schedule", _choice(config.Schedule), "How the rates go after their rise."),

@@ -11,6 +11,7 @@ from graftonnx import notebook
 from graftonnx.metadata import Record
 
 Augment = Literal["none", "flip", "standard", "strong"]
+SkipRates = Literal["scaled", "equal"]
 ClassWeights = Literal["none", "balanced"]
 Device = Literal["cpu", "cuda"]
 Freeze = Literal["none", "norms", "branches"]
@@ -59,6 +60,8 @@ class TrainConfig(Record):
         lr_branches: Peak learning rate of the parents' weights.
         lr_skips: Peak learning rate of the exchanges between branches. Ten times AdamW's default lets them
             overwrite what the branches know before the head can read it.
+        skip_rates: `scaled`: an exchange that reads larger numbers than it adds to learns slower by their
+            ratio (:mod:`graftonnx.training.scales`); `equal`: all learn at `lr_skips`.
         lr_head: Peak learning rate of the head.
         layer_decay: Factor of a branch's learning rate from each twelfth of its depth to the one in front;
             1 is the same rate everywhere.
@@ -73,8 +76,9 @@ class TrainConfig(Record):
         unfreeze: Epochs over which frozen branches are released, from the head backwards; 0: none is frozen.
         label_smoothing: Share of the target that is spread over all classes.
         branch_loss: Weight of the mean loss of the branches' own answers beside the network's
-            (:mod:`graftonnx.training.branches`); 0: none. It asks for a head that joins the branches side by
-            side or adds them.
+            (:mod:`graftonnx.training.branches`); 0: none. Without it the branch that learns fastest takes the
+            head over. A head that joins the branches in another way than side by side or by adding them does
+            without; so does `fsdp`.
         class_weights: `balanced` weighs each class by the inverse of its share of the training images.
         augment: `flip` mirrors at random; `standard` adds random resized crops and slight colour changes;
             `strong` adds RandAugment ([arXiv 1909.13719](https://arxiv.org/abs/1909.13719)).
@@ -116,6 +120,7 @@ class TrainConfig(Record):
     lr_branches: float = Field(default=RATES["adamw"]["lr_branches"], ge=0)
     lr_skips: float = Field(default=RATES["adamw"]["lr_skips"], ge=0)
     lr_head: float = Field(default=RATES["adamw"]["lr_head"], ge=0)
+    skip_rates: SkipRates = "scaled"
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     weight_decay: float = Field(default=0.02, ge=0)
     schedule: Schedule = "cosine"
@@ -124,7 +129,7 @@ class TrainConfig(Record):
     restore_norm: bool = False
     unfreeze: int = Field(default=0, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    branch_loss: float = Field(default=0.0, ge=0)
+    branch_loss: float = Field(default=1.0, ge=0)
     class_weights: ClassWeights = "none"
     augment: Augment = "standard"
     mixup: float = Field(default=0.0, ge=0)
@@ -154,6 +159,8 @@ class TrainConfig(Record):
         filled = {**RECIPES.get(given.get("recipe", "balanced"), {}), **given}
         if "epochs" in given and "min_steps" not in given:
             filled["min_steps"] = 0
+        if filled.get("strategy") == "fsdp":
+            filled.setdefault("branch_loss", 0.0)
         return {**RATES.get(filled.get("optimizer", "adamw"), {}), **filled}
 
     @model_validator(mode="after")

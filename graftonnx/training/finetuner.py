@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 import lightning.pytorch as pl
@@ -47,6 +48,7 @@ class Finetuner(pl.LightningModule):
         classes: int,
         class_weights: Tensor | None = None,
         world: World = ALONE,
+        skip_rates: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=mode.memory_format)  # type: ignore[call-overload]
@@ -56,6 +58,7 @@ class Finetuner(pl.LightningModule):
         self.total_steps = total_steps
         self.classes = classes
         self.world = world
+        self.skip_rates = skip_rates
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._frozen_norms = self._held_norms = freeze(network, config)
@@ -138,7 +141,7 @@ class Finetuner(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser with its groups, and the schedule that all their rates follow."""
-        groups = parameter_groups(self.network, self._levels, self.settings)
+        groups = parameter_groups(self.network, self._levels, self.settings, self.skip_rates)
         optimiser = make_optimiser(groups, self.settings)
         schedule = make_schedule(optimiser, self.settings, self.total_steps)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -72,7 +75,7 @@ def levels(network: GraphModule) -> dict[str, int]:
             owners.setdefault(key.rpartition(".")[0], []).append(key)
             owners.setdefault(key, []).append(key)
     for node in network.graph.nodes:
-        own = _weights_of(node, owners)
+        own = weights_of(node, owners)
         depths[node] = bool(own) + max((depths[source] for source in node.all_input_nodes), default=0)
         for key in own:
             found.setdefault(key, depths[node])
@@ -83,7 +86,7 @@ def levels(network: GraphModule) -> dict[str, int]:
     return {key: (depth * LEVELS - 1) // deepest[_branch(key)] for key, depth in found.items()}
 
 
-def _weights_of(node: Node, owners: dict[str, list[str]]) -> list[str]:
+def weights_of(node: Node, owners: dict[str, list[str]]) -> list[str]:
     """Return the keys of the weights that a node computes with."""
     if node.op == "call_module":
         return owners.get(str(node.target), [])
@@ -117,8 +120,13 @@ def release(network: nn.Module, depths: dict[str, int], unfreeze: int, epoch: in
     return [module for name, module in branch_norms(network) if name in held]
 
 
-def parameter_groups(network: nn.Module, depths: dict[str, int], config: TrainConfig) -> list[dict[str, Any]]:
-    """Return the optimiser's groups: for skips, head and each rate of the branches those that decay or not.
+def parameter_groups(
+    network: nn.Module,
+    depths: dict[str, int],
+    config: TrainConfig,
+    factors: Mapping[str, float] = MappingProxyType({}),
+) -> list[dict[str, Any]]:
+    """Return the optimiser's groups: for each rate, of the branches, skips and head, those that decay or not.
 
     Biases and the scales of norms do not decay: everything with one axis longer than 1 at most.
 
@@ -126,24 +134,29 @@ def parameter_groups(network: nn.Module, depths: dict[str, int], config: TrainCo
         network: After :func:`freeze`.
         depths: What :func:`levels` says of it.
         config: Rates and decays.
+        factors: `state_dict` key -> by what the weight's rate is multiplied; 1 where nothing is said.
     """
     rates = {"branches": config.lr_branches, "skips": config.lr_skips, "head": config.lr_head}
     varied = config.layer_decay < 1
-    members: dict[tuple[Group, int, bool], list[nn.Parameter]] = {}
+    members: dict[tuple[Group, float, bool], list[nn.Parameter]] = defaultdict(list)
     for key, weight in network.named_parameters():
         if weight.requires_grad:
             decays = weight.numel() > max(weight.shape, default=1)
             level = depths.get(key, LEVELS - 1) if varied else LEVELS - 1
-            members.setdefault((group_of(key), level, decays), []).append(weight)
+            factor = factors.get(key, 1.0) * config.layer_decay ** (LEVELS - 1 - level)
+            members[group_of(key), factor, decays].append(weight)
     return [
         {
             "name": group,
-            "params": members[group, level, decays],
-            "lr": rates[group] * config.layer_decay ** (LEVELS - 1 - level),
+            "params": weights,
+            "lr": rates[group] * factor,
             "weight_decay": config.weight_decay if decays else 0.0,
         }
-        for group in GROUPS
-        for level in reversed(range(LEVELS))
-        for decays in (True, False)
-        if (group, level, decays) in members
+        for (group, factor, decays), weights in sorted(members.items(), key=_order)
     ]
+
+
+def _order(item: tuple[tuple[Group, float, bool], object]) -> tuple[int, float, bool]:
+    """Sort groups: branches, skips, head; the fastest first; those that decay first."""
+    (group, factor, decays), _ = item
+    return GROUPS.index(group), -factor, not decays

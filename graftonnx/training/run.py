@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import onnx
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from graftonnx import documents
 from graftonnx.errors import GraftError
@@ -39,6 +39,7 @@ class RunRecord(Record):
         precision: What it runs in.
         layout: Order of a feature map's elements in memory.
         compiled: Whether the network is compiled.
+        skip_rates: By what the learning rate of each skip is multiplied (:mod:`graftonnx.training.scales`).
         measured: Seconds per image of each mode and batch size that was tried; empty where none was.
         versions: Of Python and of the packages that compute.
     """
@@ -54,6 +55,7 @@ class RunRecord(Record):
     precision: Precision
     layout: Layout
     compiled: bool = False
+    skip_rates: dict[str, float] = Field(default_factory=dict)
     measured: dict[str, float]
     versions: dict[str, str]
 

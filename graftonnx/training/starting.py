@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.fx import GraphModule
 
 from graftonnx.conversion import to_torch
@@ -21,10 +22,12 @@ from graftonnx.data.splits import Split, read_split, split
 from graftonnx.renormalisation import restore_norms
 from graftonnx.training.branches import answering_alone
 from graftonnx.training.config import Device, TrainConfig
+from graftonnx.training.groups import group_of
 from graftonnx.training.inputs import share_image
 from graftonnx.training.loggers import check_logger
 from graftonnx.training.memory import check_room, free_bytes, step_bytes
 from graftonnx.training.run import RunFolder, RunRecord, versions
+from graftonnx.training.scales import skip_rates
 from graftonnx.training.source import Source, labels_for, open_source
 from graftonnx.training.speed import Mode, choose_batch_size, choose_device, choose_mode
 from graftonnx.training.world import World
@@ -34,6 +37,9 @@ Note = Callable[[str], object]
 
 NORM_IMAGES = 256
 """Training images whose statistics restored batch norms start with."""
+
+SCALE_IMAGES = 32
+"""Training images by which the skips' learning rates are measured."""
 
 
 @dataclass
@@ -93,6 +99,11 @@ def prepare(
         opened = _with_norms(opened, images, parts, config, note)
     network: GraphModule = share_image(to_torch(opened.model), opened.shapes).to(device)
     config = _with_branch_loss(config, opened, network, note)
+    rates: dict[str, float] = {}
+    if config.skip_rates == "scaled" and any(
+        group_of(key) == "skips" for key, _ in network.named_parameters()
+    ):
+        rates = skip_rates(network, _sample(opened, images, parts, config, SCALE_IMAGES), config)
     mode, measured = choose_mode(network, opened.size, config, device)
     config, tried, needed = _with_batch_size(
         config, network, opened.size, mode, device, len(parts.train), world
@@ -110,6 +121,7 @@ def prepare(
         precision=mode.precision,
         layout=mode.layout,
         compiled=mode.compiled,
+        skip_rates=rates,
         measured={**measured, **tried},
         versions=versions(),
     )
@@ -125,21 +137,31 @@ def _gibibytes(size: int) -> str:
 
 
 def _with_norms(source: Source, images: Data, parts: Split, config: TrainConfig, note: Note) -> Source:
-    """Return the source with batch norms that fit a sample of the training images, spread over all classes.
+    """Return the source with batch norms that fit a sample of the training images.
 
     Raises:
         DataError: If none of them can be decoded.
     """
-    count = min(len(parts.train), NORM_IMAGES)
+    pixels = _sample(source, images, parts, config, NORM_IMAGES)
+    model, added = restore_norms(source.model, pixels)
+    note(f"batch norms put back: {added}, by the statistics of {len(pixels)} training images")
+    return replace(source, model=model)
+
+
+def _sample(source: Source, images: Data, parts: Split, config: TrainConfig, count: int) -> NDArray[np.uint8]:
+    """Return some training images, spread over all classes: uint8 [N, H, W, 3].
+
+    Raises:
+        DataError: If none of them can be decoded.
+    """
+    count = min(len(parts.train), count)
     sample = [parts.train[i * len(parts.train) // count] for i in range(count)]
     decoded = sorted(decode_samples(images, sample, source.size, config.workers), key=lambda d: d.position)
     pixels = [image.pixels for image in decoded if image.pixels is not None]
     if not pixels:
         bad = [BadImage(sample[image.position].name, image.reason) for image in decoded]
         raise bad_images(images.where, bad, count)
-    model, added = restore_norms(source.model, np.stack(pixels))
-    note(f"batch norms put back: {added}, by the statistics of {len(pixels)} training images")
-    return replace(source, model=model)
+    return np.stack(pixels)
 
 
 def _with_branch_loss(config: TrainConfig, source: Source, network: GraphModule, note: Note) -> TrainConfig:
@@ -150,10 +172,11 @@ def _with_branch_loss(config: TrainConfig, source: Source, network: GraphModule,
     if head is not None and head.kind != "file" and answering_alone(network) is not None:
         return config
     kind = "another" if head is None else "your own" if head.kind == "file" else f"the '{head.kind}'"
-    note(
-        "no branch answers alone: that takes a head that joins features side by side or adds them, and this "
-        f"is {kind} one; --branch-loss does nothing"
-    )
+    if "branch_loss" in config.model_fields_set:
+        note(
+            "no branch answers alone: that takes a head that joins features side by side or adds them, and "
+            f"this is {kind} one; --branch-loss does nothing"
+        )
     return config.model_copy(update={"branch_loss": 0.0})
 
 

@@ -249,7 +249,9 @@ def _fit(
     steps = config.epochs * -(-len(batches) // config.accumulate)
     classes = len(record.labels)
     balance = class_weights(train_images.labels, classes) if config.class_weights == "balanced" else None
-    finetuner = Finetuner(network, config, mode, record.input_size, steps, classes, balance, world)
+    finetuner = Finetuner(
+        network, config, mode, record.input_size, steps, classes, balance, world, record.skip_rates
+    )
     with silence(), stop_requests() as request, compile_errors(), memory_errors(config.batch_size):
         keeper = Keeper(run, batches, config, request, note, world)
         logs = [EpochLog(run, config, keeper, note)] if world.leads else []

@@ -82,7 +82,7 @@ def test_every_setting_has_an_option_that_reaches_the_run(source: Path, data: Pa
         "recipe": "best", "epochs": 1, "min_steps": 1, "batch_size": 4, "accumulate": 2, "patience": 3,
         "seed": 7,
         "optimizer": "nadam", "lr_branches": 0.1, "lr_skips": 0.2, "lr_head": 0.3, "layer_decay": 0.9,
-        "val_every": 2, "branch_loss": 0.3,
+        "val_every": 2, "branch_loss": 0.3, "skip_rates": "equal",
         "schedule": "constant", "warmup": 0.2, "weight_decay": 0.4, "clip": 0.7, "ema": 0.6,
         "freeze": "norms", "unfreeze": 1, "val_fraction": 0.5, "augment": "flip", "mixup": 0.3, "cutmix": 0.8,
         "label_smoothing": 0.5, "class_weights": "balanced", "device": "cpu", "precision": "bf16",

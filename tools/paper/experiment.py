@@ -37,7 +37,7 @@ from graftonnx.weights import read
 PAPER: declared.Options = {"skip-init": "paper"}
 """How the paper fuses: equal shapes are added, others go through a convolution first."""
 
-LINEAR: declared.Options = {"hidden": 0, "dropout": 0}
+LINEAR: declared.Options = {"hidden": 0, "dropout": 0, "norm": "none"}
 """The head of a parent that is trained here: one dense layer, as in the paper."""
 
 

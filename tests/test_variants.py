@@ -13,6 +13,7 @@ import pytest
 from builders import Builder, plain_cnn, residual_cnn, token_net
 from onnx import TensorProto, helper, numpy_helper
 
+from graftonnx import heads
 from graftonnx.costs import parameters
 from graftonnx.errors import ModelError
 from graftonnx.exporting import export
@@ -149,7 +150,7 @@ class TestATrainedFile:
         assert before.keys() == after.keys()
         assert {name for name in before if before[name] != after[name]} == {
             "head/hidden/weight", "head/hidden/bias", "head/logits/weight", "head/logits/bias",
-            "head/dropout_ratio",
+            "head/dropout_ratio", "head/b/norm/weight", "head/b/norm/two", "head/b/norm/epsilon",
         }  # fmt: skip
 
     def test_without_exchanges_a_feature_is_what_the_branch_alone_computes(self, trained: Network) -> None:
@@ -182,14 +183,17 @@ def test_parameters_are_those_of_the_parts(a: Network, b: Network, tmp_path: Pat
         if name.startswith("skips/") and name.endswith("/weight")
     )
 
-    def head(width: int) -> int:
-        return 7 * width + 7 + 5 * 7 + 5 + 1  # and the dropout's ratio
+    def norm(width: int) -> int:
+        return width + 2 if width >= heads.LEAST_NORMALISED else 0  # the gain, 2 and epsilon
+
+    def head(*widths: int) -> int:
+        return sum(map(norm, widths)) + 7 * sum(widths) + 7 + 5 * 7 + 5 + 1  # and the dropout's ratio
 
     preprocessing = 3 + 3
     for letter, parent in branches.items():
         assert count(letter, exchanges=False) == (preprocessing + parent.parameters + head(parent.features))
     widths = [parent.features for parent in branches.values()]
-    both = sum(preprocessing + parent.parameters for parent in branches.values()) + head(sum(widths))
+    both = sum(preprocessing + parent.parameters for parent in branches.values()) + head(*widths)
     assert count("ab", exchanges=False) == both
     assert count("ab", exchanges=True) == both + skips
 

@@ -73,6 +73,11 @@ def rms_norm(x: Tensor, axis: int, scale: Tensor, eps: float) -> Tensor:
     return (wide * inverse).to(x.dtype) * scale
 
 
+def rms_norm_of(x: Tensor, shape: list[int], weight: Tensor | None, eps: float) -> Tensor:
+    """Apply `F.rms_norm`, which warns where autocast gives x another type than the weight."""
+    return F.rms_norm(x, shape, None if weight is None else weight.to(x.dtype), eps)
+
+
 def group_norm_by_group(x: Tensor, scale: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
     """Normalise groups of channels of x: [N, C, ...], with one scale and bias for each group."""
     channels = x.shape[1] // groups

@@ -18,7 +18,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from graftonnx.conversion import attending, reductions
+from graftonnx.conversion import attending, formulas, reductions
 from graftonnx.conversion.attention import attention_arguments
 from graftonnx.conversion.builder import TYPE
 from graftonnx.conversion.constants import Numbers, is_close
@@ -119,7 +119,7 @@ def rms_norm(node: fx.Node, numbers: Numbers) -> Match | None:
         axes = _trailing_axes(mean, x)
         shape = None if axes is None else _normal_shape(x, axes, [weight] if weight is not None else [])
         if squared is x and shape is not None:
-            return Match(F.rms_norm, (x, shape, weight, eps), inner=inner | {rest, mean, root})
+            return Match(formulas.rms_norm_of, (x, shape, weight, eps), inner=inner | {rest, mean, root})
     return None
 
 

@@ -59,6 +59,17 @@ def test_every_trainable_weight_is_in_one_group_with_its_rate_and_decay() -> Non
     assert sum(len(group["params"]) for group in groups) == len(TRAINABLE)
 
 
+def test_a_skip_learns_at_its_own_rate_and_the_fastest_comes_first() -> None:
+    network = to_torch(fused_model())
+    slow, fast = sorted(key for key, _ in network.named_parameters() if group_of(key) == "skips")
+    groups = parameter_groups(network, levels(network), CONFIG, {slow: 0.01, fast: 0.5})
+    found = [(g["lr"], g["params"]) for g in groups if g["name"] == "skips"]
+    assert found == [
+        (pytest.approx(1e-4), [network.get_parameter(fast)]),
+        (pytest.approx(2e-6), [network.get_parameter(slow)]),
+    ]
+
+
 def test_frozen_branches_are_in_no_group_and_give_their_norms_away() -> None:
     network = to_torch(fused_model())
     config = CONFIG.model_copy(update={"freeze": "branches"})

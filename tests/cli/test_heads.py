@@ -43,8 +43,11 @@ def done(*arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--heads", "sum"], "sum of penultimate features, hidden layer of 256, dropout 0.2"),
-        (["--heads", "attention"], "attention of penultimate features, hidden layer of 256, dropout 0.2"),
+        (["--heads", "sum"], "sum of penultimate features, normalised, hidden layer of 256, dropout 0.2"),
+        (
+            ["--heads", "attention", "--norm", "none"],
+            "attention of penultimate features, hidden layer of 256, dropout 0.2",
+        ),
         (["--features", "logits", "--hidden", "0"], "concat of logits features, no hidden layer"),
         (["--head-file", "head.onnx"], "head.onnx over penultimate features"),
     ],
@@ -76,7 +79,7 @@ def test_every_head_is_trained_exported_measured_and_used(work: Path, options: l
 
 def test_json_says_which_head_it_has(work: Path) -> None:
     fused = done("fuse", "a.onnx", "-o", "f.onnx", "--classes", "3", "--heads", "sum", "--json")
-    shape = {"kind": "sum", "features": "penultimate", "hidden": 256, "dropout": 0.2}
+    shape = {"kind": "sum", "features": "penultimate", "norm": "rms", "hidden": 256, "dropout": 0.2}
     expected = {**shape, "file": None, "sha256": None}
     assert json.loads(fused.stdout)["head"] == expected
     assert json.loads(done("inspect", "f.onnx", "--json").stdout)["head"] == expected

@@ -329,7 +329,7 @@ class TestOtherFiles:
             "third": (fuse(FIRST, third, classes=2, hidden=6), "parents first.onnx (sha256 "),
             "head": (
                 fuse(FIRST, SECOND, classes=2, hidden=7),
-                "head concat of penultimate features, hidden ",
+                "head concat of penultimate features, normalised, hidden ",
             ),
             "classes": (fuse(FIRST, SECOND, classes=3, hidden=6), "classes 3, not 2. Fuse the same parents"),
             "average": (

@@ -14,7 +14,15 @@ from graftonnx.training import TrainConfig, train
 from graftonnx.training.run import RunFolder
 
 CONFIG = TrainConfig(
-    epochs=2, batch_size=8, augment="none", precision="fp32", layout="contiguous", device="cpu", workers=1
+    epochs=2,
+    batch_size=8,
+    augment="none",
+    branch_loss=0.0,
+    skip_rates="equal",
+    precision="fp32",
+    layout="contiguous",
+    device="cpu",
+    workers=1,
 )
 ODD = "<img src=x onerror=alert(1)> & \"blue\" 'green' $x_$"
 """A class name that must not become part of a page."""
@@ -38,5 +46,5 @@ def finished(images: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolde
         from_proto(residual_cnn(depth=3), "a.onnx"),
         from_proto(plain_cnn((8, 16, 32), seed=1), "b.onnx"),
     ]
-    save(fuse(*parents, classes=3, skip_init="paper", prove=False), folder / "fused.onnx")
+    save(fuse(*parents, classes=3, norm="none", skip_init="paper", prove=False), folder / "fused.onnx")
     return RunFolder(train(folder / "fused.onnx", images, folder / "run", CONFIG).run)

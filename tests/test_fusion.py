@@ -283,6 +283,7 @@ def test_preprocessing_that_does_not_fit_the_channels_is_refused(a: Network, b: 
         ({"skip_init": "zeros"}, r"skip_init \(='zeros'\) is not one of 'zero', 'paper'"),
         ({"heads": "mean"}, r"heads \(='mean'\) is not one of 'concat', 'sum', 'attention'"),
         ({"features": "scores"}, r"features \(='scores'\) is not one of 'penultimate', 'logits'"),
+        ({"norm": "batch"}, r"norm \(='batch'\) is not one of 'rms', 'none'"),
         ({"hidden": -1}, r"hidden \(=-1\) must be 0 or more"),
         ({"dropout": 2.0}, r"dropout \(=2.0\) in 0 <= p < 1"),
         ({"classes": 3, "labels": ["x", "y"]}, r"classes \(=3\) differs from the number of labels \(=2\)"),

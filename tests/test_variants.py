@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,17 @@ def test_parameters_are_those_of_the_parts(a: Network, b: Network, tmp_path: Pat
     both = sum(preprocessing + parent.parameters for parent in branches.values()) + head(*widths)
     assert count("ab", exchanges=False) == both
     assert count("ab", exchanges=True) == both + skips
+
+
+def test_a_file_that_says_nothing_of_a_norm_has_none(a: Network, b: Network, tmp_path: Path) -> None:
+    fused = fuse(a, b, classes=5, norm="none")
+    entry = next(entry for entry in fused.skeleton.metadata_props if entry.key == "graftonnx.head")
+    record = json.loads(entry.value)
+    del record["norm"]
+    entry.value = json.dumps(record)
+    alone = variant(reread(fused, tmp_path), "b", exchanges=False, seed=0)
+    assert not any("norm" in node.name for node in alone.view.nodes if node.name.startswith("head/"))
+    assert "normalised" not in str(alone.metadata.head)
 
 
 def test_the_file_says_what_is_left(a: Network, b: Network, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@
 
 d is the width of the hidden layer; without one, that of the narrowest branch.
 A branch hands over its last feature tensor pooled over positions, or its own class scores, as in stacking
-(Wolpert, 1992). Features of different networks differ in scale by an order of magnitude (SqueezeNet's are ten
-times Inception's), and a head over the plain ones hears the loudest branch; so the root mean square of each
-is made 1 (RMSNorm, arXiv 1910.07467), and its gain g_i, one number for each channel, is learnt. The attention
-is the pooling of Ilse et al. (arXiv 1802.04712) over the branches of one image; the u_i, which have weights
-of their own, stand for both its h_k and its V h_k. w starts at zero, so z starts as the plain mean.
+(Wolpert, 1992). Features of different networks differ in scale (SqueezeNet's are several times Inception's),
+and a head over the plain ones hears the loudest branch; so the root mean square of each is made 1 (RMSNorm,
+arXiv 1910.07467), and its gain g_i, one number for each channel, is learnt. The attention is the pooling of
+Ilse et al. (arXiv 1802.04712) over the branches of one image; the u_i, which have weights of their own, stand
+for both its h_k and its V h_k. w starts at zero, so z starts as the plain mean.
 
 A head may also come from its user's ONNX file; see :mod:`graftonnx.headfiles`.
 """

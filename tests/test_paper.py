@@ -71,6 +71,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def tool(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "tools" / "paper")
+    return importlib.import_module(name)
+
+
 def run_process(*words: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "tools" / "paper" / "run", *words]
     return subprocess.run(command, capture_output=True, text=True)
@@ -160,8 +165,7 @@ def test_misuse_ends_with_a_sentence(words: list[str], sentence: str, tmp_path: 
 class TestWhatTheRowsSay:
     @pytest.fixture
     def declared(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        monkeypatch.syspath_prepend(ROOT / "tools" / "paper")
-        return importlib.import_module("declarations")
+        return tool("declarations", monkeypatch)
 
     def test_all_hybrids_of_both_tables_are_there(self, declared: ModuleType) -> None:
         papers = [declared.read_row(name).paper for name in declared.rows()]
@@ -207,8 +211,7 @@ def plan() -> Plan:
 class TestEditedPlans:
     @pytest.fixture
     def plans(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        monkeypatch.syspath_prepend(ROOT / "tools" / "paper")
-        return importlib.import_module("plans")
+        return tool("plans", monkeypatch)
 
     def spliced(self, plan: Plan) -> Plan:
         """Fuse what the plan says: raises where it cannot be."""

@@ -69,11 +69,7 @@ def levels(network: GraphModule) -> dict[str, int]:
     """
     depths: dict[Node, int] = {}
     found: dict[str, int] = {}
-    owners: dict[str, list[str]] = {}
-    for key, weight in network.named_parameters():
-        if weight.requires_grad and group_of(key) == "branches":
-            owners.setdefault(key.rpartition(".")[0], []).append(key)
-            owners.setdefault(key, []).append(key)
+    owners = owners_of(network, "branches")
     for node in network.graph.nodes:
         own = weights_of(node, owners)
         depths[node] = bool(own) + max((depths[source] for source in node.all_input_nodes), default=0)
@@ -84,6 +80,19 @@ def levels(network: GraphModule) -> dict[str, int]:
         branch = _branch(key)
         deepest[branch] = max(deepest.get(branch, 1), depth)
     return {key: (depth * LEVELS - 1) // deepest[_branch(key)] for key, depth in found.items()}
+
+
+def owners_of(network: nn.Module, group: Group) -> dict[str, list[str]]:
+    """Return the keys of a group's trainable weights by the names under which nodes refer to them.
+
+    These are the key itself, and the module that holds the weight.
+    """
+    owners: dict[str, list[str]] = defaultdict(list)
+    for key, weight in network.named_parameters():
+        if weight.requires_grad and group_of(key) == group:
+            owners[key.rpartition(".")[0]].append(key)
+            owners[key].append(key)
+    return owners
 
 
 def weights_of(node: Node, owners: dict[str, list[str]]) -> list[str]:

@@ -25,7 +25,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from graftonnx.conversion.builder import VALUE
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.finetuner import planes
-from graftonnx.training.groups import group_of, weights_of
+from graftonnx.training.groups import owners_of, weights_of
 
 BATCH = 8
 """Images that go through the network at once."""
@@ -59,11 +59,7 @@ def skip_rates(network: GraphModule, pixels: NDArray[np.uint8], config: TrainCon
 
 def _skips(network: GraphModule) -> Iterable[tuple[str, Node, Node]]:
     """Yield the key of each projection's weight, the node it reads, and the sum that it goes into."""
-    owners: dict[str, list[str]] = defaultdict(list)
-    for key, weight in network.named_parameters():
-        if weight.requires_grad and group_of(key) == "skips":
-            owners[key.rpartition(".")[0]].append(key)
-            owners[key].append(key)
+    owners = owners_of(network, "skips")
     for node in network.graph.nodes:
         for key in weights_of(node, owners):
             sources = [source for source in node.all_input_nodes if source.op != "get_attr"]
@@ -89,7 +85,7 @@ def _mean_squares(network: GraphModule, pixels: NDArray[np.uint8], nodes: set[No
         def run_node(self, node: Node) -> Any:
             result = super().run_node(node)
             if node in nodes:
-                squares[node] += float(result.float().pow(2).mean()) * len(batch) / len(pixels)
+                squares[node] += float(result.float().pow(2).mean()) * len(result) / len(pixels)
             return result
 
     device = next(network.parameters()).device

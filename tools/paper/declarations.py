@@ -95,12 +95,15 @@ class Budget(Record):
         train: Options of `graftonnx compare`; `split-file: fixed` stands for a file that holds the same fifth
             of each class back from all seeds.
         seeds: Runs of each network, unless the command line says otherwise.
+        compared: Whether the fused network has rivals; without, it is trained alone, once, by
+            `graftonnx train`: how far it comes where time does not suffice for all.
         note: What differs from the paper.
     """
 
     fuse: Options = Field(default_factory=dict)
     train: Options = Field(default_factory=dict)
     seeds: int = Field(default=3, ge=1)
+    compared: bool = True
     note: str = ""
 
 

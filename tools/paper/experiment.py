@@ -28,10 +28,13 @@ from pydantic_core import to_jsonable_python
 
 from graftonnx import Plan
 from graftonnx.comparison import Comparison
+from graftonnx.comparison.expenses import size
 from graftonnx.data.opening import open_data
 from graftonnx.files import sha256, write_bytes, write_text
 from graftonnx.metadata import read_metadata
 from graftonnx.plan import write_plan
+from graftonnx.training.history import read_metrics
+from graftonnx.training.run import RunFolder
 from graftonnx.weights import read
 
 PAPER: declared.Options = {"skip-init": "paper"}
@@ -138,15 +141,23 @@ class Outcome:
         row: What its file says.
         budget: Likewise.
         parents: Both.
-        comparison: All networks, over all seeds.
+        comparison: All networks, over all seeds; None where the fused one was trained alone.
+        alone: How that one was trained: what it costs, where it ran.
         deployed: The exported fused network of the first seed: what `graftonnx eval` says, and its bytes.
     """
 
     row: declared.Row
     budget: declared.Budget
     parents: tuple[MadeParent, MadeParent]
-    comparison: Comparison
+    comparison: Comparison | None
+    alone: dict[str, Any] | None
     deployed: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """What it comes to, in a sentence."""
+        alone = f"The fused network reaches {self.deployed['top1']:.2%}."
+        return self.comparison.verdict if self.comparison else alone
 
 
 def run_row(name: str, place: Place, seeds: int | None) -> Outcome:
@@ -161,15 +172,31 @@ def run_row(name: str, place: Place, seeds: int | None) -> Outcome:
     budget = declared.budget_of(row.budgets, place.budget, name)
     data = data_set(place.shared, row.data)
     a, b = make_parent(row.a, place), make_parent(row.b, place)
-    recipe = budget.model_dump(exclude={"note", "seeds"})
+    recipe = budget.model_dump(exclude={"note", "seeds", "compared"})
     made_from = [sha256(a.path), sha256(b.path), fingerprint(data)]
     folder = place.folder("rows", f"{name}-{place.budget}", recipe, made_from)
     base = {"classes": len(open_data(data).classes)} | budget.fuse
+    if not budget.compared:
+        (file,) = fuse(folder, a, b, {"fused": base})
+        run = folder / "alone"
+        train(file, data, run, with_split(budget.train, data, folder))
+        return Outcome(row, budget, (a, b), None, trained(run), deploy(folder, run, data))
     files = fuse(folder, a, b, {"fused": base, "paper": base | PAPER})
     count = budget.seeds if seeds is None else seeds
     comparison = compare(files, data, folder / "compared", budget.train | {"seeds": count})
     deployed = deploy(folder, folder / "compared" / "fused" / "seed0", data)
-    return Outcome(row, budget, (a, b), comparison, deployed)
+    return Outcome(row, budget, (a, b), comparison, None, deployed)
+
+
+def trained(run: Path) -> dict[str, Any]:
+    """Return how the network of a run was trained."""
+    folder = RunFolder(run)
+    record, cost = folder.read("describe"), size(folder.model)
+    return record.model_dump(mode="json", include={"device", "precision", "layout", "images"}) | {
+        "train_seconds": sum(epoch.train_seconds for epoch in read_metrics(folder.metrics)),
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+    }
 
 
 def fuse(folder: Path, a: MadeParent, b: MadeParent, files: Mapping[str, declared.Options]) -> list[Path]:
@@ -215,12 +242,18 @@ def plan(fused: Path, edit: str, parents: Mapping[str, Path]) -> Path:
 
 def compare(files: Sequence[Path], data: Path, output: Path, settings: declared.Options) -> Comparison:
     """Compare fused files of the same parents, the first one with its parts as well."""
-    if settings.get("split-file") == "fixed":
-        settings = settings | {"split-file": str(fixed_split(data, output.parent))}
-    call("compare", *files, "--data", data, "-o", output, *options(settings))
+    words = options(with_split(settings, data, output.parent))
+    call("compare", *files, "--data", data, "-o", output, *words)
     for checkpoints in output.glob("*/*/checkpoints"):
         shutil.rmtree(checkpoints)  # they only serve to go on, and take more space than all else
     return Comparison.model_validate_json((output / "compare.json").read_text())
+
+
+def with_split(settings: declared.Options, data: Path, folder: Path) -> declared.Options:
+    """Return the settings with the file that `split-file: fixed` stands for, which is written."""
+    if settings.get("split-file") != "fixed":
+        return settings
+    return settings | {"split-file": str(fixed_split(data, folder))}
 
 
 def deploy(folder: Path, run: Path, data: Path) -> dict[str, Any]:

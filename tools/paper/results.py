@@ -44,8 +44,12 @@ def write(outcome: Outcome, name: str, place: Place, source: dict[str, Any]) -> 
         place: Where it was run.
         source: The :func:`origin` when it began.
     """
-    comparison = figures(outcome.comparison)
-    seeds = len(outcome.comparison.seeds)
+    command = f"tools/paper/run {name} --budget {place.budget}"
+    found: dict[str, Any] = {"alone": outcome.alone}
+    device = outcome.alone["device"] if outcome.alone else ""
+    if outcome.comparison:
+        command += f" --seeds {len(outcome.comparison.seeds)}"
+        found, device = {"comparison": figures(outcome.comparison)}, outcome.comparison.device
     record: dict[str, Any] = {
         "row": name,
         "title": outcome.row.title,
@@ -58,11 +62,11 @@ def write(outcome: Outcome, name: str, place: Place, source: dict[str, Any]) -> 
         "parents": [
             _parent(*each) for each in zip("ab", (outcome.row.a, outcome.row.b), outcome.parents, strict=True)
         ],
-        "comparison": comparison,
+        **found,
         "deployed": outcome.deployed,
-        "command": f"tools/paper/run {name} --budget {place.budget} --seeds {seeds}",
+        "command": command,
         **source,
-        "machine": machine_of(outcome.comparison.device),
+        "machine": machine_of(device),
     }
     return save(record, f"{name}-{place.budget}", place.output / "results")
 

@@ -16,11 +16,13 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from PIL import Image
 
-from graftonnx import GraftError, Plan, fuse, load, match
+from graftonnx import GraftError, Plan, fuse, load, match, save
 from graftonnx.comparison import Comparison
 from graftonnx.taps import ACTIVATIONS
 from graftonnx.training import TrainConfig, starting, trainer
@@ -247,6 +249,36 @@ class TestEditedPlans:
     def test_another_name_is_refused(self, plans: ModuleType, plan: Plan) -> None:
         with pytest.raises(GraftError, match=r"there is no plan 'a-to-c'\. Did you mean 'a-to-b'"):
             plans.edited(plan, "a-to-c", PARENTS)
+
+
+class TestFirstWeights:
+    @pytest.fixture
+    def fused(self, tmp_path: Path, plan: Plan) -> Path:
+        path = tmp_path / "fused.onnx"
+        save(fuse(*(load(path, input_size=(32, 32)) for path in PARENTS.values()), plan=plan), path)
+        return path
+
+    def test_small_ones_replace_zeros_and_nothing_else(
+        self, fused: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        target = tmp_path / "small.onnx"
+        tool("beginnings", monkeypatch).drawn(fused, target, "small")
+        before, after = (
+            {w.name: numpy_helper.to_array(w) for w in onnx.load(path).graph.initializer}
+            for path in (fused, target)
+        )
+        changed = [name for name in before if not np.array_equal(before[name], after[name])]
+        assert len(changed) == len(plan.skips) > 0
+        for name in changed:
+            assert name.startswith("skips/")
+            he = (2 / before[name][0].size) ** 0.5
+            assert after[name].std() == pytest.approx(0.1 * he, rel=0.2)
+
+    def test_other_ones_are_refused(
+        self, fused: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(GraftError, match="there are no first weights 'large'"):
+            tool("beginnings", monkeypatch).drawn(fused, tmp_path / "large.onnx", "large")
 
 
 def test_the_table_is_that_of_the_results() -> None:

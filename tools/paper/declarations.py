@@ -154,7 +154,8 @@ class Study(Record):
         variants: By name, what is changed in `fuse` for one more fused network beside the default one; they
             share the parents' and the concatenation's runs. `calibrate: images` stands for a folder of
             unlabelled images of the data set, `plan: NAME` for the default network's plan with one thing
-            changed, as :data:`plans.EDITS` says.
+            changed, as :data:`plans.EDITS` says, `weights: small` for the default network with skips that
+            begin as :func:`beginnings.drawn` says.
         changes: By name, what is changed for the fused network and its parts, which are all trained anew.
     """
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import declarations as declared
+from beginnings import drawn
 from commands import call, options
 from places import data_set, fingerprint, fixed_split, pretrained
 from plans import edited
@@ -221,6 +222,9 @@ def fuse(folder: Path, a: MadeParent, b: MadeParent, files: Mapping[str, declare
             if "plan" in chosen:
                 chosen["plan"] = str(plan(paths["fused"], str(chosen["plan"]), {"a": a.path, "b": b.path}))
                 chosen.pop("input-size", None)  # the plan says it
+            if "weights" in chosen:
+                drawn(paths["fused"], path, str(chosen["weights"]))
+                continue
             call("fuse", a.path, b.path, "-o", path, *words, *options(chosen))
     return list(paths.values())
 

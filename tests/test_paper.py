@@ -259,7 +259,7 @@ class TestFirstWeights:
         return path
 
     def test_small_ones_replace_zeros_and_nothing_else(
-        self, fused: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, fused: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         target = tmp_path / "small.onnx"
         tool("beginnings", monkeypatch).drawn(fused, target, "small")

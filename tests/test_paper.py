@@ -32,6 +32,10 @@ ROOT = Path(__file__).parent.parent
 ROWS = sorted(path.stem for path in (ROOT / "tools" / "paper" / "rows").glob("*.yaml"))
 STUDIES = sorted(path.stem for path in (ROOT / "tools" / "paper" / "studies").glob("*.yaml"))
 ROW = "mnist-cifar100-natural"
+PARENTS = {
+    "a": ROOT / "models" / "custom16-mnist.onnx",
+    "b": ROOT / "models" / "squeezenet-cifar100.onnx",
+}
 RANDOM = np.random.default_rng(0)
 
 
@@ -149,11 +153,43 @@ class TestARow:
             assert network["accuracies"] == again["accuracies"]
 
 
+@pytest.mark.slow
+def test_a_fused_network_can_be_trained_without_rivals(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, declared = tool("experiment", monkeypatch), tool("declarations", monkeypatch)
+    settings = {"epochs": 1, "split-file": "fixed", "precision": "fp32", "layout": "contiguous"}
+    budget = declared.Budget(compared=False, fuse={"input-size": 32}, train=settings)
+    parent = declared.Parent(title="Shipped", file="none")
+    monkeypatch.setattr(declared, "budget_of", lambda *_: budget)
+    monkeypatch.setattr(experiment, "make_parent", lambda *_: experiment.MadeParent(parent, "", PARENTS["a"]))
+    place = experiment.Place(shared, tmp_path / "out", "all-images")
+    outcome = experiment.run_row(ROW, place, None)
+    assert outcome.comparison is None
+    assert outcome.verdict == f"The fused network reaches {outcome.deployed['top1']:.2%}."
+    assert outcome.alone["train_seconds"] > 0
+    assert outcome.alone["precision"] == "fp32"
+    path = tool("results", monkeypatch).write(outcome, ROW, place, {"commit": "c", "changed": False})
+    assert path.name == f"{ROW}-all-images.json"
+    record = json.loads(path.read_text())
+    assert record["command"] == f"tools/paper/run {ROW} --budget all-images"
+    assert str(tmp_path) not in path.read_text()
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    words = [sys.executable, ROOT / "tools" / "paper" / "table", "--results", path.parent, "-o", pages]
+    subprocess.run(words, check=True)
+    line = f"| {record['title']} (all-images) | 62.23 | {100 * outcome.deployed['top1']:.2f} ["
+    assert line in (pages / "RESULTS.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["mnist-cifar10-natural"], f"Did you mean '{ROW}'"),
-        ([ROW, "--budget", "huge"], f"Error: '{ROW}' has no budget 'huge'. Choose from quick, full.\n"),
+        (
+            [ROW, "--budget", "huge"],
+            f"Error: '{ROW}' has no budget 'huge'. Choose from quick, all-images, full.\n",
+        ),
         ([ROW, "--shared", "nowhere"], "Give another --shared.\n"),
     ],
 )
@@ -197,12 +233,6 @@ class TestWhatTheRowsSay:
         for changed in ({}, *(change.train for change in study.changes.values())):
             options = {**study.train, **changed}
             TrainConfig(**{option.replace("-", "_"): value for option, value in options.items()})
-
-
-PARENTS = {
-    "a": ROOT / "models" / "custom16-mnist.onnx",
-    "b": ROOT / "models" / "squeezenet-cifar100.onnx",
-}
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 | in the output folder | what it is |
 |---|---|
 | `parents/NAME-KEY/` | a parent: first weights, run, `NAME.onnx`, `accuracy.json` |
-| `rows/NAME-BUDGET-KEY/` | `fused.onnx`; `paper.onnx` and the comparison, or the run `alone/`; `deploy.onnx`, `deployed.json` |
+| `rows/NAME-BUDGET-KEY/` | `fused.onnx`, `paper.onnx`, `compared/` or `alone/`, `deploy.onnx`, its figures |
 | `results/NAME-BUDGET.json` | the result |
 
 A key stands for everything that a folder was made from. So rows that need the same parent share it, and a

@@ -18,7 +18,7 @@ from simulated import FakeDriver, pretend
 from graftonnx.benchmarks import benchmark
 from graftonnx.benchmarks.card import NVML, Card, find_card
 from graftonnx.benchmarks.chart import draw
-from graftonnx.benchmarks.contenders import SETTLE, Contender, Running, line_up, open_all, step
+from graftonnx.benchmarks.contenders import Contender, Running, line_up, open_all, step
 from graftonnx.benchmarks.inputs import picture_inputs, pictures, random_inputs, shapes
 from graftonnx.benchmarks.memory import measure, peak, resident
 from graftonnx.benchmarks.record import Figures
@@ -26,7 +26,7 @@ from graftonnx.benchmarks.timing import Times, interleave
 from graftonnx.errors import DataError, ModelError
 from graftonnx.metadata import InputConvention, Metadata, Preprocess
 from graftonnx.providers import nvidia
-from graftonnx.providers.settings import Settings
+from graftonnx.providers.settings import SETTLE, Settings
 from graftonnx.runtime import open_session
 
 RUNNING = Running(provider="cpu", settings=Settings(), threads=1, cores=2, io="arrays")

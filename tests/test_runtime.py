@@ -65,6 +65,32 @@ def test_without_optimisation_every_node_computes_what_it_says() -> None:
     np.testing.assert_array_equal(y, np.array([1, np.nan], np.float32))
 
 
+@pytest.mark.parametrize(
+    ("allowed", "there", "asked", "taken"), [({0, 1, 2}, 8, 0, 3), (set(range(8)), 8, 0, 0), ({0}, 8, 2, 2)]
+)
+def test_a_process_that_may_not_use_all_cores_does_not_take_a_thread_for_each(
+    model: onnx.ModelProto,
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: set[int],
+    there: int,
+    asked: int,
+    taken: int,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: allowed, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: there)
+    monkeypatch.setattr("sys.platform", "linux")
+    options: list[ort.SessionOptions] = []
+    create = ort.InferenceSession
+
+    def spy(source: bytes, given: ort.SessionOptions, **others: object) -> ort.InferenceSession:
+        options.append(given)
+        return create(source, given, **others)
+
+    monkeypatch.setattr(ort, "InferenceSession", spy)
+    open_session(model, provider="cpu", threads=asked)
+    assert [given.intra_op_num_threads for given in options] == [taken]
+
+
 def test_named_values_become_outputs_after_the_models_own(model: onnx.ModelProto) -> None:
     before = model.SerializeToString()
     wider = with_outputs(model, ["r", "y", "x", "r"])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from graftonnx.errors import ModelError
 from graftonnx.model import load
 from graftonnx.providers import Provider
-from graftonnx.providers.settings import Settings
+from graftonnx.providers.settings import SETTLE, Settings
 from graftonnx.runtime import Session, input_shapes, open_session
 
 Io = Literal["arrays", "bound", "resident"]
@@ -25,9 +25,6 @@ Step = Callable[[], object]
 """One run of a contender."""
 
 Arrays = tuple[NDArray[Any], ...]
-
-SETTLE = {"session.force_spinning_stop": "1"}
-"""Session entry: no thread waits for work by spinning when its run has ended."""
 
 
 @dataclass(frozen=True)

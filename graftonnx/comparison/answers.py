@@ -16,6 +16,7 @@ from graftonnx.data.catalogue import Data
 from graftonnx.errors import DataError
 from graftonnx.evaluation import Selection, match_labels, select
 from graftonnx.images import Pixels, decode_stream
+from graftonnx.providers.settings import SETTLE, Settings
 from graftonnx.training.run import RunFolder
 
 BATCH = 32
@@ -73,7 +74,11 @@ def ask(runs: Mapping[str, RunFolder], data: str, part: Literal["val", "test"]) 
     first = next(iter(runs.values()))
     _check_split(runs, data)
     record = first.read()
-    classifiers = {name: open_classifier(run.path, provider=record.device) for name, run in runs.items()}
+    settings = Settings(options=SETTLE)
+    classifiers = {
+        name: open_classifier(run.path, provider=record.device, settings=settings)
+        for name, run in runs.items()
+    }
     one = classifiers[next(iter(runs))]
     selection = select(data, part, source=first.path)
     outputs = match_labels(selection.classes, one.labels, one.classes)

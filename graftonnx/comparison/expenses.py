@@ -13,6 +13,7 @@ import numpy as np
 from graftonnx import costs
 from graftonnx.classifier import softmax
 from graftonnx.graph import GraphView
+from graftonnx.providers.settings import SETTLE, Settings
 from graftonnx.runtime import Session, open_session
 from graftonnx.training.config import Device
 from graftonnx.weights import read
@@ -53,7 +54,10 @@ def latencies(networks: Mapping[str, Sequence[Path]], device: Device) -> dict[st
         networks: Files by name; of several files the probabilities are averaged.
         device: Where to run.
     """
-    sessions = {path: open_session(path, provider=device) for files in networks.values() for path in files}
+    paths = [path for files in networks.values() for path in files]
+    sessions = {
+        path: open_session(path, provider=device, settings=Settings(options=SETTLE)) for path in paths
+    }
     steps = {name: _step([sessions[path] for path in files]) for name, files in networks.items()}
     for _ in range(WARM_UP):
         for step in steps.values():

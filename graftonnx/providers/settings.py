@@ -36,6 +36,10 @@ _CACHES: dict[Provider, tuple[str, ...]] = {
 _GRAPHS: dict[Provider, str] = {"cuda": "enable_cuda_graph", "tensorrt": "trt_cuda_graph_enable"}
 
 
+SETTLE = {"session.force_spinning_stop": "1"}
+"""Of a session that takes turns with others: its threads do not spin when its run has ended, in their way."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a provider is to run a network, apart from which it is.

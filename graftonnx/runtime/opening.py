@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import onnx
 import onnxruntime as ort
 
 from graftonnx.errors import ModelError, RuntimeProviderError
+from graftonnx.machine import cores
 from graftonnx.normalise.sizes import check_sizes
 from graftonnx.providers import CATALOGUE, PROVIDERS, Provider, driver
 from graftonnx.providers.obstacles import obstacle
@@ -43,7 +45,8 @@ def open_session(
         weights: The large tensors of the skeleton; many are handed over in a temporary file.
         provider: `"cuda"`, say, runs on an NVIDIA GPU or raises; `"auto"` takes CUDA if it works, else the
             CPU.
-        threads: CPU threads within an operator; 0 lets ONNX Runtime choose.
+        threads: CPU threads within an operator; 0 lets ONNX Runtime choose, or takes one for each core where
+            the process may not use all cores: ONNX Runtime would count the others as well.
         optimise: False switches every graph optimisation off, so that each node computes what it says.
         settings: How the provider is to run it.
 
@@ -122,7 +125,7 @@ def _options(threads: int, *, optimise: bool, entries: Mapping[str, str]) -> ort
     """Return options of a silent session."""
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or (cores() if cores() < (os.cpu_count() or 1) else 0)
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for key, value in {RECORD: "1", **entries}.items():

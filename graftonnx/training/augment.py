@@ -19,6 +19,10 @@ from graftonnx.training.world import ALONE, World
 MARGIN = 1.15
 """Images that will be cropped are decoded this much larger than the network's input."""
 
+SHIFT = 8
+"""Of how many parts of the height and width one is the furthest shift: 4 of 32 pixels, as is usual for CIFAR
+([arXiv 1512.03385](https://arxiv.org/abs/1512.03385))."""
+
 AREA = (0.4, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 COLOUR = 0.2
@@ -33,7 +37,7 @@ POLICY_IMAGES = 8
 
 def stored_size(size: tuple[int, int], kind: Augment) -> tuple[int, int]:
     """Return the height and width at which training images are kept, in pixels."""
-    if kind in ("none", "flip"):
+    if kind not in ("standard", "strong"):
         return size
     return math.ceil(size[0] * MARGIN), math.ceil(size[1] * MARGIN)
 
@@ -49,9 +53,10 @@ def augment(
 
     Args:
         images: Float in 0..1, [N, 3, H, W].
-        size: Height and width of the result; equal to H and W where `kind` is `none` or `flip`.
-        kind: `none`; `flip`; `standard`: random resized crop, flip, brightness, contrast and saturation;
-            `strong`: random resized crop, flip and RandAugment.
+        size: Height and width of the result; equal to H and W unless `kind` is `standard` or `strong`.
+        kind: `none`; `flip`; `shift`, where the border goes on as a mirror shows it; `flip-shift`;
+            `standard`: random resized crop, flip, brightness, contrast and saturation; `strong`: random
+            resized crop, flip and RandAugment.
         generator: On the CPU, in the same state in each process.
         world: The processes that have a part of the batch each.
 
@@ -60,9 +65,12 @@ def augment(
     """
     if kind == "none":
         return images
-    if kind == "flip":
-        mirrored = _draw(1, len(images), generator, world)[0].lt(0.5).to(images.device)
-        return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    if kind in ("flip", "flip-shift"):
+        images = mirror(images, generator, world)
+    if kind in ("shift", "flip-shift"):
+        images = shift(images, generator, world)
+    if kind not in ("standard", "strong"):
+        return images
     images = crop(images, size, generator, world)
     if kind == "standard":
         return change_colour(images, generator, world)
@@ -72,6 +80,25 @@ def augment(
 def _draw(kinds: int, count: int, generator: torch.Generator, world: World) -> Tensor:
     """Return numbers in 0..1 for this process's images, [kinds, count]."""
     return torch.rand(kinds, count * world.size, generator=generator)[:, world.rows]
+
+
+def mirror(images: Tensor, generator: torch.Generator, world: World = ALONE) -> Tensor:
+    """Mirror every other image, left to right. images: [N, 3, H, W]."""
+    mirrored = _draw(1, len(images), generator, world)[0].lt(0.5).to(images.device)
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+
+def shift(images: Tensor, generator: torch.Generator, world: World = ALONE) -> Tensor:
+    """Move each image by up to an eighth of its size each way. images: [N, 3, H, W]."""
+    height, width = images.shape[-2:]
+    most_y, most_x = height // SHIFT, width // SHIFT
+    padded = F.pad(images, (most_x, most_x, most_y, most_y), mode="reflect")
+    draws = _draw(2, len(images), generator, world).to(images.device)
+    y, x = ((draw * (2 * most + 1)).long() for draw, most in zip(draws, (most_y, most_x), strict=True))
+    rows = y[:, None] + torch.arange(height, device=images.device)
+    columns = x[:, None] + torch.arange(width, device=images.device)
+    image = torch.arange(len(images), device=images.device)
+    return padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def crop(images: Tensor, size: tuple[int, int], generator: torch.Generator, world: World = ALONE) -> Tensor:

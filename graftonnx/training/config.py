@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from graftonnx import notebook
 from graftonnx.metadata import Record
 
-Augment = Literal["none", "flip", "standard", "strong"]
+Augment = Literal["none", "flip", "shift", "flip-shift", "standard", "strong"]
 SkipRates = Literal["scaled", "equal"]
 ClassWeights = Literal["none", "balanced"]
 Device = Literal["cpu", "cuda"]
@@ -80,8 +80,10 @@ class TrainConfig(Record):
             head over. A head that joins the branches in another way than side by side or by adding them does
             without; so does `fsdp`.
         class_weights: `balanced` weighs each class by the inverse of its share of the training images.
-        augment: `flip` mirrors at random; `standard` adds random resized crops and slight colour changes;
-            `strong` adds RandAugment ([arXiv 1909.13719](https://arxiv.org/abs/1909.13719)).
+        augment: `flip` mirrors at random; `shift` moves by up to an eighth; `flip-shift` does both, which
+            suits images of a few dozen pixels; `standard` mirrors, crops and resizes, and changes colours
+            slightly; `strong` mirrors, crops, resizes and adds RandAugment
+            ([arXiv 1909.13719](https://arxiv.org/abs/1909.13719)).
         mixup: Parameter of mixup's Beta distribution ([arXiv 1710.09412](https://arxiv.org/abs/1710.09412));
             0: none.
         cutmix: The same for CutMix ([arXiv 1905.04899](https://arxiv.org/abs/1905.04899)). With both, each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,13 +38,41 @@ def test_flip_mirrors_about_half_of_the_images_and_does_nothing_else() -> None:
     assert 70 < int(mirrored.sum()) < 130  # 200 coins; beyond four standard deviations
 
 
-@pytest.mark.parametrize("kind", ["flip", "standard"])
+@pytest.mark.parametrize("kind", ["flip", "shift", "flip-shift", "standard"])
 def test_the_generator_alone_decides(kind: Augment) -> None:
     images = ramps(8)
     one = augment(images, (20, 20), kind, generator(1))
     torch.manual_seed(3)
     assert torch.equal(augment(images, (20, 20), kind, generator(1)), one)
     assert not torch.equal(augment(images, (20, 20), kind, generator(2)), one)
+
+
+def test_shift_moves_by_up_to_an_eighth_and_goes_on_with_a_mirror_image() -> None:
+    image = torch.rand(3, 16, 24, generator=generator(7))
+    padded = np.pad(image.numpy(), ((0, 0), (2, 2), (3, 3)), mode="reflect")
+    moves = {
+        (y, x): torch.from_numpy(padded[:, y : y + 16, x : x + 24].copy()) for y in range(5) for x in range(7)
+    }
+    changed = augment(image.expand(600, 3, 16, 24), (16, 24), "shift", generator())
+    found = [[move for move, moved in moves.items() if torch.equal(moved, one)] for one in changed]
+    assert all(len(fits) == 1 for fits in found)
+    assert {fits[0] for fits in found} == moves.keys()  # 600 draws miss one of 35 once in a million times
+
+
+def test_flip_shift_does_both() -> None:
+    image = torch.rand(3, 16, 16, generator=generator(7))
+    both = augment(image.expand(40, 3, 16, 16), (16, 16), "flip-shift", generator())
+    alone = augment(image.expand(40, 3, 16, 16), (16, 16), "flip", generator())
+    centre = (slice(None), slice(2, 14), slice(2, 14))
+    patches = both.unfold(2, 12, 1).unfold(3, 12, 1).permute(0, 2, 3, 1, 4, 5)
+    for one, mirrored in zip(patches, alone, strict=True):
+        assert any(torch.equal(patch, mirrored[centre]) for patch in one.flatten(0, 1))
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_tiny_image_is_not_shifted(size: int) -> None:
+    images = ramps(3, size)
+    assert torch.equal(augment(images, (size, size), "shift", generator()), images)
 
 
 def test_crop_cuts_a_rectangle_of_at_least_four_tenths_out_of_the_image() -> None:
@@ -81,13 +110,13 @@ def test_grey_images_stay_grey() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("none", (100, 80)), ("flip", (100, 80)), ("standard", (115, 92))]
+    ("kind", "expected"), [("none", (100, 80)), ("flip-shift", (100, 80)), ("standard", (115, 92))]
 )
 def test_images_are_kept_larger_only_where_they_are_cropped(kind: Augment, expected: tuple[int, int]) -> None:
     assert stored_size((100, 80), kind) == expected
 
 
-@pytest.mark.parametrize("kind", ["flip", "standard"])
+@pytest.mark.parametrize("kind", ["flip", "shift", "flip-shift", "standard"])
 def test_processes_make_the_images_of_one(kind: Augment) -> None:
     images = torch.rand(6, 3, 24, 24, generator=generator(1))
     whole = augment(images, (24, 24), kind, generator())

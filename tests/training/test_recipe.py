@@ -74,8 +74,9 @@ def moved(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set[s
         {"layer_decay": 0.5}, {"weight_decay": 0.5}, {"clip": 1e-3}, {"ema": 0.9}, {"mixup": 0.5},
         {"cutmix": 0.5}, {"class_weights": "balanced"}, {"label_smoothing": 0.3}, {"accumulate": 3},
         {"unfreeze": 2}, {"freeze": "norms"}, {"freeze": "branches"}, {"augment": "flip"},
-        {"augment": "standard"}, {"augment": "strong"}, {"warmup": 0.5}, {"seed": 1}, {"batch_size": 6},
-        {"lr_branches": 1e-3}, {"lr_skips": 1e-3}, {"lr_head": 1e-3}, {"epochs": 1},
+        {"augment": "shift"}, {"augment": "flip-shift"}, {"augment": "standard"}, {"augment": "strong"},
+        {"warmup": 0.5}, {"seed": 1}, {"batch_size": 6}, {"lr_branches": 1e-3},
+        {"lr_skips": 1e-3}, {"lr_head": 1e-3}, {"epochs": 1},
     ],
     ids=lambda changes: ",".join(f"{k}={v}" for k, v in changes.items()),
 )  # fmt: skip

@@ -18,7 +18,7 @@ from graftonnx.errors import ParityError
 from graftonnx.images import to_input
 from graftonnx.metadata import read_metadata, write_metadata
 from graftonnx.runtime import open_session
-from graftonnx.training.config import Device
+from graftonnx.training.config import Device, TrainConfig
 from graftonnx.training.finetuner import planes
 
 TOLERANCE: dict[Device, float] = {"cpu": 1e-3, "cuda": 1e-2}
@@ -30,6 +30,9 @@ multiply in TF32, which has 10 bits: 1e-3 and more.
 
 ACCURACY = 1e-3
 """Largest difference of the two validation accuracies; one image on the border may always differ."""
+
+LEARNT = 0.05
+"""Of the way from always naming the most frequent class to no mistakes: less is hardly anything learnt."""
 
 Logits = npt.NDArray[np.float32]
 
@@ -77,6 +80,29 @@ def export(
     accuracy = float((theirs.argmax(1) == val.labels).mean())
     _compare(ours, theirs, accuracy_torch, accuracy, TOLERANCE[device])
     return Outcome(model, accuracy, accuracy_torch)
+
+
+def learnt_nothing(accuracy: float, truth: npt.NDArray[np.int64], config: TrainConfig) -> str | None:
+    """Return a sentence if a trained network is hardly better than one that always names the same class.
+
+    Args:
+        accuracy: Its share of right answers on the validation images.
+        truth: Their classes, [N].
+        config: How it was trained.
+    """
+    commonest = float(np.bincount(truth).max() / len(truth))
+    if commonest == 1 or accuracy > commonest + LEARNT * (1 - commonest):
+        return None
+    advice = "train for more --epochs"
+    if config.lr_branches and config.freeze != "branches":
+        advice += (
+            ", or, if the parents lost what they knew because they were trained too fast, with --lr-branches "
+            f"{config.lr_branches / 10:g} instead of {config.lr_branches:g}"
+        )
+    return (
+        f"note: the network has learnt next to nothing: {accuracy:.1%} of the validation images are right, "
+        f"and always naming the most frequent class makes {commonest:.1%}; {advice}"
+    )
 
 
 def _logits(run: Callable[[npt.NDArray[np.uint8]], Logits], images: Images, batch_size: int) -> Logits:

@@ -26,7 +26,7 @@ from graftonnx.training.history import Epoch, best_of, write_curves, write_metri
 from graftonnx.training.interrupt import Interrupted, stop_requests
 from graftonnx.training.loggers import EpochLog
 from graftonnx.training.memory import memory_errors
-from graftonnx.training.outcome import export
+from graftonnx.training.outcome import export, learnt_nothing
 from graftonnx.training.progress import EpochBar, bars, counting, silence
 from graftonnx.training.report import write_report
 from graftonnx.training.run import RunFolder
@@ -208,6 +208,9 @@ def _finish(
     assert config.batch_size != "auto"
     outcome = export(network, record.labels, loaded.val, config.batch_size, record.device)
     save(outcome.model, run.model, force=True)
+    remark = learnt_nothing(outcome.accuracy, loaded.val.labels, config)
+    if remark is not None:
+        note(remark)
     write_report(run, record, loaded.val, [sample.name for sample in loaded.split.val], note)
     best = best_of(epochs)
     seconds = sum(row.train_seconds for row in epochs)

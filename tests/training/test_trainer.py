@@ -29,7 +29,7 @@ from graftonnx.metadata import read_metadata
 from graftonnx.renormalisation import restore_norms
 from graftonnx.runtime import open_session
 from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, resume, run, starting, train
-from graftonnx.training.outcome import export
+from graftonnx.training.outcome import export, learnt_nothing
 
 CONFIG = TrainConfig(
     epochs=3,
@@ -97,6 +97,38 @@ def test_few_images_are_passed_over_more_often(source: Path, data: Path, tmp_pat
     assert any(note.startswith("32 images are few: 5 epochs instead of 3") for note in notes)
     enough = train(source, data, tmp_path / "enough", config.model_copy(update={"min_steps": 12}))
     assert len(metrics_of(enough)) == 3
+
+
+@pytest.mark.parametrize(
+    ("frozen", "advice"),
+    [("none", "with --lr-branches 0.001 instead of 0.01"), ("branches", "train for more --epochs")],
+)
+def test_a_network_that_has_learnt_nothing_is_told(
+    frozen: str, advice: str, source: Path, data: Path, tmp_path: Path
+) -> None:
+    image = next(data.rglob("*.png")).read_bytes()
+    for name in ("one", "two"):
+        (tmp_path / "alike" / name).mkdir(parents=True)
+        for number in range(10):
+            (tmp_path / "alike" / name / f"{number}.png").write_bytes(image)
+    notes: list[str] = []
+    train(source, tmp_path / "alike", tmp_path / "run", settings(freeze=frozen), note=notes.append)
+    (remark,) = (note for note in notes if "learnt next to nothing: 50.0% of" in note)
+    assert "always naming the most frequent class makes 50.0%" in remark
+    assert remark.endswith(advice)
+
+
+def test_a_network_that_has_learnt_is_not(source: Path, data: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    train(source, data, tmp_path / "run", CONFIG, note=notes.append)
+    assert not any("learnt" in note for note in notes)
+
+
+def test_what_little_counts_as_learnt() -> None:
+    truth = np.repeat(np.arange(100), 10)
+    assert learnt_nothing(0.06, truth, CONFIG) is None
+    assert learnt_nothing(0.059, truth, CONFIG) is not None
+    assert learnt_nothing(0.1, np.zeros(4, np.int64), CONFIG) is None  # one class only: nothing to learn
 
 
 class TestAFinishedRun:

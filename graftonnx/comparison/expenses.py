@@ -54,10 +54,9 @@ def latencies(networks: Mapping[str, Sequence[Path]], device: Device) -> dict[st
         networks: Files by name; of several files the probabilities are averaged.
         device: Where to run.
     """
-    paths = [path for files in networks.values() for path in files]
-    sessions = {
-        path: open_session(path, provider=device, settings=Settings(options=SETTLE)) for path in paths
-    }
+    settings = Settings(options=SETTLE)
+    paths = {path for files in networks.values() for path in files}
+    sessions = {path: open_session(path, provider=device, settings=settings) for path in paths}
     steps = {name: _step([sessions[path] for path in files]) for name, files in networks.items()}
     for _ in range(WARM_UP):
         for step in steps.values():

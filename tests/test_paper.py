@@ -258,6 +258,19 @@ class TestEditedPlans:
         assert {skip.source[0] for skip in found.skips} == {source}
         assert 2 * len(found.skips) == len(plan.skips)
 
+    def test_early_and_late_are_the_two_halves_in_the_order_of_the_networks(
+        self, plans: ModuleType, plan: Plan
+    ) -> None:
+        early, late = (self.spliced(plans.edited(plan, edit, PARENTS)).skips for edit in ("early", "late"))
+        assert early
+        assert early + late == plan.skips
+        assert not {frozenset((s.source, s.target)) for s in early} & {
+            frozenset((s.source, s.target)) for s in late
+        }
+        depth = load(PARENTS["a"], input_size=(32, 32)).view.position
+        into_a = [[depth[s.target[2:]] for s in half if s.target.startswith("a/")] for half in (early, late)]
+        assert max(into_a[0]) < min(into_a[1])
+
     def test_windows_become_wider_where_nothing_else_resizes(self, plans: ModuleType, plan: Plan) -> None:
         found = self.spliced(plans.edited(plan, "kernel-3", PARENTS))
         kernels = [

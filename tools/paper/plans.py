@@ -11,9 +11,10 @@ from graftonnx.plan import Projection
 from graftonnx.spelling import did_you_mean
 from graftonnx.taps import ACTIVATIONS
 
-EDITS = ("a-to-b", "b-to-a", "kernel-3", "before-activation")
-"""What `plan: NAME` may stand for in a study: one direction only, projections of 3x3 windows (two wider where
-there is one already), exchanges in front of the activations that end the blocks."""
+EDITS = ("a-to-b", "b-to-a", "early", "late", "kernel-3", "before-activation")
+"""What `plan: NAME` may stand for in a study: one direction only, the half of the skips that lies nearer to
+the image or to the head, projections of 3x3 windows (two wider where there is one already), exchanges before
+the activations that end the blocks."""
 
 
 def edited(plan: Plan, edit: str, parents: Mapping[str, Path]) -> Plan:
@@ -30,6 +31,9 @@ def edited(plan: Plan, edit: str, parents: Mapping[str, Path]) -> Plan:
     match edit:
         case "a-to-b" | "b-to-a":
             skips = [skip for skip in plan.skips if skip.source.startswith(f"{edit[0]}/")]
+        case "early" | "late":
+            half = len(plan.skips) // 4 * 2  # the two directions of an exchange stay together
+            skips = list(plan.skips[:half] if edit == "early" else plan.skips[half:])
         case "kernel-3":
             skips = [skip.model_copy(update={"projection": wider(skip.projection)}) for skip in plan.skips]
         case "before-activation":

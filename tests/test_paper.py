@@ -115,10 +115,10 @@ def output(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 class TestARow:
-    def test_compares_six_networks_and_exports_the_fused_one(self, output: Path) -> None:
+    def test_compares_its_networks_and_exports_the_fused_one(self, output: Path) -> None:
         record = json.loads((output / "results" / f"{ROW}-quick.json").read_text())
         names = [network["name"] for network in record["comparison"]["networks"]]
-        assert names == ["a", "b", "average", "concatenated", "paper", "fused"]
+        assert names == ["a", "b", "average", "concatenated", "paper", "a-to-b", "b-to-a", "fused"]
         assert record["paper"]["hybrid"] == 62.23
         assert record["command"] == f"tools/paper/run {ROW} --budget quick --seeds 1"
         assert [parent["trained_on"] for parent in record["parents"]] == ["mnist", "cifar100"]
@@ -131,9 +131,11 @@ class TestARow:
         (folder,) = (output / "rows").iterdir()
         comparison = Comparison.model_validate_json((folder / "compared" / "compare.json").read_text())
         pairs = [(contest.network, contest.rival) for contest in comparison.contests]
+        rivals = ("average", "concatenated", "paper", "a-to-b", "b-to-a")
         assert pairs[1:] == [
-            ("fused", "average"), ("fused", "concatenated"), ("fused", "paper"), ("paper", "concatenated")
-        ]  # fmt: skip
+            *(("fused", rival) for rival in rivals),
+            *((variant, "concatenated") for variant in rivals[2:]),
+        ]
 
     def test_goes_on_where_it_was_stopped(self, output: Path, shared: Path) -> None:
         result = output / "results" / f"{ROW}-quick.json"
@@ -146,7 +148,7 @@ class TestARow:
         said = run(ROW, "--seeds", "1", "--shared", shared, "-o", output)
         words = [line.split()[2] for line in said.splitlines() if line.startswith("$ graftonnx")]
         assert words == ["eval", "compare", "export", "eval"]
-        assert said.count("finished before") == 4
+        assert said.count("finished before") == 6
         after = json.loads(result.read_text())
         assert before["deployed"] == after["deployed"]
         for network, again in zip(*(r["comparison"]["networks"] for r in (before, after)), strict=True):

@@ -95,6 +95,8 @@ class Budget(Record):
         train: Options of `graftonnx compare`; `split-file: fixed` stands for a file that holds the same fifth
             of each class back from all seeds.
         seeds: Runs of each network, unless the command line says otherwise.
+        variants: More fused networks beside the default one and the paper's, as in a :class:`Study`, but for
+            `calibrate`.
         compared: Whether the fused network has rivals; without, it is trained alone, once, by
             `graftonnx train`: how far it comes where time does not suffice for all.
         note: What differs from the paper.
@@ -103,6 +105,7 @@ class Budget(Record):
     fuse: Options = Field(default_factory=dict)
     train: Options = Field(default_factory=dict)
     seeds: int = Field(default=3, ge=1)
+    variants: dict[str, Options] = Field(default_factory=dict)
     compared: bool = True
     note: str = ""
 

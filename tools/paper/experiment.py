@@ -173,7 +173,7 @@ def run_row(name: str, place: Place, seeds: int | None) -> Outcome:
     budget = declared.budget_of(row.budgets, place.budget, name)
     data = data_set(place.shared, row.data)
     a, b = make_parent(row.a, place), make_parent(row.b, place)
-    recipe = budget.model_dump(exclude={"note", "seeds", "compared"})
+    recipe = budget.model_dump(exclude={"note", "seeds", "variants", "compared"})
     made_from = [sha256(a.path), sha256(b.path), fingerprint(data)]
     folder = place.folder("rows", f"{name}-{place.budget}", recipe, made_from)
     base = {"classes": len(open_data(data).classes)} | budget.fuse
@@ -182,7 +182,8 @@ def run_row(name: str, place: Place, seeds: int | None) -> Outcome:
         run = folder / "alone"
         train(file, data, run, with_split(budget.train, data, folder))
         return Outcome(row, budget, (a, b), None, trained(run), deploy(folder, run, data))
-    files = fuse(folder, a, b, {"fused": base, "paper": base | PAPER})
+    variants = {variant: base | changed for variant, changed in budget.variants.items()}
+    files = fuse(folder, a, b, {"fused": base, "paper": base | PAPER, **variants})
     count = budget.seeds if seeds is None else seeds
     comparison = compare(files, data, folder / "compared", budget.train | {"seeds": count})
     deployed = deploy(folder, folder / "compared" / "fused" / "seed0", data)

@@ -17,6 +17,7 @@ from graftonnx.normalise.batch import BATCH, check_batch, infer_freed
 from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
 from graftonnx.normalise.dtypes import fold_narrow, widen
 from graftonnx.normalise.extents import free_extents
+from graftonnx.normalise.growth import KINDS, check_growth, check_shapes
 from graftonnx.normalise.inference import infer_shapes, set_extents
 from graftonnx.normalise.layout import to_channels_first
 from graftonnx.normalise.names import name_nodes
@@ -28,7 +29,6 @@ from graftonnx.normalise.opset import (
     use_default_domain,
 )
 from graftonnx.normalise.quantization import check_float, dequantise
-from graftonnx.normalise.sizes import check_growth, check_shapes
 from graftonnx.preprocessing import find_preprocess
 from graftonnx.shapes import spelled
 from graftonnx.spine import find_head
@@ -190,8 +190,8 @@ def _normalised(
     is_proven = bool(metadata.parents) and all(_has_open_batch(model, value) for value in inputs)
     model, view = infer_freed(model, weights, shapes, [] if is_proven else notes, None if turned else view)
     check_shapes(view.shapes)
-    if "Loop" in view.kinds or "If" in view.kinds or "Scan" in view.kinds:
-        check_growth(model.graph)
+    if not KINDS.isdisjoint(view.kinds):
+        check_growth(model)
     head, spine, auxiliary = find_head(view, inputs)
     dropped = (*passed, *auxiliary)
     if dropped:

@@ -63,13 +63,19 @@ def constants_to_initializers(
     return bool(constants)
 
 
-def fold(model: onnx.ModelProto, weights: Weights, kinds: frozenset[str] | None = None) -> int:
+def fold(
+    model: onnx.ModelProto,
+    weights: Weights,
+    kinds: frozenset[str] | None = None,
+    budget: int | None = None,
+) -> int:
     """Compute every node whose inputs are constant, in place, then drop what nobody reads.
 
     Args:
         model: A skeleton at the opset inside; at any other if `kinds` mean the same there.
         weights: Its large tensors.
         kinds: The operators that are computed; all of them if None.
+        budget: Bytes that what is computed may take; what the limits leave if None.
 
     Returns:
         The number of nodes that went away.
@@ -79,7 +85,7 @@ def fold(model: onnx.ModelProto, weights: Weights, kinds: frozenset[str] | None 
     if not may_fold(view):
         return 0
     before = len(graph.node)
-    folding = _Folding(model, weights)
+    folding = _Folding(model, weights, budget)
     kept = [
         node
         for node in view.nodes
@@ -95,7 +101,7 @@ def fold(model: onnx.ModelProto, weights: Weights, kinds: frozenset[str] | None 
 def may_fold(view: GraphView) -> bool:
     """Return whether there may be work for :func:`fold`: a node that reads only constants, or an extent."""
     known = {"", *view.initializers}
-    return "Shape" in view.kinds or any(map(known.issuperset, view.given))
+    return "Shape" in view.kinds or "Size" in view.kinds or any(map(known.issuperset, view.given))
 
 
 def drop_dead(model: onnx.ModelProto, weights: Weights, view: GraphView | None = None) -> bool:
@@ -132,7 +138,7 @@ def drop_dead(model: onnx.ModelProto, weights: Weights, view: GraphView | None =
 class _Folding:
     """What is known of the values of a graph while its nodes are visited in order."""
 
-    def __init__(self, model: onnx.ModelProto, weights: Weights) -> None:
+    def __init__(self, model: onnx.ModelProto, weights: Weights, budget: int | None = None) -> None:
         self.model = model
         self.weights = weights
         self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -140,8 +146,7 @@ class _Folding:
         self.partial: dict[str, Shape] = {}
         self.outputs = {value.name for value in model.graph.output}
         self.opset = next((entry.version for entry in model.opset_import if not entry.domain), 0)
-        computed = sum(tensor.nbytes for tensor in weights.values() if isinstance(tensor, Computed))
-        self.budget = limits().folded - computed
+        self.budget = _budget(weights) if budget is None else budget
 
     def take(self, node: NodeProto) -> bool:
         """Compute the node if it is constant; return whether its outputs are initializers now."""
@@ -180,7 +185,8 @@ class _Folding:
             return None
         if None not in vector:
             value = np.array(vector, dtype=np.int64)
-            return [value.reshape(()) if self.shapes.get(node.output[0]) == () else value]
+            is_scalar = node.op_type == "Size" or self.shapes.get(node.output[0]) == ()
+            return [value.reshape(()) if is_scalar else value]
         self.partial[node.output[0]] = vector
         return None
 
@@ -191,6 +197,9 @@ class _Folding:
                 return None
             start, end = integer(node, "start", 0), integer(node, "end", len(shape))
             return shape[start:end]
+        if node.op_type == "Size":
+            shape = self.shapes.get(node.input[0], (None,))
+            return None if None in shape else (math.prod(extent for extent in shape if extent is not None),)
         if node.op_type == "Concat":
             parts = [self._vector(name) for name in node.input]
             if any(part is None for part in parts):
@@ -223,6 +232,12 @@ class _Folding:
         if array.dtype.kind != "i" or array.ndim > 1:
             return None
         return tuple(int(item) for item in array.ravel())
+
+
+def _budget(weights: Weights) -> int:
+    """Return how many bytes of constants may still be computed."""
+    computed = sum(tensor.nbytes for tensor in weights.values() if isinstance(tensor, Computed))
+    return limits().folded - computed
 
 
 def _constant_value(node: NodeProto) -> Array:

@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from graftonnx.declarations import dense_size, shortened
 from graftonnx.errors import ModelError
 from graftonnx.graph import GraphView, integer, subgraphs, value_shapes
-from graftonnx.limits import limits
+from graftonnx.limits import check, limits
 from graftonnx.normalise.computing import compute
 from graftonnx.remarks import copy_remarks, quantization_tensors
 from graftonnx.shapes import Shape
-from graftonnx.tensors import Computed
+from graftonnx.tensors import SHARED_BYTES, Computed, Spread
 from graftonnx.weights import Weights, add_initializer, array_of
+from graftonnx.wire import INLINE_BYTES
 
 IR_OF_WEIGHTS_ALONE = 4
 """The first IR version in which an initializer need not be an input as well."""
@@ -49,8 +51,13 @@ def constants_to_initializers(
     graph = model.graph
     nodes = list(graph.node) if kinds is None or "Constant" in kinds else []
     constants = [node for node in nodes if node.op_type == "Constant"]
+    spreading = _Spreading(model, weights)
     for node in constants:
-        add_initializer(model, weights, node.output[0], _constant_value(node))
+        sparse = next((item.sparse_tensor for item in node.attribute if item.name == "sparse_value"), None)
+        if sparse is None:
+            add_initializer(model, weights, node.output[0], _constant_value(node))
+        else:
+            spreading.add(node.output[0], sparse)
         copy_remarks(node, graph.initializer[-1])
     if constants:
         replace(graph.node, [node for node in nodes if node.op_type != "Constant"])
@@ -58,7 +65,7 @@ def constants_to_initializers(
     replace(graph.input, [value for value in graph.input if value.name not in held])
     model.ir_version = max(model.ir_version, IR_OF_WEIGHTS_ALONE)
     for sparse in graph.sparse_initializer:
-        add_initializer(model, weights, sparse.values.name, _dense(sparse))
+        spreading.add(sparse.values.name, sparse)
     del graph.sparse_initializer[:]
     return bool(constants)
 
@@ -133,6 +140,35 @@ def drop_dead(model: onnx.ModelProto, weights: Weights, view: GraphView | None =
         kept = [item for item in graph.quantization_annotation if item.tensor_name in used | made]
         replace(graph.quantization_annotation, kept)
     return len(alive) < len(view.nodes) or not used.issuperset(view.initializers)
+
+
+class _Spreading:
+    """Makes sparse tensors dense; zeros that nobody touches take no memory."""
+
+    def __init__(self, model: onnx.ModelProto, weights: Weights) -> None:
+        self.model = model
+        self.weights = weights
+        self.budget: int | None = None
+
+    def add(self, name: str, sparse: onnx.SparseTensorProto) -> None:
+        """Add an initializer.
+
+        Raises:
+            ModelError: If its indices do not fit its shape, or too much was computed already.
+        """
+        self.budget = _budget(self.weights) if self.budget is None else self.budget
+        self.budget -= dense_size(sparse)
+        if self.budget < 0:
+            spent = limits().folded - self.budget
+            check(
+                "folded", spent, f"the bytes of '{shortened(name)}', made dense, and of other constants are"
+            )
+        array = _dense(sparse)
+        if array.nbytes <= INLINE_BYTES or array.dtype.hasobject or array.dtype.name in SHARED_BYTES:
+            add_initializer(self.model, self.weights, name, array)
+            return
+        self.weights[name] = made = Spread(array)
+        self.model.graph.initializer.add(name=name, data_type=made.data_type, dims=made.dims)
 
 
 class _Folding:
@@ -236,7 +272,7 @@ class _Folding:
 
 def _budget(weights: Weights) -> int:
     """Return how many bytes of constants may still be computed."""
-    computed = sum(tensor.nbytes for tensor in weights.values() if isinstance(tensor, Computed))
+    computed = sum(tensor.nbytes for tensor in weights.values() if isinstance(tensor, (Computed, Spread)))
     return limits().folded - computed
 
 
@@ -249,8 +285,6 @@ def _constant_value(node: NodeProto) -> Array:
     for item in node.attribute:
         if item.name == "value":
             return numpy_helper.to_array(item.t)
-        if item.name == "sparse_value":
-            return _dense(item.sparse_tensor)
     try:
         outputs: Any = ReferenceEvaluator(node).run(None, {})
         return np.asarray(outputs[0])

@@ -10,7 +10,7 @@ import onnx
 from graftonnx import collector, files
 from graftonnx.admission import admit
 from graftonnx.errors import GraftError, ModelError
-from graftonnx.graph import GraphView
+from graftonnx.graph import GraphView, value_shapes
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.network import Index, Network
 from graftonnx.normalise.batch import BATCH, check_batch, infer_freed
@@ -138,6 +138,8 @@ def resize(network: Network, size: tuple[int, ...]) -> Network:
         while fold(model, weights):
             model = infer_shapes(model)
         check_batch(model, {network.input: shape}, 1)
+        check_shapes(value_shapes(model.graph))
+        check_growth(model)
     except ModelError as error:
         unit = " pixels" if len(size) == 2 else ""
         raise error.at(f"it cannot run at {_by(size)}{unit}") from error

@@ -120,6 +120,14 @@ PIXELS = [
 ]
 
 
+def joined(*parts: str) -> GraphProto:
+    """Return a body that puts parts beside each other as the next state."""
+    body = body_of(ALWAYS)
+    del body.node[-1]
+    body.node.append(helper.make_node("Concat", parts, ["after"], axis=3))
+    return body
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -136,6 +144,14 @@ PIXELS = [
             r"the steps of its loop 'loop' are 844,424,930,131,968; the limit",
         ),
         (net([*BRIGHTEST, looped("whole", body_of(ALWAYS))]), rf"the steps of its loop 'loop' {ANY}"),
+        (
+            net([looped("steps", joined("before", "before"))], steps=21),
+            r"the bytes of its value 'z' after 21 steps are about 6,442,450,944; the limit",
+        ),
+        (
+            net([looped("steps", joined("before", "image", "image", "image"))], steps=99_999),
+            r"the bytes of its value 'z' after 99,999 steps are about 921,593,856;",
+        ),
         (net([looped("", body_of(WHILE_POSITIVE))], least=np.float32(-1)), rf"loop 'loop' {ANY}"),
         (net([looped("", body_of(COUNTED, ("i", "j")), "begin")], begin=-(1 << 40)), rf"loop 'loop' {ANY}"),
     ],
@@ -172,6 +188,7 @@ ENLARGED = [
         net(ENLARGED),
         net([in_a_branch(grown(factor=15))], "w", **{"is": True}),
         net([*PIXELS, looped("steps", body_of(ALWAYS))], factor=2),
+        net([looped("steps", joined("before", "image"))], steps=9),
         net([looped("steps", body_of(WHILE_POSITIVE))], steps=9, least=np.float32(-1)),
         net([looped("", body_of(COUNTED, ("i", "j")), "begin")], begin=0),
     ],
@@ -189,6 +206,13 @@ def test_open_extents_are_looked_at_in_the_size_that_is_given() -> None:
         ModelError, match=r"^the bytes of its value 'r0.conv' .* are 8,192,000,000; the limit"
     ):
         check_sizes(model, (16_000, 16_000))
+
+
+@pytest.mark.parametrize("op", ["Loop", "If"])
+def test_a_node_without_the_graph_that_it_should_hold_is_none_of_ours(op: str) -> None:
+    inputs = ["steps", "is", "image"] if op == "Loop" else ["is"]
+    node = helper.make_node(op, inputs, ["z"])
+    check_sizes(net([node], **{"is": True, "steps": 3})())
 
 
 def test_the_steps_of_a_loop_with_a_counter_are_counted() -> None:

@@ -108,11 +108,44 @@ def _check(model: onnx.ModelProto, times: int) -> None:
             where = f"the steps of its loop '{shortened(node.name or node.output[0])}' are"
             if steps > 1:
                 limits.check("steps", steps, where)
+                for body in subgraphs(node)[:1]:
+                    _check_states(model, node, body, steps // times)
         for body in subgraphs(node):
             if _has_kinds(body):
                 inner = settled(body_probe(model, node, body, steps))
                 check_shapes(value_shapes(inner.graph))
                 _check(inner, steps)
+
+
+def _check_states(model: onnx.ModelProto, node: NodeProto, body: GraphProto, steps: int) -> None:
+    """Refuse a loop whose states grow from step to step until they no longer fit into memory."""
+    known = value_shapes(model.graph)
+    states: list[Shape | None] = [known.get(name) for name in node.input[2:]]
+    sizes = [_sizes(states)]
+    for _ in range(2):
+        inner = value_shapes(settled(body_probe(model, node, body, steps, states)).graph)
+        states = [inner.get(value.name) for value in body.output[1 : 1 + len(states)]]
+        sizes.append(_sizes(states))
+    for name, before, once, twice in zip(node.output, *sizes, strict=False):
+        if before and once and twice and twice > once:
+            where = f"the bytes of its value '{shortened(name)}' after {steps:,} steps are about"
+            limits.check("value", 4 * _last(before, once, twice, steps), where)
+
+
+def _sizes(shapes: Iterable[Shape | None]) -> list[int | None]:
+    """Return how many elements there are; None where that is not known."""
+    return [
+        None if shape is None or None in shape else math.prod(extent for extent in shape if extent)
+        for shape in shapes
+    ]
+
+
+def _last(before: int, once: int, twice: int, steps: int) -> int:
+    """Return how large a state becomes that grows by the same number in each step, or by the same factor."""
+    if twice - once <= once - before:
+        return before + (once - before) * steps
+    doublings = math.log2(twice / once) * (steps - 2)
+    return ANY if doublings > 60 else int(twice * 2**doublings)
 
 
 def _has_kinds(graph: GraphProto) -> bool:
@@ -126,8 +159,8 @@ def _is_open(graph: GraphProto | onnx.FunctionProto, outer: dict[str, TensorProt
     known = outer | constants(graph)
     for node in graph.node:
         decisive = _decisive(node)
-        if node.op_type == "Loop" and node.input:
-            decisive = list(node.input[:1])
+        if node.op_type == "Loop":
+            return True
         if any(name not in known for name in decisive):
             return True
     return any(_is_open(body, known) for body in bodies(graph))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -20,7 +20,7 @@ from onnx import (
 
 from graftonnx import limits
 from graftonnx.fragility import MOST_AXES
-from graftonnx.graph import bodies, is_stub, stated_shape, value_shapes
+from graftonnx.graph import bodies, is_stub, stated_shape, subgraphs, value_shapes
 from graftonnx.normalise.constants import fold, replace
 from graftonnx.normalise.loops import outer_values
 from graftonnx.shapes import Shape
@@ -83,7 +83,13 @@ def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
 
 
-def body_probe(model: onnx.ModelProto, node: NodeProto, body: GraphProto, steps: int) -> onnx.ModelProto:
+def body_probe(
+    model: onnx.ModelProto,
+    node: NodeProto,
+    body: GraphProto,
+    steps: int,
+    states: Sequence[Shape | None] = (),
+) -> onnx.ModelProto:
     """Return a probe of a graph inside a node.
 
     Args:
@@ -91,6 +97,7 @@ def body_probe(model: onnx.ModelProto, node: NodeProto, body: GraphProto, steps:
         node: That holds it.
         body: The graph.
         steps: How often it runs; the number of a step is taken as the last one.
+        states: The shapes of a loop's states in front of the step; by default those in front of the first.
     """
     found = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     found.graph.CopyFrom(body)
@@ -105,8 +112,12 @@ def body_probe(model: onnx.ModelProto, node: NodeProto, body: GraphProto, steps:
             found.graph.input.add().CopyFrom(known.get(name, ValueInfoProto(name=name)))
     if node.op_type == "Loop" and body.input:
         for state, source in zip(found.graph.input[2 : len(body.input)], node.input[2:], strict=False):
-            if stated_shape(state.type) is None and source in known:
+            if source in known:
                 state.type.CopyFrom(known[source].type)
+        for state, shape in zip(found.graph.input[2 : len(body.input)], states, strict=False):
+            if shape is not None:
+                kind = state.type.tensor_type.elem_type
+                state.CopyFrom(onnx.helper.make_tensor_value_info(state.name, kind, shape))
         found.graph.initializer.append(numpy_helper.from_array(np.array(steps), body.input[0].name))
     return found
 
@@ -189,12 +200,12 @@ def _choose_branches(graph: GraphProto) -> bool:
     chosen = False
     for node in graph.node:
         tensor = tensors.get(node.input[0]) if node.op_type == "If" and not node.domain else None
-        if tensor is None or is_stub(tensor) or not math.prod(tensor.dims):
+        if tensor is None or is_stub(tensor) or not math.prod(tensor.dims) or len(subgraphs(node)) != 2:
             nodes.append(node)
             continue
         chosen = True
         wanted = "then_branch" if numpy_helper.to_array(tensor).all() else "else_branch"
-        branch = next(item.g for item in node.attribute if item.name == wanted)
+        branch = next((item.g for item in node.attribute if item.name == wanted), subgraphs(node)[0])
         made = {name for child in branch.node for name in child.output}
         made |= {held.name for held in branch.initializer}
         prefix = f"{node.output[0]}/{wanted}/"

@@ -7,7 +7,7 @@ graphs lie in graphs. Here they are checked against the bytes that are there and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,13 +21,13 @@ from graftonnx.declarations import (
     check_tensor,
     check_utf8,
     check_value,
+    dense_size,
     shortened,
 )
 from graftonnx.errors import ModelError
 from graftonnx.fragility import BOUNDED, FRAGILE, check_bounded, check_namesake
+from graftonnx.functions import DEFAULT_DOMAINS, Key, function_bytes, function_sizes
 from graftonnx.limits import check, limits
-
-DEFAULT_DOMAINS = ("", "ai.onnx")
 
 _NOTHING: frozenset[str] = frozenset()
 
@@ -44,10 +44,11 @@ def admit(model: ModelProto, elsewhere: Collection[str] = ()) -> None:
     """
     _check_texts(model)
     opsets = _opsets(model.opset_import)
-    sizes = _function_sizes(model)
+    sizes = function_sizes(model)
     for function in model.functions:
         _check_function(function)
-    _Walk(opsets, sizes).check(model.graph, frozenset(elsewhere))
+    dense = function_bytes(model, sizes)
+    _Walk(opsets, sizes, dense).check(model.graph, frozenset(elsewhere))
 
 
 def _check_texts(model: ModelProto) -> None:
@@ -67,77 +68,12 @@ def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
     return {("" if entry.domain in DEFAULT_DOMAINS else entry.domain): entry.version for entry in imports}
 
 
-def _function_sizes(model: ModelProto) -> dict[tuple[str, str, str], int]:
-    """Return how many nodes each local function becomes once it is expanded.
-
-    Raises:
-        ModelError: If two have one name, one calls itself, or they call each other too deeply.
-    """
-    functions: dict[tuple[str, str, str], FunctionProto] = {}
-    for function in model.functions:
-        check_utf8(function.name, function.domain, function.overload, *function.input, *function.output)
-        key = (
-            "" if function.domain in DEFAULT_DOMAINS else function.domain,
-            function.name,
-            function.overload,
-        )
-        if key in functions:
-            raise ModelError(f"its function '{shortened(function.name)}' is defined twice. Export it again.")
-        functions[key] = function
-    sizes: dict[tuple[str, str, str], int] = {}
-    most = limits()
-    for start in functions:
-        path: list[tuple[tuple[str, str, str], Iterator[tuple[str, str, str]]]] = []
-        if start not in sizes:
-            path.append((start, iter(_calls(functions[start]))))
-        while path:
-            key, rest = path[-1]
-            called = next((found for found in rest if found in functions and found not in sizes), None)
-            if called is None:
-                path.pop()
-                sizes[key] = sum(sizes.get(found, 1) for found in _calls(functions[key]))
-                check("nodes", sizes[key], f"the nodes of its function '{shortened(key[1])}', expanded, are")
-                continue
-            if any(called == above for above, _ in path):
-                raise ModelError(f"its function '{shortened(called[1])}' calls itself. Export it again.")
-            if len(path) >= most.depth:
-                check("depth", len(path) + 1, "the depth of its functions that call functions is at least")
-            path.append((called, iter(_calls(functions[called]))))
-    return sizes
-
-
-def _calls(function: FunctionProto) -> list[tuple[str, str, str]]:
-    """Return what the nodes of a function and of its inner graphs are, and are called."""
-    return [_kind(node) for node in _all_nodes(function.node)]
-
-
-def _kind(node: NodeProto) -> tuple[str, str, str]:
-    return "" if node.domain in DEFAULT_DOMAINS else node.domain, node.op_type, node.overload
-
-
-def _all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    waiting = [nodes]
-    while waiting:
-        for node in waiting.pop():
-            yield node
-            waiting += [graph.node for graph in _inner(node)]
-
-
-def _inner(node: NodeProto) -> list[GraphProto]:
-    found: list[GraphProto] = []
-    for item in node.attribute:
-        if item.HasField("g"):
-            found.append(item.g)
-        found.extend(item.graphs)
-    return found
-
-
 def _check_function(function: FunctionProto) -> None:
     """Check a function's body as a graph whose inputs are the function's."""
     body = GraphProto(node=function.node)
     body.input.extend(onnx.ValueInfoProto(name=name) for name in function.input)
     body.output.extend(onnx.ValueInfoProto(name=name) for name in function.output)
-    walk = _Walk(_opsets(function.opset_import), {}, free_attributes=True)
+    walk = _Walk(_opsets(function.opset_import), {}, {}, free_attributes=True)
     try:
         walk.check(body, _NOTHING)
     except ModelError as error:
@@ -157,20 +93,24 @@ class _Walk:
     Args:
         opsets: Domain -> version.
         sizes: How many nodes local functions become.
+        dense: What their sparse tensors take.
         free_attributes: Whether attributes may come from a call, as in functions.
     """
 
     def __init__(
         self,
         opsets: dict[str, int],
-        sizes: dict[tuple[str, str, str], int],
+        sizes: dict[Key, int],
+        dense: dict[Key, int],
         *,
         free_attributes: bool = False,
     ) -> None:
         self._opsets = opsets
         self._sizes = sizes
         self._free = free_attributes
+        self._dense = dense
         self._count = 0
+        self._spread = 0
         self._typed: dict[str, int | None] = {}
         self._most = limits()
         self._local = {(domain, name) for domain, name, _ in sizes}
@@ -198,7 +138,7 @@ class _Walk:
         for tensor in graph.initializer:
             check_tensor(tensor, elsewhere=tensor.name in todo.elsewhere)
         for sparse in graph.sparse_initializer:
-            check_sparse(sparse)
+            self._check_sparse(sparse)
         for value in (*graph.input, *graph.output, *graph.value_info):
             check_value(value)
         for annotation in graph.quantization_annotation:
@@ -248,7 +188,9 @@ class _Walk:
         if domain in DEFAULT_DOMAINS:
             domain = ""
         if self._sizes:
-            self._count += self._sizes.get((domain, kind, node.overload), 0)
+            key = domain, kind, node.overload
+            self._count += self._sizes.get(key, 0)
+            self._add_dense(self._dense.get(key, 0))
         is_own = domain and (domain, kind) in self._local
         rule = None if is_own else _rule(domain, kind, self._opsets.get(domain, 0))
         if rule is None:
@@ -302,6 +244,15 @@ class _Walk:
                     "Export it again."
                 )
 
+    def _check_sparse(self, sparse: onnx.SparseTensorProto) -> None:
+        check_sparse(sparse)
+        self._add_dense(dense_size(sparse))
+
+    def _add_dense(self, size: int) -> None:
+        """Count what sparse tensors take: all are there at once."""
+        self._spread += size
+        check("folded", self._spread, "the bytes of its sparse tensors, made dense, are")
+
     def _inside(self, node: NodeProto, attributes: Sequence[AttributeProto]) -> list[GraphProto]:
         """Check the tensors in attributes, and return the graphs in them."""
         inner: list[GraphProto] = []
@@ -321,7 +272,7 @@ class _Walk:
                 for tensor in item.tensors:
                     check_tensor(tensor)
                 if item.HasField("sparse_tensor"):
-                    check_sparse(item.sparse_tensor)
+                    self._check_sparse(item.sparse_tensor)
             except ModelError as error:
                 raise error.at(_where(node)) from error
             if item.HasField("g"):

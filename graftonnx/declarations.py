@@ -133,7 +133,15 @@ def check_sparse(sparse: onnx.SparseTensorProto) -> None:
     check("rank", len(sparse.dims), f"the sparse tensor '{name}' has a rank of")
     if sparse.dims and min(sparse.dims) < 0:
         raise ModelError(f"the sparse tensor '{name}' has the shape {sparse.dims[:]}. Export the file again.")
-    check("folded", 8 * math.prod(sparse.dims), f"the bytes of the sparse tensor '{name}', made dense, are")
+    check("folded", dense_size(sparse), f"the bytes of the sparse tensor '{name}', made dense, are")
+
+
+def dense_size(sparse: onnx.SparseTensorProto) -> int:
+    """Return how many bytes a sparse tensor takes, made dense; 0 if it has no elements."""
+    if not sparse.HasField("values"):
+        return 0
+    size = encoded_size(TensorProto(data_type=sparse.values.data_type, dims=sparse.dims))
+    return 8 * math.prod(sparse.dims) if size is None else size
 
 
 def check_value(value: onnx.ValueInfoProto) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from graftonnx.errors import ModelError
 from graftonnx.images import Planes, as_input
 from graftonnx.metadata import InputConvention, Preprocess
+from graftonnx.preprocessing import check_preprocess
 from graftonnx.runtime import Session
 
 
@@ -26,7 +27,8 @@ class Feed:
         any_size: Whether it takes images of any size as they are; then `size` is what suits it.
 
     Raises:
-        ModelError: If it takes no images, or images of any size and does not say which suits it.
+        ModelError: If it takes no images, or images of any size and does not say which suits it, or if the
+            numbers of its preprocessing are not those of its channels.
     """
 
     def __init__(self, session: Session, preprocess: Preprocess) -> None:
@@ -35,6 +37,11 @@ class Feed:
         self._type = session.input_type
         self._preprocess = preprocess
         self.shapes = [image_shape(session.name, shape, convention) for shape in session.input_shapes]
+        try:
+            for channels, _, _ in self.shapes:
+                check_preprocess(preprocess, channels)
+        except ModelError as error:
+            raise error.at(f"cannot use '{session.name}'") from error
         self.size = (max(shape[1] for shape in self.shapes), max(shape[2] for shape in self.shapes))
 
         extents = [session.input_shapes[0][axis] for axis in ((1, 2) if self._channels_last else (2, 3))]

@@ -12,11 +12,13 @@ Files come from strangers.
 | `elements` | of one tensor in a file | sizes in bytes stay far below 2^63 |
 | `value` | bytes of one value while the network runs on one input | it is allocated |
 | `work` | bytes that onnx takes to check, infer and convert | a small file can make it fill the memory |
-| `folded` | bytes of all constants that are computed from smaller ones | they are kept |
+| `folded` | bytes of all constants that are computed from smaller ones, or sparse | they are kept |
 | `steps` | of a loop, those of loops around it multiplied | native code cannot be stopped |
 | `name` | characters of a name | it is printed, and written again |
 | `text` | characters of a documentation text or of an entry of metadata | likewise |
 | `terms` | inputs, outputs or attributes of one node; inputs or outputs of a graph | each costs time |
+
+Extents and steps that a network computes from its input's numbers, not from its shape, count as 2^63 - 1.
 
 Every limit is far above what real networks need. Who trusts a file raises one in the environment:
 `GRAFTONNX_LIMITS="nodes=2000000 value=16G"`.

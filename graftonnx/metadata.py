@@ -74,6 +74,12 @@ ImageLayout = Literal["nchw", "nhwc"]
 """Whether the channels of an image input come before its height and width, or behind them."""
 
 
+LARGEST_SIDE = 1 << 15
+"""Height and width of an image, in pixels, that a file may ask for."""
+
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+
+
 class InputConvention(Record):
     """What the image input of a graph expects, apart from its shape.
 
@@ -89,7 +95,7 @@ class InputConvention(Record):
 
     preprocess: Preprocess = Preprocess()
     layout: ImageLayout = "nchw"
-    size: tuple[int, int] | None = None
+    size: tuple[Side, Side] | None = None
 
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]

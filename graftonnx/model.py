@@ -10,13 +10,14 @@ import onnx
 from graftonnx import collector, files
 from graftonnx.admission import admit
 from graftonnx.errors import GraftError, ModelError
-from graftonnx.graph import GraphView
+from graftonnx.graph import GraphView, value_shapes
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.network import Index, Network
 from graftonnx.normalise.batch import BATCH, check_batch, infer_freed
 from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
 from graftonnx.normalise.dtypes import fold_narrow, widen
 from graftonnx.normalise.extents import free_extents
+from graftonnx.normalise.growth import KINDS, check_growth, check_shapes
 from graftonnx.normalise.inference import infer_shapes, set_extents
 from graftonnx.normalise.layout import to_channels_first
 from graftonnx.normalise.names import name_nodes
@@ -28,7 +29,6 @@ from graftonnx.normalise.opset import (
     use_default_domain,
 )
 from graftonnx.normalise.quantization import check_float, dequantise
-from graftonnx.normalise.sizes import check_growth, check_shapes
 from graftonnx.preprocessing import find_preprocess
 from graftonnx.shapes import spelled
 from graftonnx.spine import find_head
@@ -138,6 +138,8 @@ def resize(network: Network, size: tuple[int, ...]) -> Network:
         while fold(model, weights):
             model = infer_shapes(model)
         check_batch(model, {network.input: shape}, 1)
+        check_shapes(value_shapes(model.graph))
+        check_growth(model)
     except ModelError as error:
         unit = " pixels" if len(size) == 2 else ""
         raise error.at(f"it cannot run at {_by(size)}{unit}") from error
@@ -190,8 +192,8 @@ def _normalised(
     is_proven = bool(metadata.parents) and all(_has_open_batch(model, value) for value in inputs)
     model, view = infer_freed(model, weights, shapes, [] if is_proven else notes, None if turned else view)
     check_shapes(view.shapes)
-    if "Loop" in view.kinds or "If" in view.kinds or "Scan" in view.kinds:
-        check_growth(model.graph)
+    if not KINDS.isdisjoint(view.kinds):
+        check_growth(model)
     head, spine, auxiliary = find_head(view, inputs)
     dropped = (*passed, *auxiliary)
     if dropped:

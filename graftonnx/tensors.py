@@ -104,6 +104,10 @@ class Made(Tensor):
         wire.write_all(target, self.encoded())
 
 
+class Spread(Made):
+    """Elements of a sparse tensor, and the zeros between them."""
+
+
 class Stored(Tensor):
     """Elements in a file.
 

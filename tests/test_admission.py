@@ -19,6 +19,8 @@ from graftonnx.admission import admit
 from graftonnx.conversion import to_torch
 from graftonnx.errors import ModelError
 from graftonnx.model import from_proto, load
+from graftonnx.normalise.constants import constants_to_initializers
+from graftonnx.tensors import Spread
 
 Change = Callable[[ModelProto], None]
 LIES: dict[str, tuple[Change, str]] = {}
@@ -200,6 +202,30 @@ def a_name_of_seventy_thousand_letters(model: ModelProto) -> None:
     conv(model).name = "x" * 70_000
 
 
+def sparse_tensor(name: str, extent: int) -> onnx.SparseTensorProto:
+    found = onnx.SparseTensorProto(dims=[extent])
+    found.values.CopyFrom(numpy_helper.from_array(np.float32([1]), name))
+    found.indices.CopyFrom(numpy_helper.from_array(np.int64([0]), "indices"))
+    return found
+
+
+@lie(r"the bytes of its sparse tensors, made dense, are 1,610,612,736; the limit is 1,073,741,824")
+def sparse_tensors_that_are_small_alone(model: ModelProto) -> None:
+    model.graph.sparse_initializer.extend(sparse_tensor(f"sparse{index}", 1 << 27) for index in range(2))
+    sparse = sparse_tensor("constant", 1 << 27)
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["constant"], sparse_value=sparse))
+
+
+@lie(r"the bytes of its sparse tensors, made dense, are 1,610,612,736; the limit is 1,073,741,824")
+def a_function_with_a_sparse_tensor_that_is_called_often(model: ModelProto) -> None:
+    constant = helper.make_node("Constant", [], ["y"], sparse_value=sparse_tensor("held", 1 << 27))
+    imports = [*model.opset_import, helper.make_opsetid("own", 1)]
+    model.functions.append(helper.make_function("own", "Held", [], ["y"], [constant], imports))
+    model.opset_import.append(imports[-1])
+    for index in range(3):
+        model.graph.node.insert(0, helper.make_node("Held", [], [f"held{index}"], domain="own"))
+
+
 @lie(r"the bytes of the sparse tensor 'sparse', made dense, are")
 def a_sparse_tensor_that_is_dense_nowhere(model: ModelProto) -> None:
     sparse = model.graph.sparse_initializer.add(dims=[1 << 20, 1 << 20])
@@ -304,6 +330,17 @@ def test_a_limit_that_means_nothing_is_refused(text: str, monkeypatch: pytest.Mo
 @pytest.fixture(autouse=True)
 def _fresh_limits() -> None:
     limits.limits.cache_clear()
+
+
+def test_a_sparse_tensor_shares_its_limit_with_other_constants() -> None:
+    model, weights = plain_cnn(), {"before": Spread(np.zeros(1 << 27, np.float32))}
+    model.graph.sparse_initializer.append(sparse_tensor("sparse", 1 << 27))
+    constants_to_initializers(model, weights)
+    assert isinstance(weights["sparse"], Spread)
+    assert weights["sparse"].array()[:2].tolist() == [1, 0]
+    model.graph.sparse_initializer.append(sparse_tensor("more", 1 << 10))
+    with pytest.raises(ModelError, match=r"^the bytes of 'more', made dense, .* 1,073,745,920; the limit"):
+        constants_to_initializers(model, weights)
 
 
 @pytest.mark.skipif("sys.platform != 'linux'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from builders import plain_cnn
 from lookalikes import COLOURS, RGB, UNIT, colour_network, model, write_image
 
 from graftonnx.classifier import FILES, Classifier, model_file, open_classifier, softmax
+from graftonnx.cli import parameters
 from graftonnx.cli.inference_options import PROVIDERS as OFFERED_PROVIDERS
 from graftonnx.cli.inference_options import preprocess_option
 from graftonnx.errors import ModelError
 from graftonnx.exporting import export
 from graftonnx.feeds import preprocessed
 from graftonnx.images import as_input
-from graftonnx.metadata import PRESETS, InputConvention, Metadata, Preprocess
+from graftonnx.metadata import LARGEST_SIDE, PRESETS, InputConvention, Metadata, Preprocess
 from graftonnx.providers import PROVIDERS
 
 PIXELS = np.array([RGB[name] for name in COLOURS], np.uint8).reshape(3, 1, 1, 3).repeat(8, 1).repeat(8, 2)
@@ -96,6 +98,41 @@ def test_one_channel_gets_the_luma() -> None:
     grey = preprocessed(as_input(x, (1, 2, 2)), Preprocess(order="grey", scale=2.0))
     assert grey.shape == (1, 1, 2, 2)
     np.testing.assert_allclose(grey, 2 * 0.587, rtol=1e-6)  # one rounding
+
+
+@pytest.mark.parametrize("what", ["mean", "std"])
+def test_numbers_that_are_not_one_each_channel_are_refused(tmp_path: Path, what: str) -> None:
+    told = Metadata(input=InputConvention(preprocess=Preprocess.model_validate({what: (0.5, 0.5)})))
+    path = save(colour_network(told), tmp_path / "m.onnx")
+    message = rf"^cannot use 'm.onnx': its preprocessing has 2 numbers in {what}, its input 3 channels\."
+    with pytest.raises(ModelError, match=message):
+        open_classifier(path, provider="cpu")
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (
+            [20_000, 20_000],
+            r"the bytes of its value 'input' \[1, 3, 20000, 20000\] are 4,800,000,000; the limit",
+        ),
+        ([60_000, 8], r"input\.size\.0' is damaged: Input should be less than or equal to 32768\."),
+        ([8, 0], r"input\.size\.1' is damaged: Input should be greater than or equal to 1\."),
+        ([-5, 7], r"input\.size\.0' is damaged: Input should be greater than or equal to 1\."),
+    ],
+)
+def test_a_size_that_no_image_has_is_refused(tmp_path: Path, size: list[int], message: str) -> None:
+    proto = colour_network()
+    for dim, name in zip(proto.graph.input[0].type.tensor_type.shape.dim[2:], "HW", strict=True):
+        dim.dim_param = name
+    entry = next(entry for entry in proto.metadata_props if entry.key == "graftonnx.input")
+    entry.value = json.dumps({"size": size})
+    with pytest.raises(ModelError, match=message):
+        open_classifier(save(proto, tmp_path / "m.onnx"), provider="cpu")
+
+
+def test_the_command_line_takes_the_sizes_that_files_may_have() -> None:
+    assert parameters.LARGEST == LARGEST_SIDE
 
 
 def test_predictions_come_in_the_order_of_the_files_whatever_the_batch(

@@ -340,6 +340,12 @@ def shuffle(size: int, *, batch: int | str = 1) -> onnx.ModelProto:
     return net.model("scores", [batch, 4], image=[batch, 3, size, size])
 
 
+def test_an_input_size_whose_values_do_not_fit_into_memory_is_refused() -> None:
+    message = r"^it cannot run at 16000x16000 pixels: the bytes of its value 'r0.conv' .* are 8,192,000,000;"
+    with pytest.raises(ModelError, match=message):
+        from_proto(plain_cnn(), "model.onnx", input_size=(16_000, 16_000))
+
+
 def test_extents_baked_into_reshapes_follow_the_input_size() -> None:
     found = from_proto(shuffle(16), "net", input_size=(12, 12))
     expected = from_proto(shuffle(12), "net")

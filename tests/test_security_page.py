@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from graftonnx import documents, images
+from graftonnx.bundling import sums
 from graftonnx.data import bounds
+from graftonnx.metadata import LARGEST_SIDE
 
 PAGE = Path(__file__).parents[1] / ".github" / "SECURITY.md"
 NAMED = re.findall(r"`([\w/]+\.py)::([\w:]+)`", PAGE.read_text(encoding="utf-8"))
@@ -46,6 +48,8 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"| {bounds.MOST_ENTRIES // 10**6} million |",
         f"| {bounds.ALLOWED_GROWTH >> 30} GiB, or {bounds.MOST_GROWTH} times its size |",
         f"| {bounds.LARGEST_HEADER >> 20} MiB |",
+        f"| {LARGEST_SIDE:,} pixels each |",
+        f"| {sums.LARGEST >> 20} MiB |",
         f"| {documents.LONGEST >> 20} Mi characters, {documents.DEEPEST} levels, "
         f"{documents.MOST_VALUES // 10**6} million values",
     ):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graftonnx import limits
 from graftonnx.data.opening import open_data
 from graftonnx.errors import DataError, ModelError
 from graftonnx.feeds import preprocessed
 from graftonnx.images import Pixels, as_input, decode_stream, to_input
+from graftonnx.preprocessing import check_preprocess
 from graftonnx.runtime import Session
 
 Extents = tuple[int | str | None, ...]
@@ -43,6 +46,10 @@ def _shape(name: str, shape: Extents, batch: int, input_size: tuple[int, ...]) -
     known = [extent for extent in found if extent is not None]
     if len(known) < len(found):
         raise ModelError(f"cannot run '{name}': its input is {list(shape)}. Give --input-size.")
+    try:
+        limits.check("value", 4 * math.prod(known[1:]), f"the bytes of an image {known[1:]} are")
+    except ModelError as error:
+        raise error.at(f"cannot run '{name}'") from error
     return tuple(known[: len(shape)])
 
 
@@ -118,7 +125,7 @@ def _picture(session: Session, shape: tuple[int, ...], kind: np.dtype[Any], imag
     if kind == np.uint8:
         planes = np.rint(planes * 255)
     elif convention is not None:
-        planes = preprocessed(planes, convention.preprocess)
+        planes = preprocessed(planes, check_preprocess(convention.preprocess, channels))
     if shape[1] != channels:
         planes = planes.transpose(0, 2, 3, 1)
     return np.ascontiguousarray(planes, kind)

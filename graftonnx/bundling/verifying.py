@@ -10,13 +10,19 @@ from pathlib import Path
 
 import onnx
 
+from graftonnx import limits
 from graftonnx.bundling.manifest import LABELS, Manifest, inputs_of, model_path, read_manifest, triton_path
 from graftonnx.bundling.selfcheck import check_outputs
 from graftonnx.bundling.sums import check_sums
 from graftonnx.bundling.triton import check_repository
 from graftonnx.classifier import Classifier, open_classifier
-from graftonnx.errors import GraftError
+from graftonnx.errors import GraftError, ModelError
+from graftonnx.normalise.sizes import check_sizes
 from graftonnx.providers import Provider
+from graftonnx.weights import read
+
+_COPIES = 3
+"""Of a file's bytes, which the checker holds: as it reads them, parsed, and with shapes."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,19 @@ def _labels(path: Path) -> tuple[str, ...]:
 
 
 def _check_onnx(path: Path) -> None:
+    """Run onnx's checker, once the file is known not to crash it or to fill the memory.
+
+    Raises:
+        ModelError: If it is no sound ONNX file, or one of its values would not fit into memory.
+        GraftError: If the checker complains.
+    """
+    skeleton, _ = read(path)
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        check_sizes(skeleton)
+        with limits.bounded("onnx's checker", _COPIES * path.stat().st_size):
+            onnx.checker.check_model(str(path), full_check=True)
+    except ModelError as error:
+        raise error.at(f"cannot run '{path}'") from error
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, OSError) as error:
         raise GraftError(
             f"'{path}' is not valid ONNX: {' '.join(str(error).split())} Make the bundle anew."

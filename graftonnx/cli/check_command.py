@@ -60,7 +60,7 @@ def command(
     from graftonnx.weights import read, whole
 
     model = whole(*read(file))
-    check_sizes(model)
+    check_sizes(model, input_size)
     refusals = _refusals(file) if against is None else []
     if refusals:
         _refuse(file, refusals, as_json)
@@ -69,7 +69,7 @@ def command(
         from graftonnx.parity import compare_models
 
         other = whole(*read(against))
-        check_sizes(other)
+        check_sizes(other, input_size)
         with limits.bounded("the comparison", _COPIES * (model.ByteSize() + other.ByteSize())):
             comparison = compare_models(model, other, *arrays, rtol=tolerance)
         sides = (file.name, against.name)

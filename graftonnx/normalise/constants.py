@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from graftonnx.declarations import dense_size, shortened
 from graftonnx.errors import ModelError
 from graftonnx.graph import GraphView, integer, subgraphs, value_shapes
-from graftonnx.limits import limits
+from graftonnx.limits import check, limits
 from graftonnx.normalise.computing import compute
 from graftonnx.remarks import copy_remarks, quantization_tensors
 from graftonnx.shapes import Shape
-from graftonnx.tensors import Computed
+from graftonnx.tensors import SHARED_BYTES, Computed, Spread
 from graftonnx.weights import Weights, add_initializer, array_of
+from graftonnx.wire import INLINE_BYTES
 
 IR_OF_WEIGHTS_ALONE = 4
 """The first IR version in which an initializer need not be an input as well."""
@@ -49,8 +51,13 @@ def constants_to_initializers(
     graph = model.graph
     nodes = list(graph.node) if kinds is None or "Constant" in kinds else []
     constants = [node for node in nodes if node.op_type == "Constant"]
+    spreading = _Spreading(model, weights)
     for node in constants:
-        add_initializer(model, weights, node.output[0], _constant_value(node))
+        sparse = next((item.sparse_tensor for item in node.attribute if item.name == "sparse_value"), None)
+        if sparse is None:
+            add_initializer(model, weights, node.output[0], _constant_value(node))
+        else:
+            spreading.add(node.output[0], sparse)
         copy_remarks(node, graph.initializer[-1])
     if constants:
         replace(graph.node, [node for node in nodes if node.op_type != "Constant"])
@@ -58,18 +65,24 @@ def constants_to_initializers(
     replace(graph.input, [value for value in graph.input if value.name not in held])
     model.ir_version = max(model.ir_version, IR_OF_WEIGHTS_ALONE)
     for sparse in graph.sparse_initializer:
-        add_initializer(model, weights, sparse.values.name, _dense(sparse))
+        spreading.add(sparse.values.name, sparse)
     del graph.sparse_initializer[:]
     return bool(constants)
 
 
-def fold(model: onnx.ModelProto, weights: Weights, kinds: frozenset[str] | None = None) -> int:
+def fold(
+    model: onnx.ModelProto,
+    weights: Weights,
+    kinds: frozenset[str] | None = None,
+    budget: int | None = None,
+) -> int:
     """Compute every node whose inputs are constant, in place, then drop what nobody reads.
 
     Args:
         model: A skeleton at the opset inside; at any other if `kinds` mean the same there.
         weights: Its large tensors.
         kinds: The operators that are computed; all of them if None.
+        budget: Bytes that what is computed may take; what the limits leave if None.
 
     Returns:
         The number of nodes that went away.
@@ -79,7 +92,7 @@ def fold(model: onnx.ModelProto, weights: Weights, kinds: frozenset[str] | None 
     if not may_fold(view):
         return 0
     before = len(graph.node)
-    folding = _Folding(model, weights)
+    folding = _Folding(model, weights, budget)
     kept = [
         node
         for node in view.nodes
@@ -95,7 +108,7 @@ def fold(model: onnx.ModelProto, weights: Weights, kinds: frozenset[str] | None 
 def may_fold(view: GraphView) -> bool:
     """Return whether there may be work for :func:`fold`: a node that reads only constants, or an extent."""
     known = {"", *view.initializers}
-    return "Shape" in view.kinds or any(map(known.issuperset, view.given))
+    return "Shape" in view.kinds or "Size" in view.kinds or any(map(known.issuperset, view.given))
 
 
 def drop_dead(model: onnx.ModelProto, weights: Weights, view: GraphView | None = None) -> bool:
@@ -129,10 +142,39 @@ def drop_dead(model: onnx.ModelProto, weights: Weights, view: GraphView | None =
     return len(alive) < len(view.nodes) or not used.issuperset(view.initializers)
 
 
+class _Spreading:
+    """Makes sparse tensors dense; zeros that nobody touches take no memory."""
+
+    def __init__(self, model: onnx.ModelProto, weights: Weights) -> None:
+        self.model = model
+        self.weights = weights
+        self.budget: int | None = None
+
+    def add(self, name: str, sparse: onnx.SparseTensorProto) -> None:
+        """Add an initializer.
+
+        Raises:
+            ModelError: If its indices do not fit its shape, or too much was computed already.
+        """
+        self.budget = _budget(self.weights) if self.budget is None else self.budget
+        self.budget -= dense_size(sparse)
+        if self.budget < 0:
+            spent = limits().folded - self.budget
+            check(
+                "folded", spent, f"the bytes of '{shortened(name)}', made dense, and of other constants are"
+            )
+        array = _dense(sparse)
+        if array.nbytes <= INLINE_BYTES or array.dtype.hasobject or array.dtype.name in SHARED_BYTES:
+            add_initializer(self.model, self.weights, name, array)
+            return
+        self.weights[name] = made = Spread(array)
+        self.model.graph.initializer.add(name=name, data_type=made.data_type, dims=made.dims)
+
+
 class _Folding:
     """What is known of the values of a graph while its nodes are visited in order."""
 
-    def __init__(self, model: onnx.ModelProto, weights: Weights) -> None:
+    def __init__(self, model: onnx.ModelProto, weights: Weights, budget: int | None = None) -> None:
         self.model = model
         self.weights = weights
         self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -140,8 +182,7 @@ class _Folding:
         self.partial: dict[str, Shape] = {}
         self.outputs = {value.name for value in model.graph.output}
         self.opset = next((entry.version for entry in model.opset_import if not entry.domain), 0)
-        computed = sum(tensor.nbytes for tensor in weights.values() if isinstance(tensor, Computed))
-        self.budget = limits().folded - computed
+        self.budget = _budget(weights) if budget is None else budget
 
     def take(self, node: NodeProto) -> bool:
         """Compute the node if it is constant; return whether its outputs are initializers now."""
@@ -180,7 +221,8 @@ class _Folding:
             return None
         if None not in vector:
             value = np.array(vector, dtype=np.int64)
-            return [value.reshape(()) if self.shapes.get(node.output[0]) == () else value]
+            is_scalar = node.op_type == "Size" or self.shapes.get(node.output[0]) == ()
+            return [value.reshape(()) if is_scalar else value]
         self.partial[node.output[0]] = vector
         return None
 
@@ -191,6 +233,9 @@ class _Folding:
                 return None
             start, end = integer(node, "start", 0), integer(node, "end", len(shape))
             return shape[start:end]
+        if node.op_type == "Size":
+            shape = self.shapes.get(node.input[0], (None,))
+            return None if None in shape else (math.prod(extent for extent in shape if extent is not None),)
         if node.op_type == "Concat":
             parts = [self._vector(name) for name in node.input]
             if any(part is None for part in parts):
@@ -225,6 +270,12 @@ class _Folding:
         return tuple(int(item) for item in array.ravel())
 
 
+def _budget(weights: Weights) -> int:
+    """Return how many bytes of constants may still be computed."""
+    computed = sum(tensor.nbytes for tensor in weights.values() if isinstance(tensor, (Computed, Spread)))
+    return limits().folded - computed
+
+
 def _constant_value(node: NodeProto) -> Array:
     """Return what a `Constant` holds.
 
@@ -234,8 +285,6 @@ def _constant_value(node: NodeProto) -> Array:
     for item in node.attribute:
         if item.name == "value":
             return numpy_helper.to_array(item.t)
-        if item.name == "sparse_value":
-            return _dense(item.sparse_tensor)
     try:
         outputs: Any = ReferenceEvaluator(node).run(None, {})
         return np.asarray(outputs[0])

@@ -63,7 +63,7 @@ def _inferred(
     for state, source in zip(step.graph.input[2:], given, strict=True):
         state.type.CopyFrom(source.type)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for name in _outer(body):
+    for name in outer_values(body):
         if name in tensors:
             step.graph.initializer.add().CopyFrom(tensors[name])
         elif name in known:
@@ -72,7 +72,7 @@ def _inferred(
     return [found.get(value.name) for value in body.output[1 : 1 + len(given)]]
 
 
-def _outer(body: GraphProto) -> list[str]:
+def outer_values(body: GraphProto) -> list[str]:
     """Return the values that a body reads from the graph around it."""
     own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
     own |= {name for node in body.node for name in node.output}

@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from graftonnx.errors import ModelError, RuntimeProviderError
 from graftonnx.machine import cores
+from graftonnx.metadata import read_metadata
 from graftonnx.normalise.sizes import check_sizes
 from graftonnx.providers import CATALOGUE, PROVIDERS, Provider, driver
 from graftonnx.providers.obstacles import obstacle
@@ -95,11 +96,13 @@ def _vet(path: Path) -> None:
     """Refuse a file that native code should not see: it reads and allocates what the file says.
 
     Raises:
-        ModelError: If it is no sound ONNX file, or one of its values would not fit into memory.
+        ModelError: If it is no sound ONNX file, or one of its values would not fit into memory, at the size
+            that suits it.
     """
     skeleton, _ = read(path)
     try:
-        check_sizes(skeleton)
+        convention = read_metadata(skeleton).input
+        check_sizes(skeleton, None if convention is None else convention.size)
     except ModelError as error:
         raise error.at(f"cannot run '{path}'") from error
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from builders import plain_cnn, residual_cnn
 from click.testing import CliRunner, Result
 from google.protobuf import text_format
 from lookalikes import COLOURS, UNIT, colour_folder, colour_network
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from PIL import Image
 from tritonclient.grpc import model_config_pb2
 
@@ -377,6 +378,29 @@ class TestVerifying:
         (bundle / "labels.txt").symlink_to(tmp_path / "labels.txt")
         assert "a link or a device: 'labels.txt'." in invoke("verify", bundle).stderr
 
+    @pytest.mark.parametrize(
+        ("put", "message"),
+        [
+            (os.mkfifo, "no plain file: 'SHA256SUMS'."),
+            (lambda path: path.symlink_to("/dev/zero"), "no plain file: 'SHA256SUMS'."),
+            (Path.mkdir, "SHA256SUMS': Is a directory. Give the folder of a bundle."),
+        ],
+        ids=["pipe", "device", "folder"],
+    )
+    def test_sums_that_are_no_plain_file_are_not_read(
+        self, bundle: Path, put: Callable[[Path], None], message: str
+    ) -> None:
+        (bundle / SUMS).unlink()
+        put(bundle / SUMS)
+        result = invoke("verify", bundle)
+        assert (result.exit_code, message in result.stderr) == (1, True), result.stderr
+
+    def test_sums_without_end_are_refused(self, bundle: Path) -> None:
+        with (bundle / SUMS).open("ab") as file:
+            file.truncate(1 << 40)
+        result = invoke("verify", bundle)
+        assert (result.exit_code, "it has more than 16,777,216 bytes." in result.stderr) == (1, True)
+
     @pytest.mark.parametrize("name", ["no-folder", "data"])
     def test_what_is_no_bundle_is_refused(self, run: Path, name: str) -> None:
         result = invoke("verify", run.parents[2] / name)
@@ -384,7 +408,8 @@ class TestVerifying:
         assert f"{SUMS}': No such file or directory. Give the folder of a bundle." in result.stderr
 
     @pytest.mark.parametrize(
-        "change", ["network", "one network", "labels", "triton labels", "config", "input", "damage"]
+        "change",
+        ["network", "one network", "crash", "fill", "labels", "triton labels", "config", "input", "damage"],
     )
     def test_files_that_do_not_fit_each_other_are_refused(self, bundle: Path, change: str) -> None:
         message = TAMPERINGS[change](bundle)
@@ -412,6 +437,26 @@ def change_one_network(bundle: Path) -> str:
     proto.producer_name = "another"
     onnx.save(proto, served)
     return f"'{served}' is not '{bundle / 'models' / 'fp32.onnx'}'"
+
+
+def crash(bundle: Path) -> str:
+    """Put a network in the place that ends the process in onnx's checker."""
+    kinds = [("Foo", "own", "a", "x"), ("LabelEncoder", "ai.onnx.ml", "x", "y")]
+    nodes = [helper.make_node(op, [given], [made], domain=domain) for op, domain, given, made in kinds]
+    values = [[helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 2])] for name in "ay"]
+    imports = [helper.make_opsetid(domain, 1) for domain in ("own", "ai.onnx.ml")]
+    path = bundle / "models" / "fp32.onnx"
+    path.unlink()
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", *values), opset_imports=imports), path)
+    return "(LabelEncoder) reads a value whose type the file does not state"
+
+
+def fill(bundle: Path) -> str:
+    """Put a network in the place of which a value is larger than memory."""
+    path = bundle / "models" / "fp32.onnx"
+    path.unlink()
+    onnx.save(plain_cnn(size=40_000), path)
+    return f"cannot run '{path}': the bytes of its value 'r0.conv'"
 
 
 def change_labels(bundle: Path) -> str:
@@ -445,6 +490,8 @@ def damage(bundle: Path) -> str:
 TAMPERINGS: dict[str, Any] = {
     "network": change_network,
     "one network": change_one_network,
+    "crash": crash,
+    "fill": fill,
     "labels": change_labels,
     "triton labels": change_triton_labels,
     "config": change_config,

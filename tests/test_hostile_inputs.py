@@ -52,11 +52,11 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LAUGHS, "it holds more than 2,000,000 values"),
+        (LAUGHS, "it holds more than 300,000 values"),
         ("a: &a [*a]", "recursive|deeper than 64"),
         ("[" * 80 + "]" * 80, "deeper than 64 levels"),
         ("[" * 30_000, "nested too deep|deeper than"),
-        ("a: " + "x" * (1 << 25), "characters, at most 33,554,432 are read"),
+        ("a: " + "x" * (1 << 25), "more than 4,194,304 characters"),
         ("version: 1\nversion: 1", "duplicate key"),
         ("!!python/object/apply:os.mkdir [owned]", "could not determine a constructor|constructor"),
         ("!!python/name:os.system ''", "constructor"),

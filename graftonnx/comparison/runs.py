@@ -157,7 +157,7 @@ class Folder:
 
     def _read(self) -> Request:
         try:
-            return Request.model_validate(documents.load(self.request.read_text(encoding="utf-8")))
+            return Request.model_validate(documents.load(documents.read(self.request)))
         except (OSError, documents.YAMLError, ValidationError, UnicodeDecodeError) as error:
             raise GraftError(
                 f"cannot compare in '{self.path}': it is not empty, and its {REQUEST_FILE} is missing or "

@@ -239,7 +239,7 @@ class RunFolder:
                 "Give the folder that an earlier `graftonnx train -o` wrote."
             )
         try:
-            return RunRecord.model_validate(documents.load(self.config.read_text(encoding="utf-8")))
+            return RunRecord.model_validate(documents.load(documents.read(self.config)))
         except (documents.YAMLError, ValidationError, UnicodeDecodeError) as error:
             what = str(error)
             if isinstance(error, ValidationError):

@@ -319,6 +319,23 @@ def test_a_script_beside_a_data_set_does_not_run() -> None:
     assert not Path("owned").exists()
 
 
+def test_a_checkpoint_of_another_program_ends_a_resumed_run_with_a_sentence() -> None:
+    config = TrainConfig(epochs=1, batch_size=8, precision="fp32", layout="contiguous", device="cpu")
+    train(save_fused(Path("fused.onnx")), save_images(Path("data"), count=8), "run", config)
+    last = Path("run/checkpoints/last.ckpt")
+    whole = torch.load(last, weights_only=True)
+    flat = {key: value.reshape(-1)[:0] for key, value in whole["state_dict"].items()}
+    for change in (
+        {"callbacks": {}},
+        {"loops": {}},
+        {"state_dict": flat},
+        {"pytorch-lightning_version": "x"},
+    ):
+        torch.save({**whole, **change}, last)
+        with pytest.raises(GraftError, match=r"cannot read '.*last\.ckpt'"):
+            resume("run")
+
+
 @pytest.mark.parametrize("name", ["last.ckpt", "best.safetensors"])
 def test_a_checkpoint_that_would_run_code_ends_a_resumed_run_with_a_sentence(name: str) -> None:
     config = TrainConfig(epochs=1, batch_size=8, precision="fp32", layout="contiguous", device="cpu")

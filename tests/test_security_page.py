@@ -10,6 +10,7 @@ import pytest
 
 from graftonnx import images, parsing
 from graftonnx.data import bounds
+from graftonnx.models import pickles
 
 PAGE = Path(__file__).parents[1] / ".github" / "SECURITY.md"
 NAMED = re.findall(r"`([\w/]+\.py)::([\w:]+)`", PAGE.read_text(encoding="utf-8"))
@@ -46,8 +47,8 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"| {bounds.MOST_ENTRIES // 10**6} million |",
         f"| {bounds.ALLOWED_GROWTH >> 30} GiB, or {bounds.MOST_GROWTH} times its size |",
         f"| {bounds.LARGEST_HEADER >> 20} MiB |",
-        f"| {parsing.LONGEST >> 20} Mi characters, {parsing.DEEPEST} levels, "
-        f"{parsing.MOST_VALUES:,} values",
+        f"| {parsing.LONGEST >> 20} Mi characters, {parsing.DEEPEST} levels, {parsing.MOST_VALUES:,} values",
+        f"| {pickles.LARGEST_PICKLE >> 20} MiB | |",
     ):
         assert said in text
 

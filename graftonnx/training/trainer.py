@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from rich.progress import Progress
 
 from graftonnx.data import survey
@@ -18,7 +19,14 @@ from graftonnx.data.splits import read_split
 from graftonnx.errors import DataError, GraftError
 from graftonnx.model import save
 from graftonnx.training.augment import stored_size
-from graftonnx.training.checkpoints import AtomicCheckpoints, Keeper, Stopped, load_weights
+from graftonnx.training.checkpoints import (
+    MISFITS,
+    AtomicCheckpoints,
+    Keeper,
+    Stopped,
+    damaged,
+    load_weights,
+)
 from graftonnx.training.config import TrainConfig, TrainResult
 from graftonnx.training.data import TrainBatches, ValBatches, class_weights
 from graftonnx.training.finetuner import Finetuner
@@ -285,6 +293,10 @@ def _fit(
                 ckpt_path=checkpoint,
                 weights_only=True,
             )
+        except MISFITS as error:
+            if checkpoint is None or keeper.has_begun or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise damaged(checkpoint, error) from error
         except SystemExit as exit:
             raise KeyboardInterrupt from exit  # Lightning's answer to a second Ctrl-C
         except Stopped:

@@ -232,7 +232,7 @@ def train_all(
             note(f"{say}: finished before")
         elif run.config.is_file():
             note(f"{say}: resumed")
-            training.resume(run.path, data=request.data, progress=progress, note=note)
+            training.resume(run.path, data=request.data, logger=config.logger, progress=progress, note=note)
         else:
             note(say)
             shutil.rmtree(run.path, ignore_errors=True)  # of a run that was killed before it began

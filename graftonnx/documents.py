@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.error import YAMLError as YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+from graftonnx.parsing import LONGEST, parse
 
 WIDTH = 120
 """Of a line, in characters."""
 
-LONGEST = 1 << 25
-"""Characters of a document."""
+MOST_KEPT = 30_000
+"""Values in a document whose comments are kept: that takes forty times as long as to read it."""
 
-DEEPEST = 64
-"""Lists and mappings inside each other."""
-
-MOST_VALUES = 2_000_000
-"""Values in a document, where a part that has a name counts as often as it is used."""
+_BREAKS = re.compile("[\x85\u2028\u2029]")
+"""Ends of a line that are written as they are, and lost, unless the text is in double quotes."""
 
 Keys = Sequence[tuple[str, ...]]
+
+
+def read(path: Path) -> str:
+    """Return the text of a file, no more of it than shows that it is too long for :func:`load`.
+
+    Raises:
+        OSError: If it cannot be read.
+        UnicodeDecodeError: If it is not UTF-8.
+    """
+    with path.open(encoding="utf-8") as stream:
+        return stream.read(LONGEST + 1)
 
 
 def load(text: str) -> Any:
@@ -33,26 +44,7 @@ def load(text: str) -> Any:
     Raises:
         YAMLError: If it is not YAML, makes anything else, or is larger than a document for people.
     """
-    if len(text) > LONGEST:
-        raise YAMLError(f"it has {len(text):,} characters, at most {LONGEST:,} are read")
-    try:
-        _check_size(YAML(typ="safe", pure=True).compose(text))
-        return YAML(typ="safe", pure=True).load(text)
-    except RecursionError as error:
-        raise YAMLError("it is nested too deep") from error
-    except MarkedYAMLError as error:
-        raise YAMLError(_complaint(error)) from error
-    except (ValueError, TypeError, LookupError, AttributeError) as error:  # impossible dates, endless numbers
-        raise YAMLError(str(error)) from error
-
-
-def _complaint(error: MarkedYAMLError) -> str:
-    """Return a parser's error in one line: `line 35: expected ',' or ']', but got ':', while parsing ...`."""
-    where = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
-    during = "" if error.context is None else f", {error.context}"
-    if error.context_mark is not None:
-        during += f" that begins in line {error.context_mark.line + 1}"
-    return f"{where}{error.problem}{during}"
+    return parse(text)
 
 
 def dump(data: Any, header: str = "") -> str:
@@ -74,10 +66,11 @@ def dump_over(data: Any, text: str, identity: Keys) -> str | None:
         identity: Fields by which the items of a list are known again.
 
     Returns:
-        The document; None if the other one is no mapping, or shares parts (`&name`, `*name`) that now differ.
+        The document; None if the other one is no mapping, has more than `MOST_KEPT` values, or shares parts
+        (`&name`, `*name`) that now differ.
     """
     try:
-        load(text)
+        parse(text, MOST_KEPT)
         old = _round_trip().load(text)
     except (YAMLError, ValueError, RecursionError):
         return None
@@ -85,33 +78,6 @@ def dump_over(data: Any, text: str, identity: Keys) -> str | None:
         return None
     written = _written(_rewritten(old, _document(data), identity))
     return written if load(written) == data else None
-
-
-def _check_size(root: Node | None) -> None:
-    """Refuse a document that names (`*name`) make too large or endless, or that is nested too deep."""
-    sizes: dict[int, int] = {}
-
-    def size(node: Node, depth: int) -> int:
-        if depth > DEEPEST:
-            raise YAMLError(f"it is nested deeper than {DEEPEST} levels")
-        if id(node) not in sizes:
-            sizes[id(node)] = 1 + sum(size(part, depth + 1) for part in _parts(node))
-        if sizes[id(node)] > MOST_VALUES:
-            raise YAMLError(f"it holds more than {MOST_VALUES:,} values")
-        return sizes[id(node)]
-
-    if root is not None:
-        size(root, 0)
-
-
-def _parts(node: Node) -> Iterator[Node]:
-    """Yield the nodes in a node."""
-    if isinstance(node, SequenceNode):
-        yield from node.value
-    elif isinstance(node, MappingNode):
-        for key, value in node.value:
-            yield key
-            yield value
 
 
 def _round_trip() -> YAML:
@@ -130,8 +96,10 @@ def _written(document: Any, header: str = "") -> str:
 
 def _document(data: Any) -> Any:
     """Return plain data as a document; lists of numbers stand on one line."""
+    if isinstance(data, str):
+        return DoubleQuotedScalarString(data) if _BREAKS.search(data) else data
     if isinstance(data, dict):
-        return CommentedMap((key, _document(value)) for key, value in data.items())
+        return CommentedMap((_document(key), _document(value)) for key, value in data.items())
     if not isinstance(data, list):
         return data
     items = CommentedSeq(_document(item) for item in data)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from . import pickles
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
@@ -140,14 +141,15 @@ def _differ_in_classes_only(
 def _read_torch(path: Path) -> object:
     """Read what `torch.save` wrote, tensors and containers only."""
     try:
+        pickles.check(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
+        raise CheckpointError(f"cannot read '{path}': {_first_line(error)} Is the file complete?") from error
+    except pickles.DAMAGES as error:
         raise CheckpointError(
             f"cannot read '{path}': it is damaged, or holds more than tensors and containers, which could "
             "run code. Save `network.state_dict()`, or convert it to .safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise CheckpointError(f"cannot read '{path}': {_first_line(error)} Is the file complete?") from error
 
 
 def _read_safetensors(path: Path) -> object:

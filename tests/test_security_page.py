@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from graftonnx import documents, images
+from graftonnx import images, parsing
 from graftonnx.bundling import sums
 from graftonnx.data import bounds
 from graftonnx.metadata import LARGEST_SIDE
+from graftonnx.models import pickles
 
 PAGE = Path(__file__).parents[1] / ".github" / "SECURITY.md"
 NAMED = re.findall(r"`([\w/]+\.py)::([\w:]+)`", PAGE.read_text(encoding="utf-8"))
@@ -50,8 +51,8 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"| {bounds.LARGEST_HEADER >> 20} MiB |",
         f"| {LARGEST_SIDE:,} pixels each |",
         f"| {sums.LARGEST >> 20} MiB |",
-        f"| {documents.LONGEST >> 20} Mi characters, {documents.DEEPEST} levels, "
-        f"{documents.MOST_VALUES // 10**6} million values",
+        f"| {parsing.LONGEST >> 20} Mi characters, {parsing.DEEPEST} levels, {parsing.MOST_VALUES:,} values",
+        f"| {pickles.LARGEST_PICKLE >> 20} MiB | |",
     ):
         assert said in text
 

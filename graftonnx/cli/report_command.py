@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 @click.option(
-    "--data", type=click.Path(path_type=Path), metavar="DATA", help="Where the data is now, if it has moved."
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DATA",
+    help="Where the data is now, if it has moved or is on the hub.",
 )
 @json_option
 @quiet_option

@@ -19,8 +19,11 @@ from graftonnx.cli.training_options import config_of, panels, training_options
 if TYPE_CHECKING:
     from graftonnx.training.config import TrainConfig, TrainResult
 
-WITH_RESUME = {"resume_from", "data", "devices", "nodes", "quiet", "as_json"}
+WITH_RESUME = {"resume_from", "data", "logger", "devices", "nodes", "quiet", "as_json"}
 """Parameters that may stand beside --resume; all others come from the run."""
+
+FEW = 8
+"""Processes that a resumed run starts on any machine, as many as it began with."""
 
 
 RUN_PANEL = [
@@ -101,7 +104,13 @@ def command(
     try:
         with one_voice():
             if resume_from is not None:
-                result = resume(resume_from, data=data, progress=progress, note=console.note)
+                result = resume(
+                    resume_from,
+                    data=data,
+                    logger=settings["logger"],
+                    progress=progress,
+                    note=console.note,
+                )
             else:
                 assert source is not None
                 assert data is not None
@@ -141,6 +150,7 @@ def _launch_others(
 
         given = {name: settings[name] for name in ("devices", "nodes") if settings[name] is not None}
         config = RunFolder(resumed).read().config.model_copy(update=given)
+        _check_devices(config.devices, given)
     if (config.devices, config.nodes) == (1, 1):
         return
     from graftonnx.training.launching import launch
@@ -148,6 +158,16 @@ def _launch_others(
     run = resumed or output
     assert run is not None
     sys.exit(launch(sys.argv[1:], config.devices, config.nodes, run))
+
+
+def _check_devices(devices: int, given: dict[str, Any]) -> None:
+    """Refuse to start far more processes than there are cores because a run's record says so."""
+    cores = os.cpu_count() or 1
+    if "devices" not in given and devices > max(cores, FEW):
+        raise click.UsageError(
+            f"the run took {devices} processes on each node, and this machine has {cores} cores. "
+            "Say how many with --devices."
+        )
 
 
 def _check_alone(ctx: click.Context) -> None:

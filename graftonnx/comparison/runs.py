@@ -157,7 +157,7 @@ class Folder:
 
     def _read(self) -> Request:
         try:
-            return Request.model_validate(documents.load(self.request.read_text(encoding="utf-8")))
+            return Request.model_validate(documents.load(documents.read(self.request)))
         except (OSError, documents.YAMLError, ValidationError, UnicodeDecodeError) as error:
             raise GraftError(
                 f"cannot compare in '{self.path}': it is not empty, and its {REQUEST_FILE} is missing or "
@@ -232,7 +232,7 @@ def train_all(
             note(f"{say}: finished before")
         elif run.config.is_file():
             note(f"{say}: resumed")
-            training.resume(run.path, data=request.data, progress=progress, note=note)
+            training.resume(run.path, data=request.data, logger=config.logger, progress=progress, note=note)
         else:
             note(say)
             shutil.rmtree(run.path, ignore_errors=True)  # of a run that was killed before it began

@@ -130,13 +130,18 @@ def check_size(path: Path, name: str, size: int) -> None:
         )
 
 
+def most_growth(path: Path) -> int:
+    """Return how many bytes may come out of a file."""
+    return max(ALLOWED_GROWTH, MOST_GROWTH * path.stat().st_size)
+
+
 def check_growth(path: Path, total: int) -> None:
     """Refuse an archive whose images are much larger than it is.
 
     Raises:
         DataError: Then.
     """
-    if total > max(ALLOWED_GROWTH, MOST_GROWTH * path.stat().st_size):
+    if total > most_growth(path):
         raise DataError(
             f"cannot read '{path}': its images unpack to more than {total / 2**30:.1f} GiB, over "
             f"{MOST_GROWTH} times its own size. It was made to fill the memory; if not, unpack it."

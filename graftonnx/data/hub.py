@@ -21,6 +21,7 @@ from graftonnx.data.bounds import BoundedTarInfo
 from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
 from graftonnx.data.folders import is_image
 from graftonnx.data.manifests import COLUMNS, open_rows
+from graftonnx.data.parquet import check_parquet
 from graftonnx.errors import DataError
 from graftonnx.images import Content
 
@@ -125,17 +126,28 @@ def open_parquet(paths: Sequence[Path], where: str) -> Data:
 
     with _described(where):
         columns = pyarrow.parquet.read_schema(paths[0]).names
+        for path in paths:
+            check_parquet(path)
     if len(paths) == 1 and "path" in columns and not set(IMAGES) & set(columns):
         with _described(where):
-            table = pyarrow.parquet.read_table(
-                paths[0], columns=[name for name in columns if name.lower() in COLUMNS]
-            )
-        cells = (column.to_pylist() for column in table.columns)
+            wanted = [name for name in columns if name.lower() in COLUMNS]
+            table = pyarrow.parquet.read_table(paths[0], columns=wanted, read_dictionary=wanted)
+        cells = map(_cells, table.columns)
         return open_rows(paths[0], table.column_names, enumerate(zip(*cells, strict=True), 1))
     # Without read-ahead: it would keep hundreds of MiB of the file in memory.
     scan = pyarrow.dataset.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
     load = functools.partial(_stream, "parquet", paths, where, fragment_scan_options=scan)
     return _open_tables(where, load(), lambda column: load(columns=[column]))
+
+
+def _cells(column: Any) -> Iterator[Any]:
+    """Yield the cells of a column; those that are equal are one object."""
+    for chunk in column.chunks:
+        if hasattr(chunk, "dictionary"):
+            values = chunk.dictionary.to_pylist()
+            yield from (None if at is None else values[at] for at in chunk.indices.to_pylist())
+        else:
+            yield from chunk.to_pylist()
 
 
 def open_shards(paths: Sequence[Path], where: str) -> Data:
@@ -232,6 +244,7 @@ def _parts(tables: Mapping[str, Table]) -> dict[Part, Table]:
 def _rows(where: str, part: Part, table: Table, column: str) -> Iterator[tuple[str, str]]:
     """Yield the name and the class of each labelled row."""
     names = getattr((table.features or {}).get(column), "names", None)
+    known: dict[str, str] = {}
     with _described(where):
         for row, cells in enumerate(table.select_columns([column])):
             label = cells[column]
@@ -244,7 +257,8 @@ def _rows(where: str, part: Part, table: Table, column: str) -> Iterator[tuple[s
                 )
             if names is not None and label == UNLABELLED:
                 continue
-            yield f"{part}/{row}", names[label] if names is not None else str(label).strip()
+            text = names[label] if names is not None else str(label).strip()
+            yield f"{part}/{row}", known.setdefault(text, text)
 
 
 def _image_column(where: str, features: Mapping[str, object]) -> str:

@@ -39,6 +39,11 @@ def absolute(where: str) -> str:
     return where if where.startswith(hub.PREFIX) else str(Path(where).resolve())
 
 
+def is_remote(where: str | Path) -> bool:
+    """Return whether data is on the hub, so that reading it opens a connection."""
+    return str(where).startswith(hub.PREFIX)
+
+
 def is_there(where: str) -> bool:
     """Return whether the data is still where it was; a name on the hub is asked when it is opened."""
     return where.startswith(hub.PREFIX) or Path(where).exists()

@@ -18,6 +18,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from graftonnx.printable import printable
+
 DASH, TIMES = "\u2013", " \u00d7 "
 
 
@@ -35,12 +37,18 @@ def render(
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader(__name__)]),
         autoescape=True,
+        finalize=_visible,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(percent=percent, short=short, breakable=breakable, **(filters or {}))
     return environment.get_template(template).render(**values)
+
+
+def _visible(value: Any) -> Any:
+    """Return a text with what is not seen, or turns what is around it, spelt out; all else as it is."""
+    return printable(value) if type(value) is str else value
 
 
 def read_template(package: str, name: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from torch import nn
 
 from graftonnx.errors import GraftError
 from graftonnx.files import atomic
+from graftonnx.models import pickles
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.data import Batch, TrainBatches
 from graftonnx.training.finetuner import Finetuner, Sums, diverged
@@ -32,6 +32,12 @@ from graftonnx.training.interrupt import StopRequest
 from graftonnx.training.run import RunFolder
 from graftonnx.training.strategies import full_state
 from graftonnx.training.world import ALONE, World
+
+DAMAGES = (*pickles.DAMAGES, RuntimeError, OSError)
+"""What a file that is no checkpoint makes of the reading of it."""
+
+MISFITS = (LookupError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError)
+"""What a checkpoint makes of Lightning that is whole, but of another network or program."""
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -51,9 +57,10 @@ class AtomicCheckpoints(TorchCheckpointIO):
             GraftError: If it is damaged, or would run code.
         """
         try:
+            pickles.check(Path(path))
             return dict(super().load_checkpoint(path, *args, **{**options, "weights_only": True}))
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-            raise _damaged(Path(path), error) from error
+        except DAMAGES as error:
+            raise damaged(Path(path), error) from error
 
 
 def save_weights(state: dict[str, torch.Tensor], path: Path) -> None:
@@ -72,13 +79,13 @@ def load_weights(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> GraftError:
+def damaged(path: Path, error: Exception) -> GraftError:
     """Return the error for a checkpoint that cannot be read."""
     more = "it is damaged, or holds more than tensors and plain values, which could run code"
-    reason = more if isinstance(error, pickle.UnpicklingError) else _first_line(error)
+    reason = _first_line(error) if isinstance(error, (RuntimeError, OSError, ValueError)) else more
     return GraftError(f"cannot read '{path}': {reason}. Train again: nothing can go on from it.")
 
 
@@ -105,7 +112,7 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".")
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
 
 
 class Stopped(BaseException):
@@ -133,6 +140,8 @@ class Keeper(pl.Callback):
         self._parent = os.getppid()
         self._saved = self._mark = time.monotonic()
         self._train_seconds = 0.0
+        self._is_restored = False
+        self.has_begun = False
         self.epochs: list[Epoch] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -149,9 +158,20 @@ class Keeper(pl.Callback):
         """Take up the record and the place of a checkpoint."""
         self._batches.load_state_dict(state_dict["batches"])
         self.epochs = [Epoch.model_validate(row) for row in state_dict["epochs"]]
+        self._is_restored = True
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a checkpoint without a record of the epochs.
+
+        Raises:
+            LookupError: Then.
+        """
+        if trainer.ckpt_path is not None and not self._is_restored:
+            raise LookupError("it has no record of the epochs")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clocks; a run that had ended early is not taken further."""
+        self.has_begun = True
         if self._request.signal is None:
             self._request.listen()  # Lightning's own handler makes the processes wait for each other
         self._saved = self._mark = time.monotonic()

@@ -39,6 +39,19 @@ RATES: dict[Optimizer, dict[str, float]] = {
 """Peak learning rates that suit each optimiser."""
 
 
+MOST = {
+    "epochs": 1_000_000,
+    "min_steps": 1_000_000_000,
+    "batch_size": 1 << 20,
+    "accumulate": 1 << 20,
+    "devices": 1 << 10,
+    "nodes": 1 << 14,
+    "workers": 1 << 10,
+    "seed": (1 << 63) - 1,
+}
+"""The largest values of settings that ask for memory, threads, processes or time."""
+
+
 class TrainConfig(Record):
     """The settings of a training run; what is not given comes from the recipe, then from the optimiser.
 
@@ -109,10 +122,10 @@ class TrainConfig(Record):
     """
 
     recipe: Recipe = "balanced"
-    epochs: int = Field(default=8, ge=1)
-    min_steps: int = Field(default=200, ge=0)
+    epochs: int = Field(default=8, ge=1, le=MOST["epochs"])
+    min_steps: int = Field(default=200, ge=0, le=MOST["min_steps"])
     batch_size: int | Literal["auto"] = Field(default=32)
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1, le=MOST["accumulate"])
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     split_file: Path | None = None
     shots: int = Field(default=0, ge=0)
@@ -145,12 +158,12 @@ class TrainConfig(Record):
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
     compile: Literal["auto", "yes", "no"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = Field(default=1, ge=1)
-    nodes: int = Field(default=1, ge=1)
+    devices: int = Field(default=1, ge=1, le=MOST["devices"])
+    nodes: int = Field(default=1, ge=1, le=MOST["nodes"])
     strategy: Strategy = "ddp"
-    workers: int = Field(default=0, ge=0)
+    workers: int = Field(default=0, ge=0, le=MOST["workers"])
     logger: Logger = "none"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MOST["seed"])
 
     @model_validator(mode="before")
     @classmethod
@@ -167,8 +180,10 @@ class TrainConfig(Record):
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
-        if self.batch_size != "auto" and self.batch_size < 1:
-            raise ValueError(f"batch_size (={self.batch_size}) must be at least 1, or 'auto'")
+        if self.batch_size != "auto" and not 1 <= self.batch_size <= MOST["batch_size"]:
+            raise ValueError(
+                f"batch_size (={self.batch_size}) must be from 1 to {MOST['batch_size']:,}, or 'auto'"
+            )
         if self.unfreeze and self.freeze == "branches":
             raise ValueError("unfreeze releases the branches that freeze='branches' keeps: give one of them")
         if self.strategy == "fsdp":

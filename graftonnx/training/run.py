@@ -14,11 +14,12 @@ import onnx
 from pydantic import Field, ValidationError
 
 from graftonnx import documents
+from graftonnx.data.opening import is_remote
 from graftonnx.errors import GraftError
 from graftonnx.files import MODEL_FILE, SPLIT_FILE, BusyError, check_writable, locked, write_text
 from graftonnx.metadata import Record
 from graftonnx.model import save
-from graftonnx.training.config import Device, Layout, Precision, TrainConfig
+from graftonnx.training.config import Device, Layout, Logger, Precision, TrainConfig
 
 HEADER = "# How this run was made. `graftonnx train --resume FOLDER` goes on from it.\n"
 PACKAGES = ("graftonnx", "torch", "lightning", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
@@ -85,7 +86,11 @@ class RunFolder:
     @property
     def resuming(self) -> str:
         """The options that go on with the run, as a shell takes them."""
-        return f"--resume {shlex.quote(str(self.path))}"
+        try:
+            record = self.read()
+        except (GraftError, OSError):  # it has not begun
+            return to_resume(self.path)
+        return to_resume(self.path, record.data, record.config.logger)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -239,7 +244,7 @@ class RunFolder:
                 "Give the folder that an earlier `graftonnx train -o` wrote."
             )
         try:
-            return RunRecord.model_validate(documents.load(self.config.read_text(encoding="utf-8")))
+            return RunRecord.model_validate(documents.load(documents.read(self.config)))
         except (documents.YAMLError, ValidationError, UnicodeDecodeError) as error:
             what = str(error)
             if isinstance(error, ValidationError):
@@ -249,6 +254,47 @@ class RunFolder:
                 f"cannot {doing} '{self.path}': its config.yaml is damaged ({' '.join(what.split())}). "
                 "Start a new run."
             ) from error
+
+
+def to_resume(run: Path, data: str | Path = "", logger: Logger = "none") -> str:
+    """Return the options that go on with a run, as a shell takes them; connections are asked for anew.
+
+    Args:
+        run: The run folder.
+        data: The run's data.
+        logger: Where it sends its figures.
+    """
+    options = ["--resume", str(run)]
+    if is_remote(data):
+        options += ["--data", str(data)]
+    if logger != "none":
+        options += ["--logger", logger]
+    return shlex.join(options)
+
+
+def check_asked(run: Path, record: RunRecord, data: str | Path | None, logger: Logger | None) -> None:
+    """Refuse a run that would open a connection which only its own record asks for.
+
+    Args:
+        run: The run folder.
+        record: What its `config.yaml` says.
+        data: The data that was given, if any.
+        logger: The tracker that was given, if any.
+
+    Raises:
+        GraftError: With what would be contacted, and what to say if that is wanted.
+    """
+    contacts = []
+    if data is None and is_remote(record.data):
+        contacts.append(f"reads '{record.data}' from the Hugging Face hub")
+    if logger is None and record.config.logger != "none":
+        contacts.append(f"sends its figures to {record.config.logger}")
+    if contacts:
+        again = to_resume(run, data or record.data, logger or record.config.logger)
+        raise GraftError(
+            f"cannot resume '{run}': it {' and '.join(contacts)}, and a connection is opened only where the "
+            f"command asks for it. If you want that: graftonnx train {again}"
+        )
 
 
 def versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from rich.progress import Progress
 
 from graftonnx.data import survey
@@ -18,8 +19,15 @@ from graftonnx.data.splits import read_split
 from graftonnx.errors import DataError, GraftError
 from graftonnx.model import save
 from graftonnx.training.augment import stored_size
-from graftonnx.training.checkpoints import AtomicCheckpoints, Keeper, Stopped, load_weights
-from graftonnx.training.config import TrainConfig, TrainResult
+from graftonnx.training.checkpoints import (
+    MISFITS,
+    AtomicCheckpoints,
+    Keeper,
+    Stopped,
+    damaged,
+    load_weights,
+)
+from graftonnx.training.config import Logger, TrainConfig, TrainResult
 from graftonnx.training.data import TrainBatches, ValBatches, class_weights
 from graftonnx.training.finetuner import Finetuner
 from graftonnx.training.history import Epoch, best_of, write_curves, write_metrics
@@ -29,7 +37,7 @@ from graftonnx.training.memory import memory_errors
 from graftonnx.training.outcome import export, learnt_nothing
 from graftonnx.training.progress import EpochBar, bars, counting, silence
 from graftonnx.training.report import write_report
-from graftonnx.training.run import RunFolder
+from graftonnx.training.run import RunFolder, check_asked, to_resume
 from graftonnx.training.sharing import share_images
 from graftonnx.training.source import open_source
 from graftonnx.training.speed import (
@@ -83,7 +91,7 @@ def train(
     """
     config = config or TrainConfig()
     run = RunFolder(Path(output))
-    resuming = f"graftonnx train {run.resuming}"
+    resuming = f"graftonnx train {to_resume(run.path, data, config.logger)}"
     world = join(config.device, config.devices, config.nodes)
     config = config.model_copy(update={"devices": world.local_size, "nodes": world.size // world.local_size})
     note = note if world.leads else _keep_silent
@@ -101,24 +109,37 @@ def train(
 
 
 def resume(
-    run: str | Path, *, data: str | Path | None = None, progress: bool = False, note: Note = _log.info
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    logger: Logger | None = None,
+    progress: bool = False,
+    note: Note = _log.info,
 ) -> TrainResult:
     """Go on with a run that was interrupted, with the settings it was started with.
+
+    What opens a connection, data on the hub or a tracker, must be said again: the run may be a stranger's.
 
     The weights become those of an uninterrupted run, but for rounding where another number of processes goes
     on. A run that has ended gets its `model.onnx` again.
 
     Args:
         run: The run folder.
-        data: Where the data is now, if it has moved.
+        data: Where the data is now, if it has moved or is on the hub.
+        logger: Where the figures of each epoch are sent, if the run has a tracker.
         progress: As in :func:`train`.
         note: As in :func:`train`.
 
     Raises:
-        GraftError: As :func:`train`; also if the folder holds no run or its source has changed.
+        GraftError: As :func:`train`; also if the folder holds no run, its source has changed, or it would
+            open a connection that was not asked for.
     """
     folder = RunFolder(Path(run))
     record = folder.read()
+    check_asked(folder.path, record, data, logger)
+    if logger is not None:
+        config = record.config.model_copy(update={"logger": logger})
+        record = record.model_copy(update={"config": config})
     world = join(record.config.device)
     world.check_batch(record.config.batch_size)
     if world.leads:
@@ -285,6 +306,10 @@ def _fit(
                 ckpt_path=checkpoint,
                 weights_only=True,
             )
+        except MISFITS as error:
+            if checkpoint is None or keeper.has_begun or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise damaged(checkpoint, error) from error
         except SystemExit as exit:
             raise KeyboardInterrupt from exit  # Lightning's answer to a second Ctrl-C
         except Stopped:

@@ -169,6 +169,16 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
         pytest.param(
             [*ALL, "--lr-head", "inf"], "Invalid value for '--lr-head': Input should be", id="no end"
         ),
+        pytest.param(
+            [*ALL, "--workers", "1000000"],
+            "Invalid value for '--workers': Input should be less than or equal to 1024 (found 1000000).",
+            id="a crowd",
+        ),
+        pytest.param(
+            [*ALL, "--batch-size", "99999999"],
+            "must be from 1 to 1,048,576, or 'auto'.",
+            id="a crowd of images",
+        ),
         pytest.param(["f.onnx", "--augment", "much"], "Invalid value for '--augment'", id="augmentation"),
     ],
 )

@@ -49,6 +49,12 @@ def test_data_cannot_end_its_script() -> None:
     assert json.loads(text) == {"name": "</script><script>alert(1)</script>&<!--"}
 
 
+def test_a_name_turns_no_text_of_a_page_around(tmp_path: Path) -> None:
+    network = from_proto(residual_cnn(), "a\u202eb.onnx")
+    page = graftonnx.view(network, output=tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<title>a\\u202eb.onnx" in page
+
+
 def test_the_page_knows_every_operator_and_the_blocks_of_every_box(fused: Network) -> None:
     picture = open_picture(fused, ())
     scene = lay_out(picture)

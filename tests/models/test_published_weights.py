@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,24 @@ def test_the_older_format_of_torch_loads(tmp_path: Path, network: SqueezeNet, st
     torch.save(state, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
     load_state_dict(network, read_state_dict(tmp_path / "w.pth"), classifier=CLASSIFIER)
     assert same(network, state)
+
+
+def test_weights_in_the_format_before_pytorch_1_6_load(tmp_path: Path, state: State) -> None:
+    torch.save(state, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    found = read_state_dict(tmp_path / "w.pth")
+    assert all(torch.equal(found[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
+def test_a_checkpoint_that_asks_for_memory_is_refused(tmp_path: Path, zipped: bool) -> None:
+    content = b"\x80\x02}X\x01\x00\x00\x00ac__builtin__\nbytearray\nJ\x00\x00\x00\x40\x85Rs."
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("w/data.pkl", content)
+    else:
+        (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"cannot read .* (it is damaged|its parts are compressed)"):
+        read_state_dict(tmp_path / "w.pth")
 
 
 def test_safetensors_load(tmp_path: Path, network: SqueezeNet, state: State) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from graftonnx.data.cache import Images, load
-from graftonnx.data.opening import absolute, is_there, open_data
+from graftonnx.data.opening import absolute, is_remote, is_there, open_data
 from graftonnx.data.splits import read_split
 from graftonnx.errors import DataError
 from graftonnx.files import write_text
@@ -66,7 +66,7 @@ def rewrite_report(run: str | Path, *, data: str | Path | None = None, note: Not
 
     Args:
         run: The run folder.
-        data: Where the data folder is now, if it has moved.
+        data: Where the data is now, if it has moved or is on the hub.
         note: Called with each remark for a person.
 
     Returns:
@@ -78,11 +78,12 @@ def rewrite_report(run: str | Path, *, data: str | Path | None = None, note: Not
     """
     folder = RunFolder(Path(run))
     record = folder.read("report on")
+    asked = data is not None
     if data is not None:
         record = record.model_copy(update={"data": absolute(str(data))})
         if not is_there(record.data):
             raise DataError(f"cannot report on '{run}': there is no data at '{data}'. Say where it is.")
-    remark = _missing(folder, record)
+    remark = _missing(folder, record, asked)
     if remark is not None:
         note(f"Note: {remark}")
         write_text(folder.report, render_page(folder, record, (remark,)))
@@ -95,8 +96,13 @@ def rewrite_report(run: str | Path, *, data: str | Path | None = None, note: Not
     return folder.report
 
 
-def _missing(run: RunFolder, record: RunRecord) -> str | None:
+def _missing(run: RunFolder, record: RunRecord, asked: bool) -> str | None:
     """Return why the network cannot be examined, if it cannot.
+
+    Args:
+        run: The run folder.
+        record: Its settings.
+        asked: Whether the data was given by the caller, who may open a connection.
 
     Raises:
         DataError: If its data is not where it should be, and was not there at the end of training either.
@@ -106,9 +112,11 @@ def _missing(run: RunFolder, record: RunRecord) -> str | None:
             "the run is not finished: there is no trained network to examine. "
             f"Go on with graftonnx train {run.resuming}."
         )
-    if is_there(record.data):
+    remote = not asked and is_remote(record.data)
+    if is_there(record.data) and not remote:
         return None
-    gone = f"the data '{record.data}' is gone"
+    where = "on the Hugging Face hub, which is read only where the command says so" if remote else "gone"
+    gone = f"the data '{record.data}' is {where}"
     if not run.findings.is_file():
         raise DataError(f"cannot report on '{run.path}': {gone}. Say where it is with --data.")
     return f"{gone}: what the network does is shown as it was measured earlier. Say where it is with --data."

@@ -1,0 +1,145 @@
+"""A run folder may be a stranger's: it opens no connection, and starts no crowd of processes, by itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from training.fused import save_fused, save_images
+
+from graftonnx import documents
+from graftonnx.cli import graftonnx
+from graftonnx.data import hub
+from graftonnx.data.opening import open_data
+from graftonnx.errors import GraftError
+from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, loggers, resume, train
+from graftonnx.training.report import rewrite_report
+from graftonnx.training.run import RunFolder
+
+CONFIG = TrainConfig(epochs=2, batch_size=8, precision="fp32", layout="contiguous", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_images(tmp_path_factory.mktemp("images") / "data", count=8)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_fused(tmp_path_factory.mktemp("network") / "fused.onnx")
+
+
+@pytest.fixture(scope="module")
+def finished(source: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    return train(source, data, tmp_path_factory.mktemp("whole") / "run", CONFIG)
+
+
+@pytest.fixture
+def strange(finished: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose record wants to connect."""
+
+    def connect(*arguments: object) -> None:
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr(hub, "open_hub", connect)
+    monkeypatch.setattr(loggers, "open_tracker", connect)
+    shutil.copytree(finished.run, tmp_path / "strange")
+    return change(tmp_path / "strange", {"data": "hf:org/name"}, {"logger": "wandb"})
+
+
+def change(run: Path, fields: dict[str, Any], settings: dict[str, Any]) -> Path:
+    """Write other things into a run's record."""
+    config = run / "config.yaml"
+    record = documents.load(config.read_text())
+    record = {**record, **fields, "config": {**record["config"], **settings}}
+    config.write_text(documents.dump(record))
+    return run
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the third step end with Ctrl-C."""
+    original, steps = finetuner.augment, iter(range(10**6))
+
+    def augment(*arguments: Any) -> torch.Tensor:
+        if next(steps) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(finetuner, "augment", augment)
+
+
+def test_a_run_on_data_of_the_hub_goes_on_when_it_is_asked_for_again(
+    data: Path, source: Path, finished: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "open_hub", lambda where: replace(open_data(data), where=where))
+    with monkeypatch.context() as patch:
+        interrupt(patch)
+        with pytest.raises(Interrupted):
+            train(source, "hf:org/name", tmp_path / "run", CONFIG)
+    options = f"--resume {tmp_path / 'run'} --data hf:org/name"
+    assert RunFolder(tmp_path / "run").resuming == options
+    with pytest.raises(GraftError, match="reads 'hf:org/name' from the Hugging Face hub, and") as caught:
+        resume(tmp_path / "run")
+    assert caught.value.message.endswith(f"If you want that: graftonnx train {options}")
+    result = resume(tmp_path / "run", data="hf:org/name")
+    assert result.model.read_bytes() == finished.model.read_bytes()
+
+
+def test_a_run_of_a_stranger_opens_no_connection(strange: Path) -> None:
+    with pytest.raises(
+        GraftError, match=r"reads 'hf:org/name' .* and sends its figures to wandb, "
+    ) as caught:
+        resume(strange)
+    assert caught.value.message.endswith("strange --data hf:org/name --logger wandb")
+    with pytest.raises(GraftError, match=r"^cannot resume '.*': it sends its figures to wandb, and"):
+        resume(strange, data="hf:org/name")
+    with pytest.raises(AssertionError, match="a connection"):
+        resume(strange, data="hf:org/name", logger="none")
+
+
+def test_a_report_of_a_stranger_opens_no_connection(strange: Path) -> None:
+    notes: list[str] = []
+    rewrite_report(strange, note=notes.append)
+    assert "is on the Hugging Face hub, which is read only where the command says so" in notes[0]
+    (strange / "validation.json").unlink()
+    with pytest.raises(GraftError, match=r"is on the Hugging Face hub.* Say where it is with --data\."):
+        rewrite_report(strange)
+    with pytest.raises(AssertionError, match="a connection"):
+        rewrite_report(strange, data="hf:org/name")
+
+
+def test_the_tracker_of_a_resumed_run_is_said_again(
+    strange: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    change(strange, {"data": str(data)}, {})
+    refused = CliRunner().invoke(graftonnx, ["train", "--resume", str(strange)])
+    assert refused.exit_code == 1
+    assert "sends its figures to wandb" in " ".join(refused.stderr.split())
+    monkeypatch.setattr(loggers, "open_tracker", lambda config, run: asked.append(config.logger))
+    for logger in ("none", "wandb"):
+        result = CliRunner().invoke(graftonnx, ["train", "--resume", str(strange), "--logger", logger])
+        assert result.exit_code == 0
+    assert asked == ["none", "wandb"]
+
+
+@pytest.mark.parametrize("setting", ["workers", "devices", "nodes", "epochs", "batch_size", "accumulate"])
+def test_a_record_cannot_ask_for_any_number(strange: Path, setting: str) -> None:
+    change(strange, {}, {setting: 100_000_000})
+    with pytest.raises(GraftError, match=rf"its config\.yaml is damaged \(config.*({setting}|equal to)"):
+        resume(strange)
+
+
+def test_a_record_starts_no_crowd_of_processes(strange: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    change(strange, {}, {"devices": 1000})
+    result = CliRunner().invoke(graftonnx, ["train", "--resume", str(strange)])
+    assert result.exit_code == 2
+    assert "Say how many with --devices." in " ".join(result.stderr.split())

@@ -183,8 +183,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write `content` to `path` atomically, as UTF-8."""
-    write_bytes(path, content.encode())
+    """Write `content` to `path` atomically, as UTF-8.
+
+    Raises:
+        GraftError: If the file system refuses, or the content is no text: a name that is not UTF-8 is in it.
+    """
+    try:
+        encoded = content.encode()
+    except UnicodeEncodeError as error:
+        around = content[max(error.start - 20, 0) : error.end + 20]
+        raise GraftError(
+            f"cannot write '{path}': {around!a} in it is not UTF-8 text. Rename the file, folder or class "
+            "that is called so."
+        ) from error
+    write_bytes(path, encoded)
 
 
 def beside(path: Path) -> str:

@@ -331,3 +331,21 @@ def test_a_checkpoint_that_would_run_code_ends_a_resumed_run_with_a_sentence(nam
     with pytest.raises(GraftError, match="cannot "):
         resume("run")
     assert not Path("owned").exists()
+
+
+@pytest.mark.parametrize("place", [b"caf\xe9/0.png", b"tea/caf\xe9.png"], ids=["class", "image"])
+def test_a_name_that_is_no_text_is_refused_before_a_run(place: bytes) -> None:
+    save_images(Path("data"), count=4)
+    target = os.path.join(b"data", place)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    Path(os.fsdecode(target)).write_bytes(next(Path("data").rglob("*.png")).read_bytes())
+    with pytest.raises(
+        DataError, match=r"the name of its (class|image) '.*caf\\udce9.*' is not UTF-8 text\. "
+    ):
+        open_data("data")
+
+
+def test_half_a_character_in_labels_is_refused() -> None:
+    labels = claiming((2,), "<U1", np.array([0xD800, 0x61], "<u4").tobytes())
+    with pytest.raises(DataError, match=r"the name of its class '\\ud800' is not UTF-8 text\. Rename it"):
+        open_data(npz(images=claiming((2, 4, 4), content=bytes(32)), labels=labels))

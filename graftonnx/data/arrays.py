@@ -107,7 +107,7 @@ def open_npz(path: Path) -> Data:
     """
     with _described(path), zipfile.ZipFile(path) as archive:
         held = {name.removesuffix(".npy") for name in archive.namelist()}
-        names = next((_array(path, archive, key) for key in CLASS_KEYS if key in held), None)
+        names = next((_class_names(path, archive, key) for key in CLASS_KEYS if key in held), None)
         parts: dict[Part, Rows] = {}
         for part, pairs in KEYS.items():
             pair = next((pair for pair in pairs if set(pair) <= held), None)
@@ -189,6 +189,16 @@ def _array(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[np.generic
     info = archive.getinfo(f"{key}.npy")
     check_growth(path, info.file_size)
     return read_array(io.BytesIO(read_entry(archive, info)), info.file_size)
+
+
+def _class_names(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[np.generic]:
+    names = _array(path, archive, key)
+    if names.ndim != LABEL_DIMENSIONS or names.dtype.kind not in "iubUS":
+        raise DataError(
+            f"cannot use '{key}' in '{path}': it is {names.dtype} {list(names.shape)}; "
+            "expected the name of each class, text [K]. Save them so."
+        )
+    return names
 
 
 def _labels(

@@ -126,6 +126,10 @@ class TestNpz:
                 {"images": RGB, "labels": LABELS, "classes": np.array(["a", "b"])},
                 "it holds numbers from 0 to 2; expected 0 to 1, for 2 class names",
             ),
+            (
+                {"images": RGB, "labels": LABELS, "classes": np.array("cat")},
+                r"cannot use 'classes' in '.*': it is <U3 \[\]; expected the name of each class, text \[K\]",
+            ),
             ({"images": RGB, "labels": np.zeros(6, int)}, "it has only one class, '0'"),
             (
                 {"images": RGB, "labels": LABELS.astype(object)},

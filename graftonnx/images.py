@@ -11,7 +11,6 @@ import io
 import itertools
 import os
 import re
-import stat
 import struct
 import zlib
 from collections import deque
@@ -25,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from graftonnx.errors import DataError
+from graftonnx.files import read_bytes
 
 EXTENSIONS = frozenset(
     {
@@ -237,18 +237,6 @@ def open_image(content: bytes, largest: int | None = None) -> Image.Image:
     return file
 
 
-def _read(path: Path) -> bytes:
-    """Return the bytes of a regular file: a device, a pipe would never end."""
-    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(number, "rb") as file:
-        status = os.fstat(number)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no regular file")
-        if status.st_size > LARGEST_FILE:
-            raise ValueError(f"it has {status.st_size >> 20} MiB, at most {LARGEST_FILE >> 20} MiB are read")
-        return file.read(status.st_size)
-
-
 def _chunks(contents: Iterable[tuple[int, Content]], most: int) -> Iterator[list[tuple[int, Content]]]:
     """Cut the images into pieces of work, each large enough to be worth a task and small enough to wait."""
     chunk: list[tuple[int, Content]] = []
@@ -272,7 +260,7 @@ def _decode_one(position: int, content: Content, size: tuple[int, int]) -> Decod
     digest = b""
     try:
         if isinstance(content, Path):
-            content = _read(content)
+            content = read_bytes(content, LARGEST_FILE)
         elif callable(content):
             content = content()
         raw = content if isinstance(content, bytes) else content.data

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from graftonnx import documents, images
+from graftonnx import documents, files, images
 from graftonnx.data import bounds
 
 PAGE = Path(__file__).parents[1] / ".github" / "SECURITY.md"
@@ -43,6 +43,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"| {images.MOST_PIXELS / 1e6:.0f} million |",
         f"| {images.LARGEST_FILE >> 20} MiB |",
         f"| {bounds.LARGEST_IMAGE >> 20} MiB |",
+        f"| {files.LARGEST_TEXT >> 20} MiB |",
         f"| {bounds.MOST_ENTRIES // 10**6} million |",
         f"| {bounds.ALLOWED_GROWTH >> 30} GiB, or {bounds.MOST_GROWTH} times its size |",
         f"| {bounds.LARGEST_HEADER >> 20} MiB |",

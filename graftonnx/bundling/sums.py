@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from graftonnx.errors import GraftError
-from graftonnx.files import sha256
+from graftonnx.files import read_bytes, sha256
 
 SUMS = "SHA256SUMS"
 
@@ -31,7 +31,7 @@ def check_sums(folder: Path) -> int:
             is a link or an empty folder.
     """
     try:
-        content = (folder / SUMS).read_bytes()
+        content = read_bytes(folder / SUMS)
         found = _sums(folder)
     except OSError as error:
         raise GraftError(

@@ -16,6 +16,7 @@ from graftonnx.bundling.sums import check_sums
 from graftonnx.bundling.triton import check_repository
 from graftonnx.classifier import Classifier, open_classifier
 from graftonnx.errors import GraftError
+from graftonnx.files import read_text
 from graftonnx.providers import Provider
 
 
@@ -91,7 +92,7 @@ def _checked(folder: Path, manifest: Manifest, provider: Provider) -> tuple[str,
 
 def _labels(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
+        return tuple(read_text(path).splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise GraftError(f"cannot read '{path}': {error}. Make the bundle anew.") from error
 

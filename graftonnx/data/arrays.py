@@ -130,7 +130,7 @@ def open_idx(folder: Path) -> Data:
     parts: dict[Part, Rows] = {}
     for path in sorted(folder.iterdir()):
         found = IDX_IMAGES.fullmatch(path.name)
-        if found is not None:
+        if found is not None and path.is_file():
             part = IDX_PARTS.get((found[1] or "train").lower().split("-")[-1])
             if part is None:
                 raise DataError(
@@ -145,7 +145,7 @@ def open_idx(folder: Path) -> Data:
 
 def holds_idx(folder: Path) -> bool:
     """Return whether a folder holds idx files of images."""
-    return any(IDX_IMAGES.fullmatch(entry.name) for entry in folder.iterdir())
+    return any(IDX_IMAGES.fullmatch(entry.name) and entry.is_file() for entry in folder.iterdir())
 
 
 def _catalogue(path: Path, parts: Mapping[Part, Rows]) -> Data:

@@ -240,7 +240,9 @@ def claiming(shape: tuple[int, ...], dtype: str = "|u1", content: bytes = b"") -
         ({"labels": claiming((1 << 40,), "<i8")}, "it claims int64"),
         ({"labels": claiming((1 << 62, 1 << 62), "<i8")}, "it claims int64"),
         ({"labels": claiming((-1,), "<i8")}, "it claims the shape"),
-        ({"images": claiming((1, 1 << 20, 1 << 20))}, "at most 512 MiB are read"),
+        ({"images": claiming((1, 1 << 20, 1 << 20))}, "it claims uint8"),
+        ({"images": claiming((1 << 40, 4, 4))}, "it claims uint8"),
+        ({"classes": claiming((1 << 40,), "<U0")}, "it claims <U0"),
         ({"classes": claiming((1 << 40,), "<U9")}, "it claims <U9"),
     ],
 )
@@ -252,9 +254,34 @@ def test_an_array_that_claims_more_than_there_is_is_refused(arrays: dict[str, by
 
 def test_an_array_that_unpacks_to_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "ALLOWED_GROWTH", 1 << 20)
-    labels = claiming((8 << 20,), content=bytes(8 << 20))
+    images = claiming((8 << 20, 1, 1), content=bytes(8 << 20))
     with pytest.raises(DataError, match="unpack to more than"):
-        open_data(npz(images=claiming((8 << 20, 1, 1)), labels=labels))
+        open_data(npz(images=images, labels=claiming((1,))))
+
+
+def test_an_image_in_an_array_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MOST_PIXELS", 999)
+    labels = claiming((2,), content=b"\0\1")
+    with pytest.raises(DataError, match="its image 'images' has 50x20 pixels, at most 0 million are decoded"):
+        open_data(npz(images=claiming((2, 20, 50), content=bytes(2000)), labels=labels))
+    Path("m").mkdir()
+    Path("m/train-images-idx3-ubyte").write_bytes(struct.pack(">HBB3I", 0, 8, 3, 2, 20, 50) + bytes(2000))
+    Path("m/train-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 2) + b"\0\1")
+    with pytest.raises(DataError, match="has 50x20 pixels"):
+        open_data("m")
+
+
+def test_labels_are_counted_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 4 << 20
+    path = npz(images=claiming((2, 4, 4), content=bytes(32)), labels=claiming((count,), content=bytes(count)))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=f"'images' has 2 images and 'labels' {count} labels"):
+        open_data(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    monkeypatch.setattr(bounds, "MOST_ENTRIES", 1)
+    with pytest.raises(DataError, match="it has more than 1 entries"):
+        open_data(path)
 
 
 def test_python_objects_in_an_array_are_not_made() -> None:

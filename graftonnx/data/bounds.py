@@ -5,6 +5,7 @@ Numbers in a header are claims. They are compared with what is there, or with th
 
 from __future__ import annotations
 
+import math
 import tarfile
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from graftonnx.errors import DataError
+from graftonnx.images import MOST_PIXELS
 
 MOST_ENTRIES = 20_000_000
 """Entries of an archive, or images in an array."""
@@ -82,28 +84,31 @@ def read_array(file: IO[bytes], size: int) -> NDArray[np.generic]:
     Raises:
         ValueError: If it claims more than there is, or is no array of numbers or text.
     """
-    shape, _, dtype = read_header(file)
-    count = int(np.prod([int(extent) for extent in shape], dtype=object))
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, which could run code")
-    if count * dtype.itemsize > size - file.tell():
-        raise ValueError(f"it claims {dtype} {list(shape)}, and has {size:,} bytes")
+    read_header(file, size)
     file.seek(0)
     array: NDArray[np.generic] = npy.read_array(file, allow_pickle=False)
     return array
 
 
-def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+def read_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     """Read the shape, the order and the type of a `.npy` file.
 
+    Args:
+        file: At its beginning.
+        size: Its bytes.
+
     Raises:
-        ValueError: If it is none.
+        ValueError: If it claims more than there is, or is no array of numbers or text.
     """
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(file)
     if any(extent < 0 for extent in shape):
         raise ValueError(f"it claims the shape {list(shape)}")
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which could run code")
+    if math.prod(shape) * max(dtype.itemsize, 1) > size - file.tell():
+        raise ValueError(f"it claims {dtype} {list(shape)}, and has {size:,} bytes")
     return shape, fortran, dtype
 
 
@@ -127,6 +132,20 @@ def check_size(path: Path, name: str, size: int) -> None:
         raise DataError(
             f"cannot read '{path}': its image '{name}' has {size / 2**20:.0f} MiB, at most "
             f"{LARGEST_IMAGE >> 20} MiB are read from an archive. Remove it."
+        )
+
+
+def check_pixels(path: Path, name: str, shape: tuple[int, ...]) -> None:
+    """Refuse images [H, W] or [H, W, C] in an array that are too large.
+
+    Raises:
+        DataError: Then.
+    """
+    check_size(path, name, math.prod(shape))
+    if math.prod(shape[:2]) > MOST_PIXELS:
+        raise DataError(
+            f"cannot read '{path}': its image '{name}' has {shape[1]}x{shape[0]} pixels, at most "
+            f"{MOST_PIXELS / 1e6:.0f} million are decoded. Remove it."
         )
 
 

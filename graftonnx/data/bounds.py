@@ -31,10 +31,16 @@ LARGEST_HEADER = 1 << 20
 """Bytes of a header of a tar file: a long name, or extended attributes."""
 
 MOST_GROWTH = 200
-"""How many times larger than a compressed archive its images may be. Image files hardly shrink."""
+"""How many times larger than a compressed archive its entries may be. Image files hardly shrink."""
 
 ALLOWED_GROWTH = 1 << 30
 """Bytes that may come out of any archive, however small it is."""
+
+LEAST_PACKED = 8
+"""Bytes of a compressed tar file for each of its entries. No image file is so small."""
+
+ALLOWED_PACKED = 10_000
+"""Entries that a compressed tar file may have, however small it is."""
 
 _EXTENDED = frozenset(
     {
@@ -112,14 +118,25 @@ def read_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.d
     return shape, fortran, dtype
 
 
-def check_entries(path: Path, count: int) -> None:
+def check_entries(path: Path, count: int, most: int | None = None) -> None:
     """Refuse an archive, or an array, with too many entries.
+
+    Args:
+        path: The file.
+        count: Its entries.
+        most: How many it may have; by default what every file may.
 
     Raises:
         DataError: Then.
     """
-    if count > MOST_ENTRIES:
-        raise DataError(f"cannot read '{path}': it has more than {MOST_ENTRIES:,} entries. Unpack it.")
+    most = MOST_ENTRIES if most is None else min(most, MOST_ENTRIES)
+    if count > most:
+        raise DataError(f"cannot read '{path}': it has more than {most:,} entries. Unpack it.")
+
+
+def most_packed(path: Path) -> int:
+    """Return how many entries a compressed tar file may have."""
+    return max(ALLOWED_PACKED, path.stat().st_size // LEAST_PACKED)
 
 
 def check_size(path: Path, name: str, size: int) -> None:
@@ -150,13 +167,23 @@ def check_pixels(path: Path, name: str, shape: tuple[int, ...]) -> None:
 
 
 def check_growth(path: Path, total: int) -> None:
-    """Refuse an archive whose images are much larger than it is.
+    """Refuse an archive whose entries are much larger than it is.
 
     Raises:
         DataError: Then.
     """
-    if total > max(ALLOWED_GROWTH, MOST_GROWTH * path.stat().st_size):
-        raise DataError(
-            f"cannot read '{path}': its images unpack to more than {total / 2**30:.1f} GiB, over "
-            f"{MOST_GROWTH} times its own size. It was made to fill the memory; if not, unpack it."
-        )
+    if total > most_growth(path):
+        raise overgrown(path, total)
+
+
+def most_growth(path: Path) -> int:
+    """Return how many bytes may come out of an archive."""
+    return max(ALLOWED_GROWTH, MOST_GROWTH * path.stat().st_size)
+
+
+def overgrown(path: Path, total: int) -> DataError:
+    """Return the error for an archive out of which more comes."""
+    return DataError(
+        f"cannot read '{path}': its entries unpack to more than {total / 2**30:.1f} GiB, over "
+        f"{MOST_GROWTH} times its own size. It was made to fill the memory; if not, unpack it."
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import tarfile
 import zipfile
 from pathlib import Path
@@ -128,9 +130,36 @@ def test_an_archive_made_to_fill_the_memory(
     monkeypatch.setattr(bounds, "ALLOWED_GROWTH", 1 << 20)
     path = write(tmp_path / kind, {**FILES, "red/bomb.png": bytes(8 << 20)})
     with pytest.raises(
-        DataError, match=r"its images unpack to more than .* GiB, over 200 times its own size"
+        DataError, match=r"its entries unpack to more than .* GiB, over 200 times its own size"
     ):
         open_data(path)
+
+
+@pytest.mark.parametrize("entry", ["a file", "headers", "a long name"])
+def test_all_that_comes_out_of_a_compressed_tar_file_is_counted(
+    tmp_path: Path, entry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "ALLOWED_GROWTH", 1 << 20)
+    other = tarfile.TarInfo("notes.txt")
+    other.size = 0 if entry == "headers" else 2 << 20
+    image = tarfile.TarInfo("red/1.png").tobuf() + tarfile.TarInfo("blue/1.png").tobuf()
+    content = {
+        "a file": other.tobuf() + bytes(2 << 20),
+        "headers": other.tobuf() * (4 << 10),
+        "a long name": tarfile.TarInfo("red/" + "x" * 1_000_000 + ".png").tobuf(tarfile.GNU_FORMAT) * 2,
+    }[entry]
+    (tmp_path / "a.tar.xz").write_bytes(lzma.compress(image + content + bytes(1024)))
+    with pytest.raises(DataError, match="its entries unpack to more than"):
+        open_data(tmp_path / "a.tar.xz")
+
+
+def test_a_compressed_tar_file_of_many_headers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "ALLOWED_PACKED", 100)
+    (tmp_path / "a.tar.bz2").write_bytes(bz2.compress(tarfile.TarInfo("red/1.png").tobuf() * 1000))
+    with pytest.raises(DataError, match="it has more than 100 entries"):
+        open_data(tmp_path / "a.tar.bz2")
 
 
 @pytest.mark.parametrize("kind", ["a.zip", "a.tar", "a.tar.gz"])

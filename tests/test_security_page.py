@@ -48,6 +48,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"| {bounds.MOST_ENTRIES // 10**6} million |",
         f"| {bounds.ALLOWED_GROWTH >> 30} GiB, or {bounds.MOST_GROWTH} times its size |",
         f"| {bounds.LARGEST_HEADER >> 20} MiB |",
+        f"| {bounds.MOST_ZIPPED // 10**6} million; {bounds.LARGEST_DIRECTORY >> 20} MiB |",
         f"| {bounds.ALLOWED_PACKED:,}, or one for each {bounds.LEAST_PACKED} bytes |",
         f"| {documents.LONGEST >> 20} Mi characters, {documents.DEEPEST} levels, "
         f"{documents.MOST_VALUES // 10**6} million values",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from graftonnx.data import tars
-from graftonnx.data.bounds import check_entries, check_growth, check_size, read_entry
+from graftonnx.data.bounds import check_growth, check_size, open_zip, read_entry
 from graftonnx.data.catalogue import Data, Store, catalogue
 from graftonnx.data.folders import class_folders, is_image
 from graftonnx.data.tars import entries, is_compressed, open_tar
@@ -78,12 +78,10 @@ class ZipStore:
     """The images of a zip file, read in the decoding threads."""
 
     def __init__(self, path: Path) -> None:
-        self._archive = zipfile.ZipFile(path)
-        infos = self._archive.infolist()
-        check_entries(path, len(infos))
+        self._archive = open_zip(path)
         self._infos: dict[str, zipfile.ZipInfo] = {}
         total = 0
-        for info in infos:
+        for info in self._archive.infolist():
             name = _image_name(info.filename)
             if name is not None and _is_plain(info):
                 check_size(path, name, info.file_size)

@@ -25,6 +25,7 @@ from graftonnx.data.bounds import (
     check_entries,
     check_growth,
     check_pixels,
+    open_zip,
     read_array,
     read_entry,
     read_header,
@@ -112,7 +113,7 @@ def open_npz(path: Path) -> Data:
     Raises:
         DataError: If the arrays have other names, shapes or types.
     """
-    with _described(path), zipfile.ZipFile(path) as archive:
+    with _described(path), open_zip(path) as archive:
         held = {name.removesuffix(".npy") for name in archive.namelist()}
         names = next((_class_names(path, archive, key) for key in CLASS_KEYS if key in held), None)
         parts: dict[Part, Rows] = {}
@@ -185,7 +186,7 @@ def _npz_rows(
 
     @contextlib.contextmanager
     def opened() -> Iterator[IO[bytes]]:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{images}.npy") as file:
+        with open_zip(path) as archive, archive.open(f"{images}.npy") as file:
             file.read(offset)
             yield file
 

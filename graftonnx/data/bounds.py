@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -20,6 +21,12 @@ from graftonnx.images import MOST_PIXELS
 
 MOST_ENTRIES = 20_000_000
 """Entries of an archive, or images in an array."""
+
+MOST_ZIPPED = 2_000_000
+"""Entries of a zip file, each of which takes almost a kilobyte of memory."""
+
+LARGEST_DIRECTORY = 1 << 28
+"""Bytes of the directory at the end of a zip file."""
 
 LARGEST_IMAGE = 1 << 29
 """Bytes of one image file in an archive, or of one image in an array."""
@@ -42,6 +49,9 @@ LEAST_PACKED = 8
 ALLOWED_PACKED = 10_000
 """Entries that a compressed tar file may have, however small it is."""
 
+_ZIP64_ENDS = 56 + 20
+"""Bytes of the end of the directory of a large zip file, and of what leads to it."""
+
 _EXTENDED = frozenset(
     {
         tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
@@ -60,6 +70,33 @@ class BoundedTarInfo(tarfile.TarInfo):
             raise tarfile.ReadError(f"one of its headers has {self.size} bytes")
         found: tarfile.TarInfo = super()._proc_member(file)  # type: ignore[misc]
         return found
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip file, unless its directory would fill the memory.
+
+    Raises:
+        DataError: Then.
+        zipfile.BadZipFile: If it is none.
+    """
+    with path.open("rb") as file:
+        record = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+        if record is not None:
+            _check_directory(path, file, record)
+    return zipfile.ZipFile(path)
+
+
+def _check_directory(path: Path, file: IO[bytes], record: Sequence[Any]) -> None:
+    """Count the entries in the directory of a zip file as :mod:`zipfile` will find it, whatever it says."""
+    signature, size, place = record[0], record[5], record[9]
+    if size > LARGEST_DIRECTORY:
+        raise DataError(
+            f"cannot read '{path}': its directory has {size >> 20:,} MiB, at most {LARGEST_DIRECTORY >> 20} "
+            "MiB are read. Unpack it."
+        )
+    ends = _ZIP64_ENDS if signature == b"PK\6\6" else 0
+    file.seek(max(place - size - ends, 0))
+    check_entries(path, file.read(size).count(b"PK\1\2"), MOST_ZIPPED)
 
 
 def read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int = LARGEST_IMAGE) -> bytes:

@@ -166,16 +166,44 @@ def test_a_compressed_tar_file_of_many_headers_is_refused(
 @pytest.mark.parametrize(
     ("limit", "value", "message"),
     [
-        ("MOST_ENTRIES", 10, "it has more than 10 entries"),
+        ("most", 10, "it has more than 10 entries"),
         ("LARGEST_IMAGE", 1 << 4, "at most 0 MiB are read from an archive"),
     ],
 )
 def test_what_an_archive_may_hold_is_limited(
     tmp_path: Path, kind: str, limit: str, value: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if limit == "most":
+        limit = "MOST_ZIPPED" if kind == "a.zip" else "MOST_ENTRIES"
     monkeypatch.setattr(bounds, limit, value)
     with pytest.raises(DataError, match=message):
         open_data(write(tmp_path / kind, FILES))
+
+
+@pytest.mark.parametrize("comment", [b"", b"a comment"], ids=["", "comment"])
+@pytest.mark.parametrize("large", [False, True], ids=["", "zip64"])
+def test_entries_of_a_zip_file_are_counted_before_they_are_made(
+    tmp_path: Path, large: bool, comment: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_zip(tmp_path / "a.zip", FILES)
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1 if large else 1000)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = comment
+        archive.writestr("notes.txt", "")
+    content = bytearray(path.read_bytes())
+    assert (b"PK\6\6" in content) == large
+    end = content.rindex(b"PK\5\6")
+    content[end + 8 : end + 12] = b"\1\0\1\0"  # says that it has one entry
+    path.write_bytes(content)
+    assert len(open_data(path).train) == 17
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    for limit, value, message in (
+        ("MOST_ZIPPED", 17, "it has more than 17 entries"),
+        ("LARGEST_DIRECTORY", 900, "its directory has 0 MiB, at most 0 MiB are read"),
+    ):
+        monkeypatch.setattr(bounds, limit, value)
+        with pytest.raises(DataError, match=message):
+            open_data(path)
 
 
 def test_messages_name_the_place_in_the_archive(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from graftonnx.errors import DataError
 from graftonnx.files import read_bytes
@@ -40,6 +40,21 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM",
 
 MOST_PIXELS = 1 << 26
 """Of an image, when it is decoded; a JPEG is reduced before."""
+
+PLAIN = "ppm_plain"
+"""The decoder of pixels as text."""
+
+SLOW_DECODERS = ("ppm", PLAIN)
+"""Decoders of Pillow that are written in Python: of PPM, PGM and PBM as text, or with odd largest values."""
+
+MOST_SLOW_PIXELS = 1_000_000
+"""Of an image for one of them."""
+
+MOST_COMMENTS = 1000
+"""In an image that is text; each is removed from the rest of it."""
+
+LONGEST_HEADER = 1 << 16
+"""Bytes of the header of a PPM file."""
 
 PIXELS_AT_ONCE = 2 * MOST_PIXELS
 """Of all images that threads decode at a time."""
@@ -228,7 +243,7 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     return [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces if p], name
 
 
-def open_image(content: bytes, largest: int | None = None) -> Image.Image:
+def open_image(content: bytes, largest: int | None = None) -> ImageFile.ImageFile:
     """Open an image without decoding it.
 
     Args:
@@ -236,10 +251,13 @@ def open_image(content: bytes, largest: int | None = None) -> Image.Image:
         largest: Height and width of which it may be reduced while it is decoded, where its format can.
 
     Raises:
-        ValueError: If it has too many pixels.
+        ValueError: If it has too many pixels, or too many for the way they are written.
         OSError, and others in `UNREADABLE`: If it is none.
     """
+    if content.startswith(b"P"):
+        _check_header(content[:LONGEST_HEADER])
     file = Image.open(io.BytesIO(content), formats=FORMATS)
+    _check_speed(file, content)
     if largest is not None:
         file.draft(None, (largest, largest))
     _check_pixels(file.width, file.height)
@@ -301,6 +319,33 @@ def _stretched(content: bytes | Pixels, size: tuple[int, int]) -> Pixels:
             ImageOps.exif_transpose(file, in_place=True)
             image = eight_bits(file).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _check_header(start: bytes) -> None:
+    """Refuse a PPM file whose header, which is read byte by byte, has no end in its first bytes.
+
+    Raises:
+        ValueError: Then.
+    """
+    with contextlib.suppress(UnidentifiedImageError):  # another format
+        Image.open(io.BytesIO(start), formats=("PPM",))
+
+
+def _check_speed(file: ImageFile.ImageFile, content: bytes) -> None:
+    """Refuse a large image that Pillow decodes pixel by pixel in Python, while all other threads wait.
+
+    Raises:
+        ValueError: Then.
+    """
+    if not any(tile[0] in SLOW_DECODERS for tile in file.tile):
+        return
+    if content.count(b"#") > MOST_COMMENTS and file.tile[0][0] == PLAIN:
+        raise ValueError(f"it has more than {MOST_COMMENTS} comments")
+    if file.width * file.height > MOST_SLOW_PIXELS:
+        raise ValueError(
+            f"it has {file.width}x{file.height} pixels as text, or with another largest value than 255; "
+            f"at most {MOST_SLOW_PIXELS / 1e6:.0f} million such pixels are decoded"
+        )
 
 
 def _check_pixels(width: int, height: int) -> None:

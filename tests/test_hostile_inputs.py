@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import tarfile
 import tracemalloc
@@ -118,6 +119,42 @@ def refusal(name: str, content: bytes) -> str:
 def test_an_image_that_unpacks_to_too_many_pixels_is_refused_by_its_header() -> None:
     assert "9000x9000 pixels, at most 67 million are decoded" in refusal("a.png", png(9000, 9000))
     assert "exceeds limit" in refusal("b.png", png(2**31 - 1, 2**31 - 1))
+
+
+@pytest.mark.parametrize("head", [b"P6 %d %d 100\n", b"P5 %d %d 1023\n", b"P1 %d %d\n", b"P2 %d %d 255\n"])
+def test_an_image_that_is_decoded_in_python_may_not_be_large(head: bytes) -> None:
+    assert re.search(
+        "2000x2000 pixels as text, or with another largest value than 255; at most 1 million",
+        refusal("a.ppm", head % (2000, 2000) + b"1 " * 6_000),
+    )
+    Path("b.ppm").write_bytes(head % (8, 8) + b"1 " * 192)
+    assert decode("b.ppm", (2, 2)).shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"P6 #" + b"x" * 100_000 + b"\n8 8 255\n" + bytes(192), "Reached EOF while reading header"),
+        (b"P2 8 8 255\n" + b"#\n" * 2000 + b"1 " * 64, "it has more than 1000 comments"),
+    ],
+    ids=["long", "many"],
+)
+def test_comments_in_an_image_that_take_long_to_read_are_refused(content: bytes, message: str) -> None:
+    assert message in refusal("a.ppm", content)
+    Path("b.ppm").write_bytes(content.replace(b"x", b"").replace(b"#\n" * 1900, b""))
+    assert decode("b.ppm", (2, 2)).shape == (2, 2, 3)
+
+
+def test_usual_images_of_the_same_format_may_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MOST_SLOW_PIXELS", 9)
+    for head, size in (
+        (b"P6 8 8 255\n", 192),
+        (b"P5 8 8 65535\n", 128),
+        (b"P5 8 8 255\n", 64),
+        (b"P4 8 8\n", 8),
+    ):
+        Path("a.ppm").write_bytes(head + bytes(size))
+        assert decode("a.ppm", (2, 2)).shape == (2, 2, 3)
 
 
 def test_texts_in_an_image_that_unpack_to_much_are_refused() -> None:

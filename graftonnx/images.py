@@ -240,7 +240,13 @@ def _bilinear(source: int, target: int) -> Planes:
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     """Return a sort key under which `img2` comes before `img10`."""
     pieces = re.split(r"([0-9]+)", name)
-    return [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces if p], name
+    return [_number_key(p) if p.isdecimal() else (-1, p) for p in pieces if p], name
+
+
+def _number_key(digits: str) -> tuple[int, str]:
+    """Return a sort key for a number of any length."""
+    digits = digits.lstrip("0")
+    return len(digits), digits
 
 
 def open_image(content: bytes, largest: int | None = None) -> ImageFile.ImageFile:

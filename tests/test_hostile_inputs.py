@@ -409,6 +409,11 @@ def test_a_name_that_is_no_text_is_refused_before_a_run(place: bytes) -> None:
         open_data("data")
 
 
+def test_a_class_whose_name_is_a_number_without_end_is_a_class() -> None:
+    labels = claiming((2,), "<U5000", np.array(["9" * 5000, "8"], "<U5000").tobytes())
+    assert len(open_data(npz(images=claiming((2, 4, 4), content=bytes(32)), labels=labels)).classes) == 2
+
+
 def test_half_a_character_in_labels_is_refused() -> None:
     labels = claiming((2,), "<U1", np.array([0xD800, 0x61], "<u4").tobytes())
     with pytest.raises(DataError, match=r"the name of its class '\\ud800' is not UTF-8 text\. Rename it"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import threading
 import time
@@ -319,6 +320,20 @@ class TestStream:
         next(iter(stream))
         assert read <= 6
         stream.close()  # type: ignore[attr-defined]
+
+
+@given(st.lists(st.text("0123ab. ", max_size=6), max_size=8))
+def test_names_are_in_the_order_of_the_numbers_in_them(names: list[str]) -> None:
+    def key(name: str) -> tuple[list[tuple[int, str]], str]:
+        pieces = re.split(r"([0-9]+)", name)
+        return [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces if p], name
+
+    assert sorted(names, key=images.natural_key) == sorted(names, key=key)
+
+
+def test_a_name_may_hold_a_number_of_any_length() -> None:
+    names = ["a" + "9" * 5000, "a1" + "0" * 5000, "a2"]
+    assert sorted(names, key=images.natural_key) == ["a2", "a" + "9" * 5000, "a1" + "0" * 5000]
 
 
 @pytest.mark.parametrize("size", [(3, 4), (20, 5), (7, 30), (1, 1), (7, 9)])

@@ -21,7 +21,7 @@ from graftonnx.errors import DataError
 from graftonnx.images import UNREADABLE, Pixels, open_image
 
 NAMES = "labels.json"
-STRIP = re.compile(r"(train|test)_([0-9]+)\.(?:webp|png)")
+STRIP = re.compile(r"(train|test)_([0-9]{1,9})\.(?:webp|png)")
 """A strip; the groups are its part and the number of its class."""
 
 

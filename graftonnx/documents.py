@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -18,6 +17,9 @@ from graftonnx.parsing import LONGEST, parse
 WIDTH = 120
 """Of a line, in characters."""
 
+ENOUGH = LONGEST + 1
+"""Characters of a file that are read: so many show that it is too long for :func:`load`."""
+
 MOST_KEPT = 30_000
 """Values in a document whose comments are kept: that takes forty times as long as to read it."""
 
@@ -25,17 +27,6 @@ _BREAKS = re.compile("[\x85\u2028\u2029]")
 """Ends of a line that are written as they are, and lost, unless the text is in double quotes."""
 
 Keys = Sequence[tuple[str, ...]]
-
-
-def read(path: Path) -> str:
-    """Return the text of a file, no more of it than shows that it is too long for :func:`load`.
-
-    Raises:
-        OSError: If it cannot be read.
-        UnicodeDecodeError: If it is not UTF-8.
-    """
-    with path.open(encoding="utf-8") as stream:
-        return stream.read(LONGEST + 1)
 
 
 def load(text: str) -> Any:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import hashlib
+import io
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 from graftonnx.errors import DataError, GraftError
 from graftonnx.spelling import did_you_mean, is_like
@@ -30,6 +34,9 @@ MODEL_FILE = "model.onnx"
 
 SPLIT_FILE = "split.json"
 """The images that trained and validated it, likewise."""
+
+LARGEST_TEXT = 1 << 30
+"""Bytes of a table, a list, a plan or a record."""
 
 
 def check_writable(path: Path, *, force: bool) -> None:
@@ -183,8 +190,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write `content` to `path` atomically, as UTF-8."""
-    write_bytes(path, content.encode())
+    """Write `content` to `path` atomically, as UTF-8.
+
+    Raises:
+        GraftError: If the file system refuses, or the content is no text: a name that is not UTF-8 is in it.
+    """
+    try:
+        encoded = content.encode()
+    except UnicodeEncodeError as error:
+        around = content[max(error.start - 20, 0) : error.end + 20]
+        raise GraftError(
+            f"cannot write '{path}': {around!a} in it is not UTF-8 text. Rename the file, folder or class "
+            "that is called so."
+        ) from error
+    write_bytes(path, encoded)
 
 
 def beside(path: Path) -> str:
@@ -193,6 +212,58 @@ def beside(path: Path) -> str:
         return ""
     near = [name for name in os.listdir(path.parent) if is_like(path.stem, Path(name).stem)]
     return did_you_mean(path.name, near)
+
+
+@contextlib.contextmanager
+def opened(path: Path, largest: int = LARGEST_TEXT) -> Iterator[BinaryIO]:
+    """Open a regular file for the block: a device, a pipe would never end.
+
+    Args:
+        path: The file.
+        largest: Bytes that it may have.
+
+    Raises:
+        OSError: If it cannot be opened, is no regular file, or is larger.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if status.st_size > largest:
+            reason = f"it has {status.st_size >> 20} MiB, at most {largest >> 20} MiB are read"
+            raise OSError(errno.EFBIG, reason, str(path))
+        yield file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe is opened without waiting for somebody who writes into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_bytes(path: Path, largest: int = LARGEST_TEXT) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: As :func:`opened`.
+    """
+    with opened(path, largest) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+def read_text(path: Path, encoding: str = "utf-8", longest: int = -1) -> str:
+    """Return the text in a regular file; every end of a line is a line feed.
+
+    Args:
+        path: The file.
+        encoding: How it is written.
+        longest: Characters that are read at most; all if negative.
+
+    Raises:
+        OSError: As :func:`opened`.
+        UnicodeDecodeError: If it is no such text.
+    """
+    with opened(path) as file, io.TextIOWrapper(file, encoding) as text:
+        return text.read(longest)
 
 
 def sha256(path: Path) -> str:
@@ -208,7 +279,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         DataError: If the file cannot be read as UTF-8 text, or a name is empty or occurs twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        lines = read_text(path, "utf-8-sig").rstrip().splitlines()
     except OSError as error:
         raise DataError(f"cannot read labels from '{path}': {error.strerror}.{beside(path)}") from error
     except UnicodeDecodeError as error:

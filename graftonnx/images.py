@@ -6,12 +6,11 @@ meets the same pixels everywhere.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-import itertools
 import os
 import re
-import stat
 import struct
 import zlib
 from collections import deque
@@ -22,9 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from graftonnx.errors import DataError
+from graftonnx.files import read_bytes
+from graftonnx.pixels import Allowance, eight_bits
 
 EXTENSIONS = frozenset(
     {
@@ -39,6 +40,24 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM",
 
 MOST_PIXELS = 1 << 26
 """Of an image, when it is decoded; a JPEG is reduced before."""
+
+PLAIN = "ppm_plain"
+"""The decoder of pixels as text."""
+
+SLOW_DECODERS = ("ppm", PLAIN)
+"""Decoders of Pillow that are written in Python: of PPM, PGM and PBM as text, or with odd largest values."""
+
+MOST_SLOW_PIXELS = 1_000_000
+"""Of an image for one of them."""
+
+MOST_COMMENTS = 1000
+"""In an image that is text; each is removed from the rest of it."""
+
+LONGEST_HEADER = 1 << 16
+"""Bytes of the header of a PPM file."""
+
+PIXELS_AT_ONCE = 2 * MOST_PIXELS
+"""Of all images that threads decode at a time."""
 
 LARGEST_FILE = 1 << 29
 """Bytes of an image file."""
@@ -55,8 +74,13 @@ CHUNK = 16
 CHUNK_BYTES = 1 << 20
 """Bytes of images in hand at which a task is full."""
 
+AHEAD_BYTES = 1 << 28
+"""Bytes of images in hand at which no more are read ahead."""
+
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luma of ITU-R BT.601."""
+
+_AT_ONCE = Allowance(PIXELS_AT_ONCE)
 
 Pixels = npt.NDArray[np.uint8]
 Planes = npt.NDArray[np.float32]
@@ -125,16 +149,19 @@ def decode_stream(
         Each image, in the order given; one that cannot be decoded with the reason.
     """
     threads = workers or os.cpu_count() or 1
-    chunks = _chunks(contents, chunk)
+    pieces = _chunks(contents, chunk)
     with ThreadPoolExecutor(threads) as pool:
-        queue: deque[Future[list[Decoded]]] = deque()
+        queue: deque[tuple[int, Future[list[Decoded]]]] = deque()
         try:
             while True:
-                for piece in itertools.islice(chunks, threads + 2 - len(queue)):
-                    queue.append(pool.submit(_decode_chunk, piece, size))
+                while len(queue) < threads + 2 and sum(ahead for ahead, _ in queue) < AHEAD_BYTES:
+                    held, piece = next(pieces, (0, []))
+                    if not piece:
+                        break
+                    queue.append((held, pool.submit(_decode_chunk, piece, size)))
                 if not queue:
                     return
-                yield from queue.popleft().result()
+                yield from queue.popleft()[1].result()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -213,10 +240,16 @@ def _bilinear(source: int, target: int) -> Planes:
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     """Return a sort key under which `img2` comes before `img10`."""
     pieces = re.split(r"([0-9]+)", name)
-    return [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces if p], name
+    return [_number_key(p) if p.isdecimal() else (-1, p) for p in pieces if p], name
 
 
-def open_image(content: bytes, largest: int | None = None) -> Image.Image:
+def _number_key(digits: str) -> tuple[int, str]:
+    """Return a sort key for a number of any length."""
+    digits = digits.lstrip("0")
+    return len(digits), digits
+
+
+def open_image(content: bytes, largest: int | None = None) -> ImageFile.ImageFile:
     """Open an image without decoding it.
 
     Args:
@@ -224,43 +257,37 @@ def open_image(content: bytes, largest: int | None = None) -> Image.Image:
         largest: Height and width of which it may be reduced while it is decoded, where its format can.
 
     Raises:
-        ValueError: If it has too many pixels.
+        ValueError: If it has too many pixels, or too many for the way they are written.
         OSError, and others in `UNREADABLE`: If it is none.
     """
+    if content.startswith(b"P"):
+        _check_header(content[:LONGEST_HEADER])
     file = Image.open(io.BytesIO(content), formats=FORMATS)
+    _check_speed(file, content)
     if largest is not None:
         file.draft(None, (largest, largest))
-    if file.width * file.height > MOST_PIXELS:
-        raise ValueError(
-            f"it has {file.width}x{file.height} pixels, at most {MOST_PIXELS / 1e6:.0f} million are decoded"
-        )
+    _check_pixels(file.width, file.height)
     return file
 
 
-def _read(path: Path) -> bytes:
-    """Return the bytes of a regular file: a device, a pipe would never end."""
-    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(number, "rb") as file:
-        status = os.fstat(number)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no regular file")
-        if status.st_size > LARGEST_FILE:
-            raise ValueError(f"it has {status.st_size >> 20} MiB, at most {LARGEST_FILE >> 20} MiB are read")
-        return file.read(status.st_size)
+def _chunks(
+    contents: Iterable[tuple[int, Content]], most: int
+) -> Iterator[tuple[int, list[tuple[int, Content]]]]:
+    """Cut the images into pieces of work, each large enough to be worth a task and small enough to wait.
 
-
-def _chunks(contents: Iterable[tuple[int, Content]], most: int) -> Iterator[list[tuple[int, Content]]]:
-    """Cut the images into pieces of work, each large enough to be worth a task and small enough to wait."""
+    Yields:
+        The bytes that a piece has in hand, and the piece.
+    """
     chunk: list[tuple[int, Content]] = []
     held = 0
     for item in contents:
         chunk.append(item)
         held += len(item[1]) if isinstance(item[1], bytes) else getattr(item[1], "nbytes", 0)
         if len(chunk) == most or held >= CHUNK_BYTES:
-            yield chunk
+            yield held, chunk
             chunk, held = [], 0
     if chunk:
-        yield chunk
+        yield held, chunk
 
 
 def _decode_chunk(chunk: list[tuple[int, Content]], size: tuple[int, int]) -> list[Decoded]:
@@ -272,7 +299,7 @@ def _decode_one(position: int, content: Content, size: tuple[int, int]) -> Decod
     digest = b""
     try:
         if isinstance(content, Path):
-            content = _read(content)
+            content = read_bytes(content, LARGEST_FILE)
         elif callable(content):
             content = content()
         raw = content if isinstance(content, bytes) else content.data
@@ -289,24 +316,51 @@ def _stretched(content: bytes | Pixels, size: tuple[int, int]) -> Pixels:
     """Decode `content` to RGB at `size`, uint8 [H, W, 3]."""
     height, width = size
     if isinstance(content, np.ndarray):
-        image = _to_rgb(Image.fromarray(content))
+        _check_pixels(content.shape[1], content.shape[0])
+        with _AT_ONCE.taken(content.shape[0] * content.shape[1]):
+            image = eight_bits(Image.fromarray(content)).resize((width, height), Image.Resampling.BILINEAR)
     else:
-        with open_image(content, 2 * max(size)) as file:
-            image = _to_rgb(ImageOps.exif_transpose(file))
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+        file = open_image(content, 2 * max(size))
+        with _AT_ONCE.taken(file.width * file.height), contextlib.closing(file):
+            ImageOps.exif_transpose(file, in_place=True)
+            image = eight_bits(file).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB; refuse a mode whose range is unknown."""
-    if image.mode.startswith("I"):
-        values = np.asarray(image, np.int64)
-        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-            raise ValueError("its values do not fit 16 bits")
-        return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+def _check_header(start: bytes) -> None:
+    """Refuse a PPM file whose header, which is read byte by byte, has no end in its first bytes.
+
+    Raises:
+        ValueError: Then.
+    """
+    with contextlib.suppress(UnidentifiedImageError):  # another format
+        Image.open(io.BytesIO(start), formats=("PPM",))
+
+
+def _check_speed(file: ImageFile.ImageFile, content: bytes) -> None:
+    """Refuse a large image that Pillow decodes pixel by pixel in Python, while all other threads wait.
+
+    Raises:
+        ValueError: Then.
+    """
+    if not any(tile[0] in SLOW_DECODERS for tile in file.tile):
+        return
+    if content.count(b"#") > MOST_COMMENTS and file.tile[0][0] == PLAIN:
+        raise ValueError(f"it has more than {MOST_COMMENTS} comments")
+    if file.width * file.height > MOST_SLOW_PIXELS:
+        raise ValueError(
+            f"it has {file.width}x{file.height} pixels as text, or with another largest value than 255; "
+            f"at most {MOST_SLOW_PIXELS / 1e6:.0f} million such pixels are decoded"
+        )
+
+
+def _check_pixels(width: int, height: int) -> None:
+    """Refuse an image that is too large.
+
+    Raises:
+        ValueError: Then.
+    """
+    if width * height > MOST_PIXELS:
+        raise ValueError(
+            f"it has {width}x{height} pixels, at most {MOST_PIXELS / 1e6:.0f} million are decoded"
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import platform
 import re
@@ -27,3 +29,9 @@ def memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system; glibc keeps some of it for each thread, whatever its size."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another system, or another C library
+        ctypes.CDLL(None).malloc_trim(0)

@@ -265,7 +265,7 @@ def read_plan(path: Path) -> Plan:
         PlanError: If it cannot be read or is not a plan.
     """
     try:
-        text = documents.read(path)
+        text = files.read_text(path, longest=documents.ENOUGH)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise PlanError(f"cannot read plan '{path}': {reason}.{files.beside(path)}") from error
@@ -283,7 +283,7 @@ def write_plan(plan: Plan, path: Path, *, force: bool = False) -> None:
     """
     files.check_writable(path, force=force)
     try:
-        text = plan.to_yaml_over(documents.read(path))
+        text = plan.to_yaml_over(files.read_text(path, longest=documents.ENOUGH))
     except (OSError, UnicodeDecodeError):
         text = plan.to_yaml()
     files.write_text(path, text)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import tarfile
 import tracemalloc
@@ -118,6 +119,42 @@ def refusal(name: str, content: bytes) -> str:
 def test_an_image_that_unpacks_to_too_many_pixels_is_refused_by_its_header() -> None:
     assert "9000x9000 pixels, at most 67 million are decoded" in refusal("a.png", png(9000, 9000))
     assert "exceeds limit" in refusal("b.png", png(2**31 - 1, 2**31 - 1))
+
+
+@pytest.mark.parametrize("head", [b"P6 %d %d 100\n", b"P5 %d %d 1023\n", b"P1 %d %d\n", b"P2 %d %d 255\n"])
+def test_an_image_that_is_decoded_in_python_may_not_be_large(head: bytes) -> None:
+    assert re.search(
+        "2000x2000 pixels as text, or with another largest value than 255; at most 1 million",
+        refusal("a.ppm", head % (2000, 2000) + b"1 " * 6_000),
+    )
+    Path("b.ppm").write_bytes(head % (8, 8) + b"1 " * 192)
+    assert decode("b.ppm", (2, 2)).shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"P6 #" + b"x" * 100_000 + b"\n8 8 255\n" + bytes(192), "Reached EOF while reading header"),
+        (b"P2 8 8 255\n" + b"#\n" * 2000 + b"1 " * 64, "it has more than 1000 comments"),
+    ],
+    ids=["long", "many"],
+)
+def test_comments_in_an_image_that_take_long_to_read_are_refused(content: bytes, message: str) -> None:
+    assert message in refusal("a.ppm", content)
+    Path("b.ppm").write_bytes(content.replace(b"x", b"").replace(b"#\n" * 1900, b""))
+    assert decode("b.ppm", (2, 2)).shape == (2, 2, 3)
+
+
+def test_usual_images_of_the_same_format_may_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MOST_SLOW_PIXELS", 9)
+    for head, size in (
+        (b"P6 8 8 255\n", 192),
+        (b"P5 8 8 65535\n", 128),
+        (b"P5 8 8 255\n", 64),
+        (b"P4 8 8\n", 8),
+    ):
+        Path("a.ppm").write_bytes(head + bytes(size))
+        assert decode("a.ppm", (2, 2)).shape == (2, 2, 3)
 
 
 def test_texts_in_an_image_that_unpack_to_much_are_refused() -> None:
@@ -240,7 +277,9 @@ def claiming(shape: tuple[int, ...], dtype: str = "|u1", content: bytes = b"") -
         ({"labels": claiming((1 << 40,), "<i8")}, "it claims int64"),
         ({"labels": claiming((1 << 62, 1 << 62), "<i8")}, "it claims int64"),
         ({"labels": claiming((-1,), "<i8")}, "it claims the shape"),
-        ({"images": claiming((1, 1 << 20, 1 << 20))}, "at most 512 MiB are read"),
+        ({"images": claiming((1, 1 << 20, 1 << 20))}, "it claims uint8"),
+        ({"images": claiming((1 << 40, 4, 4))}, "it claims uint8"),
+        ({"classes": claiming((1 << 40,), "<U0")}, "it claims <U0"),
         ({"classes": claiming((1 << 40,), "<U9")}, "it claims <U9"),
     ],
 )
@@ -252,9 +291,34 @@ def test_an_array_that_claims_more_than_there_is_is_refused(arrays: dict[str, by
 
 def test_an_array_that_unpacks_to_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "ALLOWED_GROWTH", 1 << 20)
-    labels = claiming((8 << 20,), content=bytes(8 << 20))
+    images = claiming((8 << 20, 1, 1), content=bytes(8 << 20))
     with pytest.raises(DataError, match="unpack to more than"):
-        open_data(npz(images=claiming((8 << 20, 1, 1)), labels=labels))
+        open_data(npz(images=images, labels=claiming((1,))))
+
+
+def test_an_image_in_an_array_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MOST_PIXELS", 999)
+    labels = claiming((2,), content=b"\0\1")
+    with pytest.raises(DataError, match="its image 'images' has 50x20 pixels, at most 0 million are decoded"):
+        open_data(npz(images=claiming((2, 20, 50), content=bytes(2000)), labels=labels))
+    Path("m").mkdir()
+    Path("m/train-images-idx3-ubyte").write_bytes(struct.pack(">HBB3I", 0, 8, 3, 2, 20, 50) + bytes(2000))
+    Path("m/train-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 2) + b"\0\1")
+    with pytest.raises(DataError, match="has 50x20 pixels"):
+        open_data("m")
+
+
+def test_labels_are_counted_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 4 << 20
+    path = npz(images=claiming((2, 4, 4), content=bytes(32)), labels=claiming((count,), content=bytes(count)))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=f"'images' has 2 images and 'labels' {count} labels"):
+        open_data(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    monkeypatch.setattr(bounds, "MOST_ENTRIES", 1)
+    with pytest.raises(DataError, match="it has more than 1 entries"):
+        open_data(path)
 
 
 def test_python_objects_in_an_array_are_not_made() -> None:
@@ -348,3 +412,26 @@ def test_a_checkpoint_that_would_run_code_ends_a_resumed_run_with_a_sentence(nam
     with pytest.raises(GraftError, match="cannot "):
         resume("run")
     assert not Path("owned").exists()
+
+
+@pytest.mark.parametrize("place", [b"caf\xe9/0.png", b"tea/caf\xe9.png"], ids=["class", "image"])
+def test_a_name_that_is_no_text_is_refused_before_a_run(place: bytes) -> None:
+    save_images(Path("data"), count=4)
+    target = os.path.join(b"data", place)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    Path(os.fsdecode(target)).write_bytes(next(Path("data").rglob("*.png")).read_bytes())
+    with pytest.raises(
+        DataError, match=r"the name of its (class|image) '.*caf\\udce9.*' is not UTF-8 text\. "
+    ):
+        open_data("data")
+
+
+def test_a_class_whose_name_is_a_number_without_end_is_a_class() -> None:
+    labels = claiming((2,), "<U5000", np.array(["9" * 5000, "8"], "<U5000").tobytes())
+    assert len(open_data(npz(images=claiming((2, 4, 4), content=bytes(32)), labels=labels)).classes) == 2
+
+
+def test_half_a_character_in_labels_is_refused() -> None:
+    labels = claiming((2,), "<U1", np.array([0xD800, 0x61], "<u4").tobytes())
+    with pytest.raises(DataError, match=r"the name of its class '\\ud800' is not UTF-8 text\. Rename it"):
+        open_data(npz(images=claiming((2, 4, 4), content=bytes(32)), labels=labels))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
+import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from graftonnx import images
+from graftonnx import images, pixels
 from graftonnx.errors import DataError
 
 
@@ -319,6 +322,20 @@ class TestStream:
         stream.close()  # type: ignore[attr-defined]
 
 
+@given(st.lists(st.text("0123ab. ", max_size=6), max_size=8))
+def test_names_are_in_the_order_of_the_numbers_in_them(names: list[str]) -> None:
+    def key(name: str) -> tuple[list[tuple[int, str]], str]:
+        pieces = re.split(r"([0-9]+)", name)
+        return [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces if p], name
+
+    assert sorted(names, key=images.natural_key) == sorted(names, key=key)
+
+
+def test_a_name_may_hold_a_number_of_any_length() -> None:
+    names = ["a" + "9" * 5000, "a1" + "0" * 5000, "a2"]
+    assert sorted(names, key=images.natural_key) == ["a2", "a" + "9" * 5000, "a1" + "0" * 5000]
+
+
 @pytest.mark.parametrize("size", [(3, 4), (20, 5), (7, 30), (1, 1), (7, 9)])
 def test_planes_are_stretched_with_the_filter_that_decodes(size: tuple[int, int]) -> None:
     planes = np.random.default_rng(0).random((2, 3, 7, 9), np.float32)
@@ -327,3 +344,84 @@ def test_planes_are_stretched_with_the_filter_that_decodes(size: tuple[int, int]
         expected = Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR)
         np.testing.assert_allclose(result, np.asarray(expected), rtol=0, atol=1e-6)  # sums in another order
     assert images.as_input(planes, (1, *size)).shape == (2, 1, *size)
+
+
+def test_sixteen_bits_become_the_nearest_of_eight() -> None:
+    values = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
+    ((_, pixels, *_),) = images.decode_stream([(0, png(values))], (256, 256), workers=1)
+    assert pixels is not None
+    np.testing.assert_array_equal(pixels[..., 0], (values / 257).round())
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "RGBA", "LA", "P"])
+def test_a_large_image_is_converted_in_strips_to_the_same_pixels(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (31, 23, 4), np.uint8)
+    image = Image.fromarray(noise)
+    if mode in ("I;16", "I"):
+        image = Image.fromarray(noise.view(np.uint16)[..., 0].copy()).convert(mode)
+    elif mode != "RGBA":
+        image = image.convert("RGB").quantize(9) if mode == "P" else image.convert(mode)
+    image.save(
+        tmp_path / "a.tiff" if mode == "I" else tmp_path / "a.png", transparency=3 if mode == "P" else None
+    )
+    (path,) = tmp_path.iterdir()
+    expected = images.decode(path, (20, 21))
+    monkeypatch.setattr(pixels, "STRIP", 50)
+    np.testing.assert_array_equal(images.decode(path, (20, 21)), expected)
+
+
+def test_grey_is_resized_as_colours_are() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (31, 23), np.uint8)
+    decoded = images.decode_stream(enumerate([noise, noise[..., None].repeat(3, 2)]), (50, 9), workers=1)
+    one, other = (image.pixels for image in decoded)
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["grey, 16 bits", "transparent"])
+def test_large_images_take_turns_where_there_are_many_threads(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixels, "STRIP", 1 << 10)
+    monkeypatch.setattr(images, "_AT_ONCE", pixels.Allowance(3 << 12))
+    held, most = 0, 0
+
+    def counted(image: Image.Image) -> Image.Image:
+        nonlocal held, most
+        with lock:
+            held += image.width * image.height
+            most = max(most, held)
+        time.sleep(0.01)
+        with lock:
+            held -= image.width * image.height
+        return image.convert("RGB")
+
+    lock = threading.Lock()
+    monkeypatch.setattr(images, "eight_bits", counted)
+    content = png(np.zeros((64, 64), np.uint16)) if kind != "transparent" else np.zeros((64, 64, 4), np.uint8)
+    decoded = list(images.decode_stream(enumerate([content] * 12), (4, 4), workers=8, chunk=1))
+    assert all(image.pixels is not None for image in decoded)
+    assert 1 << 12 < most <= 3 << 12
+
+
+def test_an_image_in_an_array_has_no_more_pixels_than_one_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MOST_PIXELS", 99)
+    (image,) = images.decode_stream([(0, np.zeros((10, 10), np.uint8))], (4, 4))
+    assert image.reason == "it has 10x10 pixels, at most 0 million are decoded"
+
+
+def test_little_is_read_ahead_of_images_that_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "AHEAD_BYTES", 3 << 20)
+    read = 0
+
+    def contents() -> Iterator[tuple[int, np.ndarray]]:
+        nonlocal read
+        for position in range(100):
+            read += 1
+            yield position, np.zeros((1024, 1024), np.uint8)
+
+    stream = images.decode_stream(contents(), (2, 2), workers=20)
+    next(iter(stream))
+    assert read <= 3
+    assert len(list(stream)) == 99

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from graftonnx import images, parsing
+from graftonnx import files, images, parsing
 from graftonnx.bundling import sums
 from graftonnx.data import bounds
 from graftonnx.metadata import LARGEST_SIDE
@@ -44,13 +44,18 @@ def test_the_limits_are_those_of_the_code() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for said in (
         f"| {images.MOST_PIXELS / 1e6:.0f} million |",
+        f"| {images.MOST_SLOW_PIXELS / 1e6:.0f} million |",
+        f"| {images.PIXELS_AT_ONCE / 1e6:.0f} million |",
         f"| {images.LARGEST_FILE >> 20} MiB |",
         f"| {bounds.LARGEST_IMAGE >> 20} MiB |",
+        f"| {files.LARGEST_TEXT >> 20} MiB |",
         f"| {bounds.MOST_ENTRIES // 10**6} million |",
         f"| {bounds.ALLOWED_GROWTH >> 30} GiB, or {bounds.MOST_GROWTH} times its size |",
         f"| {bounds.LARGEST_HEADER >> 20} MiB |",
         f"| {LARGEST_SIDE:,} pixels each |",
         f"| {sums.LARGEST >> 20} MiB |",
+        f"| {bounds.MOST_ZIPPED // 10**6} million; {bounds.LARGEST_DIRECTORY >> 20} MiB |",
+        f"| {bounds.ALLOWED_PACKED:,}, or one for each {bounds.LEAST_PACKED} bytes |",
         f"| {parsing.LONGEST >> 20} Mi characters, {parsing.DEEPEST} levels, {parsing.MOST_VALUES:,} values",
         f"| {pickles.LARGEST_PICKLE >> 20} MiB | |",
     ):

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from graftonnx.classifier import Classifier
 from graftonnx.errors import GraftError
 from graftonnx.feeds import image_shape
+from graftonnx.files import read_bytes
 from graftonnx.images import GREY
 from graftonnx.metadata import ImageLayout, InputConvention, Precision, Preprocess, Record
 
@@ -97,10 +98,14 @@ def read_manifest(folder: Path) -> Manifest:
         GraftError: If it is missing, damaged, or of a newer graftonnx.
     """
     try:
-        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        return Manifest.model_validate_json(read_bytes(folder / MANIFEST))
     except FileNotFoundError as error:
         raise GraftError(
             f"'{folder}' is no bundle: it holds no {MANIFEST}. Make one: graftonnx bundle."
+        ) from error
+    except OSError as error:
+        raise GraftError(
+            f"cannot read '{folder / MANIFEST}': {error.strerror}. Make the bundle anew."
         ) from error
     except ValidationError as error:
         first = error.errors()[0]

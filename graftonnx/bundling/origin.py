@@ -12,7 +12,7 @@ from graftonnx.comparison.record import Comparison
 from graftonnx.data.opening import is_there
 from graftonnx.errors import DataError, GraftError
 from graftonnx.evaluation import Selection, select
-from graftonnx.files import MODEL_FILE
+from graftonnx.files import MODEL_FILE, read_bytes
 from graftonnx.training.run import RunFolder, RunRecord
 
 COMPARISON = "compare.json"
@@ -61,8 +61,8 @@ class Origin:
         if not file.is_file():
             return None
         try:
-            found = Comparison.model_validate_json(file.read_bytes())
-        except ValidationError as error:
+            found = Comparison.model_validate_json(read_bytes(file))
+        except (OSError, ValidationError) as error:
             raise GraftError(
                 f"cannot read '{file}': it is damaged. Compare again, or move it away."
             ) from error

@@ -18,7 +18,7 @@ from PIL import Image
 
 from graftonnx.bundling.manifest import EXAMPLE, INPUTS, outputs_path
 from graftonnx.classifier import Classifier, Floats
-from graftonnx.data.bounds import read_array, read_entry
+from graftonnx.data.bounds import open_zip, read_array, read_entry
 from graftonnx.errors import GraftError, ParityError
 from graftonnx.exporting.pictures import random_images
 from graftonnx.images import Pixels
@@ -100,7 +100,7 @@ def _probabilities(classifier: Classifier, images: Pixels) -> Floats:
 
 def _read(path: Path, *names: str) -> list[NDArray[Any]]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             entries = [archive.getinfo(f"{name}.npy") for name in names]
             contents = [(io.BytesIO(read_entry(archive, entry)), entry.file_size) for entry in entries]
             return [read_array(file, size) for file, size in contents]

@@ -22,7 +22,7 @@ from onnx import TensorProto
 
 from graftonnx.bundling.manifest import LABELS, model_path, triton_path
 from graftonnx.errors import GraftError
-from graftonnx.files import sha256
+from graftonnx.files import read_text, sha256
 
 CONFIG = "config.pbtxt"
 VERSION = "1"
@@ -126,7 +126,7 @@ def _tensor(value: onnx.ValueInfoProto, *, dynamic: bool) -> dict[str, Any]:
 
 def _read_config(path: Path) -> Any:
     try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), _types()["ModelConfig"]())
+        return text_format.Parse(read_text(path), _types()["ModelConfig"]())
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise GraftError(f"cannot read '{path}': {error}. Make the bundle anew.") from error
 

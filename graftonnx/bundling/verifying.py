@@ -17,6 +17,7 @@ from graftonnx.bundling.sums import check_sums
 from graftonnx.bundling.triton import check_repository
 from graftonnx.classifier import Classifier, open_classifier
 from graftonnx.errors import GraftError, ModelError
+from graftonnx.files import read_text
 from graftonnx.normalise.sizes import check_sizes
 from graftonnx.providers import Provider
 from graftonnx.weights import read
@@ -97,7 +98,7 @@ def _checked(folder: Path, manifest: Manifest, provider: Provider) -> tuple[str,
 
 def _labels(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
+        return tuple(read_text(path).splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise GraftError(f"cannot read '{path}': {error}. Make the bundle anew.") from error
 

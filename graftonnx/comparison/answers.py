@@ -15,6 +15,7 @@ from graftonnx.data.cache import BadImage, bad_images
 from graftonnx.data.catalogue import Data
 from graftonnx.errors import DataError
 from graftonnx.evaluation import Selection, match_labels, select
+from graftonnx.files import read_bytes
 from graftonnx.images import Pixels, decode_stream
 from graftonnx.providers.settings import SETTLE, Settings
 from graftonnx.training.run import RunFolder
@@ -106,7 +107,13 @@ def average(members: Sequence[Answers]) -> Answers:
 
 
 def _check_split(runs: Mapping[str, RunFolder], data: str) -> None:
-    if len({run.split.read_bytes() for run in runs.values()}) > 1:
+    try:
+        splits = {read_bytes(run.split) for run in runs.values()}
+    except OSError as error:
+        raise DataError(
+            f"cannot read the split '{error.filename}': {error.strerror}. Start again with --force."
+        ) from error
+    if len(splits) > 1:
         names = ", ".join(f"'{run.path}'" for run in runs.values())
         raise DataError(
             f"cannot compare {names}: they have different splits, so '{data}' has changed between them. "

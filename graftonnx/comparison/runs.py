@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pydantic import ValidationError
 from graftonnx import documents, training
 from graftonnx.comparison.record import AVERAGE, CONCATENATED, FUSED, Other, Request
 from graftonnx.errors import GraftError
-from graftonnx.files import check_writable, write_text
+from graftonnx.files import check_writable, read_text, write_text
 from graftonnx.metadata import Parent
 from graftonnx.model import save
 from graftonnx.network import Network
@@ -157,7 +158,7 @@ class Folder:
 
     def _read(self) -> Request:
         try:
-            return Request.model_validate(documents.load(documents.read(self.request)))
+            return Request.model_validate(documents.load(read_text(self.request, longest=documents.ENOUGH)))
         except (OSError, documents.YAMLError, ValidationError, UnicodeDecodeError) as error:
             raise GraftError(
                 f"cannot compare in '{self.path}': it is not empty, and its {REQUEST_FILE} is missing or "
@@ -263,8 +264,8 @@ def _settled(config: TrainConfig, first: RunRecord) -> TrainConfig:
 
 def seconds(run: RunFolder) -> float:
     """Return the time that the epochs of a finished run took."""
-    with run.metrics.open(encoding="utf-8", newline="") as file:
-        return sum(float(row["seconds"]) for row in csv.DictReader(file))
+    rows = csv.DictReader(io.StringIO(read_text(run.metrics)))
+    return sum(float(row["seconds"]) for row in rows)
 
 
 def _settings(request: Request) -> Request:

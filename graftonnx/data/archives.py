@@ -7,40 +7,30 @@ that a small file made to unpack to a large one is refused before it fills the m
 from __future__ import annotations
 
 import bisect
-import bz2
 import contextlib
 import functools
-import gzip
-import itertools
-import lzma
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from graftonnx.data.bounds import BoundedTarInfo, check_entries, check_growth, check_size, read_entry
+from graftonnx.data import tars
+from graftonnx.data.bounds import check_growth, check_size, open_zip, read_entry
 from graftonnx.data.catalogue import Data, Store, catalogue
 from graftonnx.data.folders import class_folders, is_image
+from graftonnx.data.tars import entries, is_compressed, open_tar
 from graftonnx.errors import DataError
 from graftonnx.images import natural_key
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """The file names that count as archives, lower case."""
 
-COMPRESSED: dict[bytes, Callable[..., Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ": lzma.open,
-}
-"""How compressed files begin, and what opens them."""
-
 ENCRYPTED = 1
 """The flag of an encrypted entry of a zip file."""
 
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
+DAMAGED = (*tars.DAMAGED, zipfile.BadZipFile)
 """What reading a damaged archive raises."""
 
 
@@ -88,12 +78,10 @@ class ZipStore:
     """The images of a zip file, read in the decoding threads."""
 
     def __init__(self, path: Path) -> None:
-        self._archive = zipfile.ZipFile(path)
-        infos = self._archive.infolist()
-        check_entries(path, len(infos))
+        self._archive = open_zip(path)
         self._infos: dict[str, zipfile.ZipInfo] = {}
         total = 0
-        for info in infos:
+        for info in self._archive.infolist():
             name = _image_name(info.filename)
             if name is not None and _is_plain(info):
                 check_size(path, name, info.file_size)
@@ -125,9 +113,9 @@ class TarStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._extents: dict[str, tuple[int, int]] = {}
-        with tarfile.open(path, "r:", tarinfo=BoundedTarInfo) as archive:
-            for name, member in _members(path, archive):
-                self._extents[name] = member.offset_data, member.size
+        with open_tar(path) as archive:
+            for name, entry in _images(path, archive):
+                self._extents[name] = entry.offset_data, entry.size
             if archive.offset >= path.stat().st_size:
                 raise tarfile.ReadError("it was cut off between two entries")
 
@@ -151,13 +139,8 @@ class CompressedTarStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        total = 0
-        self._names: dict[str, None] = {}
-        with _unpacked(path) as archive:
-            for name, member in _members(path, archive):
-                self._names[name] = None
-                total += member.size
-                check_growth(path, total)
+        with open_tar(path) as archive:
+            self._names = {name: None for name, _ in _images(path, archive)}
 
     @property
     def names(self) -> Iterable[str]:
@@ -167,11 +150,11 @@ class CompressedTarStore:
     def contents(self, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
         """Give each image, in the order of the file."""
         places = {name: place for place, name in enumerate(names)}
-        with _described(self._path), _unpacked(self._path) as archive:
-            for name, member in _members(self._path, archive):
+        with _described(self._path), open_tar(self._path) as archive:
+            for name, entry in _images(self._path, archive):
                 place = places.pop(name, None)
                 if place is not None:
-                    file = archive.extractfile(member)
+                    file = archive.extractfile(entry)
                     assert file is not None
                     yield place, file.read()
                 if not places:
@@ -198,33 +181,16 @@ def _store(path: Path) -> ArchiveStore:
     """Open an archive by its content, whatever its name is."""
     if zipfile.is_zipfile(path):
         return ZipStore(path)
-    with path.open("rb") as file:
-        start = file.read(6)
-    return CompressedTarStore(path) if start.startswith(tuple(COMPRESSED)) else TarStore(path)
+    return CompressedTarStore(path) if is_compressed(path) else TarStore(path)
 
 
-@contextlib.contextmanager
-def _unpacked(path: Path) -> Iterator[tarfile.TarFile]:
-    """Open a compressed tar file as a stream that ends with an error where the file was cut off."""
-    with path.open("rb") as file:
-        start = file.read(6)
-    unpack = next(unpack for magic, unpack in COMPRESSED.items() if start.startswith(magic))
-    with unpack(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedTarInfo) as archive:
-        yield archive
-
-
-def _members(path: Path, archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """Yield the images of a tar file with their names, without remembering what was passed."""
-    for count in itertools.count(1):
-        member = archive.next()
-        if member is None:
-            return
-        archive.members = []  # type: ignore[attr-defined]  # else it keeps every entry
-        check_entries(path, count)
-        name = _image_name(member.name)
-        if name is not None and member.isreg() and not member.issparse():
-            check_size(path, name, member.size)
-            yield name, member
+def _images(path: Path, archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """Yield the images of a tar file with their names."""
+    for entry in entries(path, archive):
+        name = _image_name(entry.name)
+        if name is not None and entry.isreg() and not entry.issparse():
+            check_size(path, name, entry.size)
+            yield name, entry
 
 
 def _image_name(name: str) -> str | None:

@@ -21,7 +21,15 @@ from typing import IO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from graftonnx.data.bounds import check_entries, check_growth, check_size, read_array, read_entry, read_header
+from graftonnx.data.bounds import (
+    check_entries,
+    check_growth,
+    check_pixels,
+    open_zip,
+    read_array,
+    read_entry,
+    read_header,
+)
 from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
 from graftonnx.errors import DataError
 from graftonnx.images import Pixels
@@ -105,9 +113,9 @@ def open_npz(path: Path) -> Data:
     Raises:
         DataError: If the arrays have other names, shapes or types.
     """
-    with _described(path), zipfile.ZipFile(path) as archive:
+    with _described(path), open_zip(path) as archive:
         held = {name.removesuffix(".npy") for name in archive.namelist()}
-        names = next((_array(path, archive, key) for key in CLASS_KEYS if key in held), None)
+        names = next((_class_names(path, archive, key) for key in CLASS_KEYS if key in held), None)
         parts: dict[Part, Rows] = {}
         for part, pairs in KEYS.items():
             pair = next((pair for pair in pairs if set(pair) <= held), None)
@@ -130,7 +138,7 @@ def open_idx(folder: Path) -> Data:
     parts: dict[Part, Rows] = {}
     for path in sorted(folder.iterdir()):
         found = IDX_IMAGES.fullmatch(path.name)
-        if found is not None:
+        if found is not None and path.is_file():
             part = IDX_PARTS.get((found[1] or "train").lower().split("-")[-1])
             if part is None:
                 raise DataError(
@@ -145,7 +153,7 @@ def open_idx(folder: Path) -> Data:
 
 def holds_idx(folder: Path) -> bool:
     """Return whether a folder holds idx files of images."""
-    return any(IDX_IMAGES.fullmatch(entry.name) for entry in folder.iterdir())
+    return any(IDX_IMAGES.fullmatch(entry.name) and entry.is_file() for entry in folder.iterdir())
 
 
 def _catalogue(path: Path, parts: Mapping[Part, Rows]) -> Data:
@@ -160,35 +168,55 @@ def _npz_rows(
     path: Path, archive: zipfile.ZipFile, images: str, labels: str, names: NDArray[np.generic] | None
 ) -> Rows:
     """Check one part of a NumPy archive."""
-    with archive.open(f"{images}.npy") as file:
-        shape, fortran, dtype = read_header(file)
-        offset = file.tell()
+    (shape, fortran, dtype), offset = _header(path, archive, images)
     if dtype != np.uint8 or fortran or len(shape) not in (3, 4) or shape[3:] not in ((), (1,), (3,), (4,)):
         raise DataError(
             f"cannot use '{images}' in '{path}': it is {dtype} {list(shape)}{' in Fortran order' * fortran}; "
             "expected uint8 [N, H, W] or [N, H, W, 3]. Save it so."
         )
-    check_size(path, images, math.prod(shape[1:]))
-    texts = _labels(path, labels, _array(path, archive, labels), names)
-    if len(texts) != shape[0]:
+    check_entries(path, shape[0])
+    check_pixels(path, images, shape[1:])
+    (count, *_), _ = _header(path, archive, labels)
+    if count[:1] not in ((), shape[:1]):
         raise DataError(
-            f"cannot use '{path}': '{images}' has {shape[0]} images and '{labels}' {len(texts)} "
+            f"cannot use '{path}': '{images}' has {shape[0]} images and '{labels}' {count[0]} "
             "labels; expected as many. Save one label for each image."
         )
+    texts = _labels(path, labels, _array(path, archive, labels), names)
 
     @contextlib.contextmanager
     def opened() -> Iterator[IO[bytes]]:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{images}.npy") as file:
+        with open_zip(path) as archive, archive.open(f"{images}.npy") as file:
             file.read(offset)
             yield file
 
     return Rows(opened, shape[1:3] if shape[3:] == (1,) else shape[1:], texts)
 
 
+def _header(
+    path: Path, archive: zipfile.ZipFile, key: str
+) -> tuple[tuple[tuple[int, ...], bool, np.dtype[np.generic]], int]:
+    """Read the shape, the order and the type of an array, and where its numbers begin."""
+    info = archive.getinfo(f"{key}.npy")
+    check_growth(path, info.file_size)
+    with archive.open(info) as file:
+        return read_header(file, info.file_size), file.tell()
+
+
 def _array(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[np.generic]:
     info = archive.getinfo(f"{key}.npy")
     check_growth(path, info.file_size)
     return read_array(io.BytesIO(read_entry(archive, info)), info.file_size)
+
+
+def _class_names(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[np.generic]:
+    names = _array(path, archive, key)
+    if names.ndim != LABEL_DIMENSIONS or names.dtype.kind not in "iubUS":
+        raise DataError(
+            f"cannot use '{key}' in '{path}': it is {names.dtype} {list(names.shape)}; "
+            "expected the name of each class, text [K]. Save them so."
+        )
+    return names
 
 
 def _labels(
@@ -203,13 +231,16 @@ def _labels(
             "expected one whole number or text for each image, [N]. One-hot labels: argmax(axis=1)."
         )
     if names is None or labels.dtype.kind == "U":
-        return tuple(str(label) for label in labels.tolist())
+        values = labels.tolist()
+        texts = {value: str(value) for value in set(values)}
+        return tuple(texts[value] for value in values)
     if labels.size and not 0 <= labels.min() <= labels.max() < len(names):
         raise DataError(
             f"cannot use '{key}' in '{path}': it holds numbers from {labels.min()} to {labels.max()}; "
             f"expected 0 to {len(names) - 1}, for {len(names)} class names. Correct either."
         )
-    return tuple(str(names[int(label)]) for label in labels.tolist())
+    named = [str(name) for name in names]
+    return tuple(named[int(label)] for label in labels.tolist())
 
 
 def _idx_rows(path: Path) -> Rows:
@@ -224,7 +255,7 @@ def _idx_rows(path: Path) -> Rows:
     with _described(path), _open(path) as file:
         shape = _idx_header(file)
         check_entries(path, shape[0] if shape else 0)
-        check_size(path, "0", math.prod(shape[1:]))
+        check_pixels(path, "0", shape[1:])
         offset = file.tell()
     with _described(labels_path), _open(labels_path) as file:
         count = _idx_header(file)

@@ -77,10 +77,11 @@ def catalogue(where: str, parts: Mapping[Part, Iterable[tuple[str, str]]], store
         store: Gives the images.
 
     Raises:
-        DataError: If a name occurs twice, nothing trains, there is one class, or a validation or test class
-            has no training images.
+        DataError: If a name is no text or occurs twice, nothing trains, there is one class, or a validation
+            or test class has no training images.
     """
     listed = {part: list(rows) for part, rows in parts.items()}
+    _check_text(where, "class", {label for rows in listed.values() for _, label in rows})
     _check_names(where, [name for rows in listed.values() for name, _ in rows])
     classes = sorted({label for _, label in listed.get("train", ())}, key=natural_key)
     if not classes:
@@ -105,7 +106,19 @@ def catalogue(where: str, parts: Mapping[Part, Iterable[tuple[str, str]]], store
     )
 
 
+def _check_text(where: str, what: str, names: Iterable[str]) -> None:
+    """Refuse names that no text file can hold: bytes that are not UTF-8, and halves of characters."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"cannot use '{where}': the name of its {what} {name!a} is not UTF-8 text. Rename it."
+            ) from error
+
+
 def _check_names(where: str, names: Sequence[str]) -> None:
+    _check_text(where, "image", names)
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -17,11 +17,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from graftonnx.data.bounds import BoundedTarInfo
 from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
 from graftonnx.data.folders import is_image
 from graftonnx.data.manifests import COLUMNS, open_rows
 from graftonnx.data.parquet import check_parquet
+from graftonnx.data.tars import DAMAGED, entries, open_tar
 from graftonnx.errors import DataError
 from graftonnx.images import Content
 
@@ -165,17 +165,21 @@ def is_saved(folder: Path) -> bool:
 
 
 def is_shard(path: Path) -> bool:
-    """Return whether a tar file holds labels beside its images, and no folders of classes."""
+    """Return whether a tar file holds labels beside its images, and no folders of classes.
+
+    Raises:
+        DataError: If it unpacks to too much.
+    """
     images, labels = set(), set()
     try:
-        with tarfile.open(path, tarinfo=BoundedTarInfo) as archive:
-            for member in itertools.islice((m for m in archive if m.isreg()), PEEK):
-                stem, dot, suffix = member.name.removeprefix("./").rpartition(".")
+        with open_tar(path) as archive:
+            for entry in itertools.islice((e for e in entries(path, archive) if e.isreg()), PEEK):
+                stem, dot, suffix = entry.name.removeprefix("./").rpartition(".")
                 if is_image(f"image{dot}{suffix}"):
                     images.add(stem)
                 elif suffix in LABELS:
                     labels.add(stem)
-    except (tarfile.TarError, EOFError, OSError):
+    except DAMAGED:
         return False
     return bool(images & labels)
 

@@ -10,12 +10,14 @@ Paths are relative to the table. The values of `split` are the names that folder
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
 from graftonnx.data.folders import FolderTree
 from graftonnx.errors import DataError
+from graftonnx.files import opened
 from graftonnx.spelling import did_you_mean
 
 COLUMNS = ("path", "label", "split")
@@ -28,8 +30,8 @@ def open_csv(path: Path) -> Data:
         DataError: If it is no table of paths and labels, or names no images to train on.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.reader(file, strict=True)
+        with opened(path) as file:
+            table = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
             header = next(table, [])
             return open_rows(path, header, ((table.line_num, row) for row in table if row))
     except UnicodeDecodeError as error:

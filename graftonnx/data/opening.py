@@ -52,10 +52,12 @@ def is_there(where: str) -> bool:
 def _open_folder(folder: Path) -> Data:
     """Open a folder by the files in it, hidden ones and text aside."""
     if hub.is_saved(folder):
+        _check_regular(*folder.rglob("*"))
         return hub.open_saved(folder)
     if arrays.holds_idx(folder):
         return arrays.open_idx(folder)
     files = _files(folder)
+    _check_regular(*files)
     suffixes = {file.suffix.lower() for file in files}
     if suffixes == {".parquet"}:
         return hub.open_parquet(files, str(folder))
@@ -75,10 +77,18 @@ def _files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
+def _check_regular(*paths: Path) -> None:
+    """Refuse devices and pipes, which never end."""
+    for path in paths:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataError(f"cannot read '{path}': it is no regular file. Give a file.")
+
+
 def _open_file(path: Path) -> Data:
     name = path.name.lower()
     if not path.exists():
         raise DataError(f"cannot read images from '{path}': there is no such file or folder.{beside(path)}")
+    _check_regular(path)
     if name.endswith(".csv"):
         return manifests.open_csv(path)
     if name.endswith(".parquet"):

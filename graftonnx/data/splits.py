@@ -11,7 +11,7 @@ import numpy as np
 
 from graftonnx.data.catalogue import Data, Sample
 from graftonnx.errors import DataError
-from graftonnx.files import beside
+from graftonnx.files import beside, read_text
 
 SHOTS_STREAM = 1
 """Keeps the random choice of few-shot images apart from that of the validation images."""
@@ -115,7 +115,7 @@ def read_split(path: Path, data: Data) -> Split:
             is of another class there, or that it has named before.
     """
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(read_text(path))
         classes = tuple(str(name) for name in table["classes"])
         train, val, test = (
             tuple(Sample(str(p), k) for k, name in enumerate(classes) for p in table[part][name])

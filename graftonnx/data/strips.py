@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from graftonnx.data.bounds import LARGEST_TEXT, read_entry
+from graftonnx.data.bounds import LARGEST_TEXT, open_zip, read_entry
 from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
 from graftonnx.errors import DataError
 from graftonnx.images import UNREADABLE, Pixels, open_image
 
 NAMES = "labels.json"
-STRIP = re.compile(r"(train|test)_([0-9]+)\.(?:webp|png)")
+STRIP = re.compile(r"(train|test)_([0-9]{1,9})\.(?:webp|png)")
 """A strip; the groups are its part and the number of its class."""
 
 
@@ -39,17 +39,21 @@ class StripStore:
             wanted.setdefault(strip, []).append((place, int(row)))
         for strip, rows in wanted.items():
             path, entry = self._strips[strip]
-            with zipfile.ZipFile(path) as archive:
+            with open_zip(path) as archive:
                 images = _read(path, archive, entry)
             yield from ((place, images[row]) for place, row in rows)
 
 
 def is_strips(path: Path) -> bool:
-    """Return whether a file is a zip of strips; a damaged one is none."""
+    """Return whether a file is a zip of strips; a damaged one is none.
+
+    Raises:
+        DataError: If it has too many entries.
+    """
     if not zipfile.is_zipfile(path):
         return False
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return False
@@ -69,7 +73,7 @@ def open_strips(paths: Sequence[Path], where: str) -> Data:
     parts: dict[Part, list[tuple[str, str]]] = {}
     strips: dict[str, tuple[Path, str]] = {}
     for path in paths:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             classes = _class_names(path, archive)
             for entry in sorted(set(archive.namelist()) - {NAMES}):
                 part, label = _strip(path, entry, classes)

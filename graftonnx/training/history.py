@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from graftonnx.errors import GraftError
-from graftonnx.files import atomic, write_text
+from graftonnx.files import atomic, read_text, write_text
 from graftonnx.metadata import Record
 
 
@@ -75,9 +75,8 @@ def read_metrics(path: Path) -> list[Epoch]:
     if not path.is_file():
         return []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [Epoch.model_validate(row) for row in csv.DictReader(file)]
-    except (ValidationError, UnicodeDecodeError, csv.Error) as error:
+        return [Epoch.model_validate(row) for row in csv.DictReader(io.StringIO(read_text(path)))]
+    except (OSError, ValidationError, UnicodeDecodeError, csv.Error) as error:
         raise GraftError(f"cannot read '{path}': it is not a record of epochs. Train again.") from error
 
 

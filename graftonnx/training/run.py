@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from graftonnx import documents
 from graftonnx.data.opening import is_remote
 from graftonnx.errors import GraftError
-from graftonnx.files import MODEL_FILE, SPLIT_FILE, BusyError, check_writable, locked, write_text
+from graftonnx.files import MODEL_FILE, SPLIT_FILE, BusyError, check_writable, locked, read_text, write_text
 from graftonnx.metadata import Record
 from graftonnx.model import save
 from graftonnx.training.config import Device, Layout, Logger, Precision, TrainConfig
@@ -244,8 +244,8 @@ class RunFolder:
                 "Give the folder that an earlier `graftonnx train -o` wrote."
             )
         try:
-            return RunRecord.model_validate(documents.load(documents.read(self.config)))
-        except (documents.YAMLError, ValidationError, UnicodeDecodeError) as error:
+            return RunRecord.model_validate(documents.load(read_text(self.config, longest=documents.ENOUGH)))
+        except (OSError, documents.YAMLError, ValidationError, UnicodeDecodeError) as error:
             what = str(error)
             if isinstance(error, ValidationError):
                 first = error.errors()[0]

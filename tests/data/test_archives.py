@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import tarfile
 import zipfile
 from pathlib import Path
@@ -128,25 +130,80 @@ def test_an_archive_made_to_fill_the_memory(
     monkeypatch.setattr(bounds, "ALLOWED_GROWTH", 1 << 20)
     path = write(tmp_path / kind, {**FILES, "red/bomb.png": bytes(8 << 20)})
     with pytest.raises(
-        DataError, match=r"its images unpack to more than .* GiB, over 200 times its own size"
+        DataError, match=r"its entries unpack to more than .* GiB, over 200 times its own size"
     ):
         open_data(path)
+
+
+@pytest.mark.parametrize("entry", ["a file", "headers", "a long name"])
+def test_all_that_comes_out_of_a_compressed_tar_file_is_counted(
+    tmp_path: Path, entry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "ALLOWED_GROWTH", 1 << 20)
+    other = tarfile.TarInfo("notes.txt")
+    other.size = 0 if entry == "headers" else 2 << 20
+    image = tarfile.TarInfo("red/1.png").tobuf() + tarfile.TarInfo("blue/1.png").tobuf()
+    content = {
+        "a file": other.tobuf() + bytes(2 << 20),
+        "headers": other.tobuf() * (4 << 10),
+        "a long name": tarfile.TarInfo("red/" + "x" * 1_000_000 + ".png").tobuf(tarfile.GNU_FORMAT) * 2,
+    }[entry]
+    (tmp_path / "a.tar.xz").write_bytes(lzma.compress(image + content + bytes(1024)))
+    with pytest.raises(DataError, match="its entries unpack to more than"):
+        open_data(tmp_path / "a.tar.xz")
+
+
+def test_a_compressed_tar_file_of_many_headers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "ALLOWED_PACKED", 100)
+    (tmp_path / "a.tar.bz2").write_bytes(bz2.compress(tarfile.TarInfo("red/1.png").tobuf() * 1000))
+    with pytest.raises(DataError, match="it has more than 100 entries"):
+        open_data(tmp_path / "a.tar.bz2")
 
 
 @pytest.mark.parametrize("kind", ["a.zip", "a.tar", "a.tar.gz"])
 @pytest.mark.parametrize(
     ("limit", "value", "message"),
     [
-        ("MOST_ENTRIES", 10, "it has more than 10 entries"),
+        ("most", 10, "it has more than 10 entries"),
         ("LARGEST_IMAGE", 1 << 4, "at most 0 MiB are read from an archive"),
     ],
 )
 def test_what_an_archive_may_hold_is_limited(
     tmp_path: Path, kind: str, limit: str, value: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if limit == "most":
+        limit = "MOST_ZIPPED" if kind == "a.zip" else "MOST_ENTRIES"
     monkeypatch.setattr(bounds, limit, value)
     with pytest.raises(DataError, match=message):
         open_data(write(tmp_path / kind, FILES))
+
+
+@pytest.mark.parametrize("comment", [b"", b"a comment"], ids=["", "comment"])
+@pytest.mark.parametrize("large", [False, True], ids=["", "zip64"])
+def test_entries_of_a_zip_file_are_counted_before_they_are_made(
+    tmp_path: Path, large: bool, comment: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_zip(tmp_path / "a.zip", FILES)
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1 if large else 1000)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = comment
+        archive.writestr("notes.txt", "")
+    content = bytearray(path.read_bytes())
+    assert (b"PK\6\6" in content) == large
+    end = content.rindex(b"PK\5\6")
+    content[end + 8 : end + 12] = b"\1\0\1\0"  # says that it has one entry
+    path.write_bytes(content)
+    assert len(open_data(path).train) == 17
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    for limit, value, message in (
+        ("MOST_ZIPPED", 17, "it has more than 17 entries"),
+        ("LARGEST_DIRECTORY", 900, "its directory has 0 MiB, at most 0 MiB are read"),
+    ):
+        monkeypatch.setattr(bounds, limit, value)
+        with pytest.raises(DataError, match=message):
+            open_data(path)
 
 
 def test_messages_name_the_place_in_the_archive(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from graftonnx import pages
 from graftonnx.costs import macs, parameters
 from graftonnx.errors import GraftError
 from graftonnx.evaluation import Evaluation
+from graftonnx.files import read_text
 from graftonnx.graph import GraphView
 from graftonnx.metadata import Metadata, read_metadata
 from graftonnx.pages import DASH, TIMES, percent, short
@@ -246,9 +247,9 @@ def _class_counts(run: RunFolder, record: RunRecord) -> list[tuple[str, list[int
         return []
     parts = [part for part, count in record.images.items() if count]
     try:
-        split = json.loads(run.split.read_text(encoding="utf-8"))
+        split = json.loads(read_text(run.split))
         return [(name, [len(split[part].get(name, ())) for part in parts]) for name in record.labels]
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise GraftError(
             f"cannot read '{run.split}': it is not a split that graftonnx wrote. Bring the file back."
         ) from error

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from graftonnx.classifier import Floats, same_picture, softmax
 from graftonnx.errors import GraftError
 from graftonnx.evaluation import LEAST, TOP, Evaluation
+from graftonnx.files import read_bytes
 from graftonnx.images import Pixels, to_input
 from graftonnx.metadata import Record
 from graftonnx.providers import Provider
@@ -83,8 +84,8 @@ def read_findings(path: Path) -> Findings | None:
     if not path.is_file():
         return None
     try:
-        return Findings.model_validate_json(path.read_bytes())
-    except ValidationError as error:
+        return Findings.model_validate_json(read_bytes(path))
+    except (OSError, ValidationError) as error:
         raise GraftError(
             f"cannot read '{path}': it is damaged. Remove it; with its data at hand, the report "
             "measures anew."

@@ -54,7 +54,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"| {bounds.LARGEST_HEADER >> 20} MiB |",
         f"| {LARGEST_SIDE:,} pixels each |",
         f"| {sums.LARGEST >> 20} MiB |",
-        f"| {bounds.MOST_ZIPPED // 10**6} million; {bounds.LARGEST_DIRECTORY >> 20} MiB |",
+        f"| {bounds.MOST_ITEMS // 10**6} million; {bounds.LARGEST_DIRECTORY >> 20} MiB |",
         f"| {bounds.ALLOWED_PACKED:,}, or one for each {bounds.LEAST_PACKED} bytes |",
         f"| {parsing.LONGEST >> 20} Mi characters, {parsing.DEEPEST} levels, {parsing.MOST_VALUES:,} values",
         f"| {pickles.LARGEST_PICKLE >> 20} MiB | |",

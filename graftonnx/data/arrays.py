@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftonnx.data.bounds import (
+    MOST_ITEMS,
     check_entries,
     check_growth,
     check_pixels,
@@ -174,7 +175,7 @@ def _npz_rows(
             f"cannot use '{images}' in '{path}': it is {dtype} {list(shape)}{' in Fortran order' * fortran}; "
             "expected uint8 [N, H, W] or [N, H, W, 3]. Save it so."
         )
-    check_entries(path, shape[0])
+    check_entries(path, shape[0], MOST_ITEMS)
     check_pixels(path, images, shape[1:])
     (count, *_), _ = _header(path, archive, labels)
     if count[:1] not in ((), shape[:1]):
@@ -254,12 +255,12 @@ def _idx_rows(path: Path) -> Rows:
         raise DataError(f"cannot use '{path}': its labels '{beside[0].name}' are missing. Add them.")
     with _described(path), _open(path) as file:
         shape = _idx_header(file)
-        check_entries(path, shape[0] if shape else 0)
+        check_entries(path, shape[0] if shape else 0, MOST_ITEMS)
         check_pixels(path, "0", shape[1:])
         offset = file.tell()
     with _described(labels_path), _open(labels_path) as file:
         count = _idx_header(file)
-        check_entries(labels_path, count[0] if count else 0)
+        check_entries(labels_path, count[0] if count else 0, MOST_ITEMS)
         labels = np.frombuffer(file.read(math.prod(count[:1])), np.uint8)
     if len(shape) not in (3, 4) or len(count) != LABEL_DIMENSIONS or not len(labels) == count[0] == shape[0]:
         raise DataError(

@@ -22,8 +22,9 @@ from graftonnx.images import MOST_PIXELS
 MOST_ENTRIES = 20_000_000
 """Entries of an archive, or images in an array."""
 
-MOST_ZIPPED = 2_000_000
-"""Entries of a zip file, each of which takes almost a kilobyte of memory."""
+MOST_ITEMS = 2_000_000
+"""Entries of a zip file, images in an array, rows of a Parquet table: a few bytes may stand for many, each of
+which takes up to a kilobyte of memory."""
 
 LARGEST_DIRECTORY = 1 << 28
 """Bytes of the directory at the end of a zip file."""
@@ -96,7 +97,7 @@ def _check_directory(path: Path, file: IO[bytes], record: Sequence[Any]) -> None
         )
     ends = _ZIP64_ENDS if signature == b"PK\6\6" else 0
     file.seek(max(place - size - ends, 0))
-    check_entries(path, file.read(size).count(b"PK\1\2"), MOST_ZIPPED)
+    check_entries(path, file.read(size).count(b"PK\1\2"), MOST_ITEMS)
 
 
 def read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int = LARGEST_IMAGE) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import IO, Any
 
-from graftonnx.data.bounds import check_entries, check_growth, most_growth
+from graftonnx.data.bounds import MOST_ITEMS, check_entries, check_growth, most_growth
 
 ROWS = 64
 """Rows that are decoded at once to see how large they are."""
@@ -35,7 +35,7 @@ def check_parquet(path: Path) -> None:
 
     with path.open("rb") as raw, pyarrow.parquet.ParquetFile(path) as file:
         metadata = file.metadata
-        check_entries(path, metadata.num_rows)
+        check_entries(path, metadata.num_rows, MOST_ITEMS)
         for row in range(metadata.num_row_groups):
             group = metadata.row_group(row)
             for column in range(group.num_columns):

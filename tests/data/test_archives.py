@@ -174,7 +174,7 @@ def test_what_an_archive_may_hold_is_limited(
     tmp_path: Path, kind: str, limit: str, value: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if limit == "most":
-        limit = "MOST_ZIPPED" if kind == "a.zip" else "MOST_ENTRIES"
+        limit = "MOST_ITEMS" if kind == "a.zip" else "MOST_ENTRIES"
     monkeypatch.setattr(bounds, limit, value)
     with pytest.raises(DataError, match=message):
         open_data(write(tmp_path / kind, FILES))
@@ -198,7 +198,7 @@ def test_entries_of_a_zip_file_are_counted_before_they_are_made(
     assert len(open_data(path).train) == 17
     monkeypatch.setattr(zipfile, "ZipFile", None)
     for limit, value, message in (
-        ("MOST_ZIPPED", 17, "it has more than 17 entries"),
+        ("MOST_ITEMS", 17, "it has more than 17 entries"),
         ("LARGEST_DIRECTORY", 900, "its directory has 0 MiB, at most 0 MiB are read"),
     ):
         monkeypatch.setattr(bounds, limit, value)

@@ -77,6 +77,12 @@ def test_a_name_is_read_as_it_was_written(name: str) -> None:
     assert documents.load(documents.dump({name: [name, 1]})) == {name: [name, 1]}
 
 
-def test_no_more_of_a_plan_is_read_than_shows_that_it_is_too_long() -> None:
+def test_no_more_of_a_plan_is_read_than_shows_that_it_is_too_long(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    with path.open("wb") as file:
+        file.truncate(1 << 28)
+    tracemalloc.start()
     with pytest.raises(PlanError, match="more than 4,194,304 characters"):
-        read_plan(Path("/dev/zero"))
+        read_plan(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 26
+    tracemalloc.stop()

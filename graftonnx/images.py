@@ -321,10 +321,17 @@ def _stretched(content: bytes | Pixels, size: tuple[int, int]) -> Pixels:
             image = eight_bits(Image.fromarray(content)).resize((width, height), Image.Resampling.BILINEAR)
     else:
         file = open_image(content, 2 * max(size))
-        with _AT_ONCE.taken(file.width * file.height), contextlib.closing(file):
+        with _AT_ONCE.taken(_held(file)), contextlib.closing(file):
             ImageOps.exif_transpose(file, in_place=True)
             image = eight_bits(file).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _held(file: ImageFile.ImageFile) -> int:
+    """Return how many pixels a decoder holds: of a progressive JPEG all of them, although it makes fewer."""
+    is_progressive = file.format == "JPEG" and "progressive" in file.info and file.decoderconfig
+    times = file.decoderconfig[0] if is_progressive else 1
+    return file.width * file.height * times**2
 
 
 def _check_header(start: bytes) -> None:

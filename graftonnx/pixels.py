@@ -65,15 +65,17 @@ class Allowance:
     """Pixels that all threads together may hold decoded; who wants more waits until others are done."""
 
     def __init__(self, pixels: int) -> None:
+        self._most = pixels
         self._left = pixels
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Hold so many pixels during the block; those of a small image are not counted."""
+        """Hold so many pixels during the block, or all; those of a small image are not counted."""
         if pixels <= STRIP:
             yield
             return
+        pixels = min(pixels, self._most)
         with self._changed:
             self._changed.wait_for(lambda: self._left >= pixels)
             self._left -= pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import struct
@@ -403,6 +404,26 @@ def test_large_images_take_turns_where_there_are_many_threads(
     decoded = list(images.decode_stream(enumerate([content] * 12), (4, 4), workers=8, chunk=1))
     assert all(image.pixels is not None for image in decoded)
     assert 1 << 12 < most <= 3 << 12
+
+
+@pytest.mark.parametrize(("progressive", "held"), [(False, 64 * 64), (True, 512 * 512)])
+def test_a_progressive_jpeg_counts_whole_although_it_is_reduced(
+    progressive: bool, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    class Counting(pixels.Allowance):
+        def taken(self, count: int) -> contextlib.AbstractContextManager[None]:
+            taken.append(count)
+            return super().taken(count)
+
+    monkeypatch.setattr(pixels, "STRIP", 1 << 9)
+    monkeypatch.setattr(images, "_AT_ONCE", Counting(1 << 10))
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((512, 512, 3), np.uint8)).save(file, "JPEG", progressive=progressive)
+    (image,) = images.decode_stream([(0, file.getvalue())], (32, 32))
+    assert image.pixels is not None
+    assert taken == [held]
 
 
 def test_an_image_in_an_array_has_no_more_pixels_than_one_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:

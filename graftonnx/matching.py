@@ -2,13 +2,14 @@
 
 Pairs that cross would close a cycle, so the plan of two networks is a non-crossing matching. The one of the
 largest sum with at most K pairs is found by dynamic programming over both orders (as in sequence alignment).
-More networks are aligned one after the other, each with the order that those before it have found.
+More networks are aligned one after the other, each with the order that those before it have found. Networks
+that only give close no cycle; each of them is aligned with every one that receives, by itself.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_lowercase
 from typing import get_args
 
@@ -43,25 +44,30 @@ def match(
     max_parameters: float | None = None,
     similarity: Mapping[tuple[str, str], Scores] | None = None,
     inputs: InputKind = "shared",
+    into: Sequence[str] | None = None,
 ) -> Plan:
     """Plan the exchanges between networks.
 
     Args:
         *parents: Two or more; their branches are called a, b, c, ...
-        max_skips: The largest number of exchanges between two parents; each is a skip in both directions.
+        max_skips: The largest number of exchanges between two parents; each is a skip in both directions, or
+            one skip where only one of the two receives.
         policy: Which pairs may be exchanged.
         max_macs: What all projections together may compute, in multiply-accumulates for one image.
         max_parameters: How many weights they may have.
         similarity: For each two branches the similarity of their taps' activations, [I, J], 0..1, in the
             order of :func:`graftonnx.taps.find_taps`; it takes the place of closeness in depth.
         inputs: Whether the branches shall share one input, or have one each; it does not change the rest.
+        into: The branches that skips may add to, as `("a",)`; the others give and do not receive, and are
+            not paid for. All of them when omitted.
 
     Returns:
         The best plan, with a rejection for every tap of the first parents that it does not use.
 
     Raises:
         PlanError: If the parents do not take the same kind of input.
-        ValueError: If there are fewer than two parents, a limit is negative, or there is no such policy.
+        ValueError: If there are fewer than two parents, a limit is negative, there is no such policy, or
+            `into` names no branch, a wrong one, or one twice.
     """
     if not 2 <= len(parents) <= len(ascii_lowercase):
         raise ValueError(f"{len(parents)} parents given; 2 to {len(ascii_lowercase)} can be matched")
@@ -76,11 +82,12 @@ def match(
                 f"{did_you_mean(value, get_args(choices))}"
             )
     branches = dict(zip(ascii_lowercase, parents, strict=False))
+    receivers = _receivers(list(branches), into)
     size = fused_size(parents)
     taps = {branch: candidates(network) for branch, network in branches.items()}
-    pairs = _scored(branches, taps, policy, similarity)
+    pairs = _scored(branches, taps, policy, similarity, receivers)
     budget = Budget(max_macs, max_parameters)
-    chosen = _progressive(list(branches), taps, pairs, max_skips, budget)
+    chosen = _aligned(receivers, taps, pairs, max_skips, budget)
     return Plan(
         input_size=size,
         inputs=inputs,
@@ -103,6 +110,7 @@ def score_pairs(
     *parents: Network,
     policy: Policy = "near",
     similarity: Mapping[tuple[str, str], Scores] | None = None,
+    into: Sequence[str] | None = None,
 ) -> dict[tuple[str, str], Pairs]:
     """Return for each two branches the scores of all pairs of taps.
 
@@ -110,10 +118,33 @@ def score_pairs(
         *parents: As for :func:`match`.
         policy: Likewise.
         similarity: Likewise.
+        into: Likewise.
+
+    Raises:
+        ValueError: If `into` names no branch, a wrong one, or one twice.
     """
     branches = dict(zip(ascii_lowercase, parents, strict=False))
     taps = {branch: candidates(network) for branch, network in branches.items()}
-    return _scored(branches, taps, policy, similarity)
+    return _scored(branches, taps, policy, similarity, _receivers(list(branches), into))
+
+
+def _receivers(branches: Sequence[str], into: Sequence[str] | None) -> list[str]:
+    """Return the branches that skips may add to, in order.
+
+    Raises:
+        ValueError: If `into` names no branch, a wrong one, or one twice.
+    """
+    if into is None:
+        return list(branches)
+    known = ", ".join(map(repr, branches))
+    if not into:
+        raise ValueError(f"into (={into!r}) names no branch; expected some of {known}, or None for all")
+    for branch in into:
+        if branch not in branches:
+            raise ValueError(f"into (={into!r}) names {branch!r}, which is not one of {known}")
+    if len(set(into)) < len(into):
+        raise ValueError(f"into (={into!r}) names a branch twice; name each of {known} once at most")
+    return [branch for branch in branches if branch in into]
 
 
 def _scored(
@@ -121,10 +152,18 @@ def _scored(
     taps: Mapping[str, Sequence[Tap]],
     policy: Policy,
     similarity: Mapping[tuple[str, str], Scores] | None,
+    receivers: Sequence[str],
 ) -> dict[Branches, Pairs]:
     work = sum(price(network.view, trunk(network)) for network in branches.values())
     return {
-        (x, y): score(taps[x], taps[y], work, policy, (similarity or {}).get((x, y)))
+        (x, y): score(
+            taps[x],
+            taps[y],
+            work,
+            policy,
+            similarity=(similarity or {}).get((x, y)),
+            into=(x in receivers, y in receivers),
+        )
         for x, y in itertools.combinations(branches, 2)
     }
 
@@ -182,13 +221,36 @@ def check_input(parent: Network) -> None:
         )
 
 
+def _aligned(
+    receivers: Sequence[str],
+    taps: Mapping[str, Sequence[Tap]],
+    pairs: Mapping[Branches, Pairs],
+    most: int,
+    budget: Budget,
+) -> dict[Branches, list[tuple[int, int]]]:
+    """Align the networks that receive with each other, then each of the others with each of them.
+
+    Nothing leads into the others, so that no cycle can close through them, however their pairs lie.
+
+    Returns:
+        For each two branches the pairs of taps that are exchanged.
+    """
+    chosen, budget = _progressive(receivers, taps, pairs, most, budget)
+    for pair, both in pairs.items():
+        if sum(both.into) == 1:
+            macs, parameters = both.costs[:, both.kinds[0][:, None], both.kinds[1]]
+            found = chosen[pair] = align_within(both.scores, most, macs, parameters, budget)
+            budget = budget.less(sum(int(macs[p]) for p in found), sum(int(parameters[p]) for p in found))
+    return chosen
+
+
 def _progressive(
     branches: Sequence[str],
     taps: Mapping[str, Sequence[Tap]],
     pairs: Mapping[Branches, Pairs],
     most: int,
     budget: Budget,
-) -> dict[Branches, list[tuple[int, int]]]:
+) -> tuple[dict[Branches, list[tuple[int, int]]], Budget]:
     """Align the networks one after the other.
 
     The taps of those that are aligned stand in one order of columns: taps that are exchanged share a column.
@@ -196,7 +258,7 @@ def _progressive(
     member of it. Skips lead from column to column forward only, so that no cycle can close.
 
     Returns:
-        For each two branches the pairs of taps that are exchanged.
+        For each two branches the pairs of taps that are exchanged, and what is left of the budget.
     """
     columns: list[dict[str, int]] = [{branches[0]: index} for index in range(len(taps[branches[0]]))]
     chosen: dict[Branches, list[tuple[int, int]]] = {pair: [] for pair in pairs}
@@ -217,7 +279,7 @@ def _progressive(
                 if pairs[x, y].scores[index, j] > 0:
                     chosen[x, y].append((index, j))
         columns = _merged(columns, taps, y, found)
-    return chosen
+    return chosen, budget
 
 
 def _merged(
@@ -250,15 +312,16 @@ def _depth(column: dict[str, int], taps: Mapping[str, Sequence[Tap]]) -> float:
     return max(taps[branch][index].depth for branch, index in column.items())
 
 
-def _exchange(branches: Branches, pairs: Pairs, i: int, j: int) -> tuple[Skip, Skip]:
+def _exchange(branches: Branches, pairs: Pairs, i: int, j: int) -> Iterator[Skip]:
     x, y = branches
     first, second = f"{x}/{pairs.first[i].name}", f"{y}/{pairs.second[j].name}"
     into_first, into_second = pairs.projection(i, j)  # type: ignore[str-unpack] # a chosen pair has them
     value = round(float(pairs.scores[i, j]), 4)
-    return (
+    both = (
         Skip(source=second, target=first, projection=into_first, score=value),
         Skip(source=first, target=second, projection=into_second, score=value),
     )
+    return itertools.compress(both, pairs.into)
 
 
 def _rejections(
@@ -307,7 +370,10 @@ def _reason(
         if j == m:
             return f"'{b}' is exchanged with '{a}'"
         if (i - k) * (j - m) < 0:
-            return f"crosses '{a}' - '{b}': the two would close a cycle"
+            cause = (
+                "the two would close a cycle" if all(pairs.into) else "pairs keep the order of both branches"
+            )
+            return f"crosses '{a}' - '{b}': {cause}"
     if len(chosen) < most and budget != Budget():
         return f"beyond the budget: {macs:,} MACs, {parameters:,} parameters"
     return f"not among the best {most}"

@@ -10,7 +10,8 @@ score(i, j) = gain - cost(projections); gain^2 / (4 cost), which stays above 0, 
 | ends | 1 when both taps end whole blocks, 0.9 for one of them, 0.8 when both lie inside parallel branches |
 | cost | `DEAR` times the time of the two projections, relative to that of both networks, both in MACs |
 
-A pair whose MACs alone, relative to the time of the networks, exceed its gain is not worth it.
+A pair whose MACs alone, relative to the time of the networks, exceed its gain is not worth it. Where only one
+of the two networks receives, its projection alone is paid for.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ five, and little less at twenty.
 """
 
 
+UNWANTED = "neither branch receives skips"
+"""The reason against pairs of two networks that both only give."""
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Every pair of a tap of one network and a tap of another.
@@ -53,9 +58,10 @@ class Pairs:
         second: Of the second; J of them.
         scores: [I, J]; 0 where a pair cannot be exchanged or is not worth it.
         kinds: [I] and [J]; the number of each tap's layout, among the K and L different ones.
-        costs: [2, K, L]; multiply-accumulates and weights of the two projections between such layouts.
-        projections: K x L; the projections into the first and into the second, or the reason why there are
-            none.
+        costs: [2, K, L]; multiply-accumulates and weights of the wanted projections between such layouts.
+        projections: K x L; the projections into the first and into the second, wanted or not, or the reason
+            why there are none.
+        into: Whether the first and the second receive: which projections are wanted.
     """
 
     first: Sequence[Tap]
@@ -64,6 +70,7 @@ class Pairs:
     kinds: tuple[NDArray[np.intp], NDArray[np.intp]]
     costs: NDArray[np.int64]
     projections: Sequence[Sequence[tuple[Projection, Projection] | str]]
+    into: tuple[bool, bool] = (True, True)
 
     def projection(self, i: int, j: int) -> tuple[Projection, Projection] | str:
         """Return the projections of a pair, or the reason why there are none."""
@@ -80,10 +87,12 @@ def score(
     work: int,
     policy: Policy = "near",
     similarity: Scores | None = None,
+    into: tuple[bool, bool] = (True, True),
 ) -> Pairs:
     """Score every pair of taps of two networks; see the module's table.
 
-    Pairs of equal layouts share everything but their place, so each kind of pair is looked at once.
+    Pairs of equal layouts share everything but their place, so each kind of pair is looked at once. Two taps
+    have projections in both directions or in none, so one direction alone makes no other pairs possible.
 
     Args:
         first: The taps of one network.
@@ -91,6 +100,7 @@ def score(
         work: Time that all parents take; see :func:`graftonnx.costs.price`.
         policy: Which pairs may be exchanged.
         similarity: [I, J], 0..1, in the place of closeness in depth.
+        into: Whether the first and the second network receive.
     """
     kinds_a, index_a = _kinds(first)
     kinds_b, index_b = _kinds(second)
@@ -98,16 +108,19 @@ def score(
     macs, parameters, prices = amounts = np.zeros((3, *likeness.shape), np.int64)
     projections: list[list[tuple[Projection, Projection] | str]] = [[] for _ in kinds_a]
     for (i, a), (j, b) in itertools.product(enumerate(kinds_a), enumerate(kinds_b)):
+        if not any(into):
+            projections[i].append(UNWANTED)
+            continue
         into_a, into_b = project(b, a, policy), project(a, b, policy)
         if isinstance(into_a, str) or isinstance(into_b, str):
             projections[i].append(into_b if isinstance(into_b, str) else str(into_a))
             continue
         projections[i].append((into_a, into_b))
         likeness[i, j] = _likeness(a, b)
-        both = ((into_a, b, a), (into_b, a, b))
-        macs[i, j] = sum(projection_macs(*ends) for ends in both)
-        parameters[i, j] = sum(projection_parameters(*ends) for ends in both)
-        prices[i, j] = sum(projection_price(*ends) for ends in both)
+        wanted = tuple(itertools.compress(((into_a, b, a), (into_b, a, b)), into))
+        macs[i, j] = sum(projection_macs(*ends) for ends in wanted)
+        parameters[i, j] = sum(projection_parameters(*ends) for ends in wanted)
+        prices[i, j] = sum(projection_price(*ends) for ends in wanted)
     likeness, cost, least = (
         table[:, index_b] for table in (likeness, DEAR * prices / max(work, 1), macs / max(work, 1))
     )
@@ -118,7 +131,7 @@ def score(
         alike = 1 - np.abs(depths[0][i] - depths[1]) if similarity is None else similarity[i]
         gains = likeness[kind] * alike * (0.8 + spine[0][i] + spine[1])
         scores[i] = _worth(gains, cost[kind], least[kind])
-    return Pairs(first, second, scores, (index_a, index_b), amounts[:2], projections)
+    return Pairs(first, second, scores, (index_a, index_b), amounts[:2], projections, into)
 
 
 def _worth(gains: Scores, cost: Scores, least: Scores) -> Scores:

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from graftonnx.cli import console
 from graftonnx.cli.match_command import print_plan
-from graftonnx.cli.matching_options import LIMITS, calibration_of, make_plan, matching_options
+from graftonnx.cli.matching_options import LIMITS, calibration_of, check_into, make_plan, matching_options
 from graftonnx.cli.parameters import (
     LETTERS,
     Choice,
@@ -154,6 +154,8 @@ def command(
         raise click.UsageError("--skip-init lsq needs images: pass --calibrate DIR.")
     if len(paths) == 1:
         _check_excluded("A alone", "one network exchanges nothing", (*LIMITS, "calibrate", "skip_init"))
+    if plan_file is None:
+        check_into(limits["into"], len(paths))
     if head_file is not None:
         _check_excluded("--head-file", "your own head decides", ("heads", "norm", "hidden", "dropout"))
     if output is None and not dry_run:

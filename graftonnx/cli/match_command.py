@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graftonnx.cli import console
-from graftonnx.cli.matching_options import calibration_of, make_plan, matching_options
+from graftonnx.cli.matching_options import calibration_of, check_into, make_plan, matching_options
 from graftonnx.cli.parameters import (
     any_file,
     dequantize_option,
@@ -70,6 +70,7 @@ def command(
         raise click.UsageError(
             f"{len(paths)} parents given; expected two or more: graftonnx match A B [C ...]"
         )
+    check_into(limits["into"], len(paths))
     for target in (output, page):
         if target is not None:
             files.check_writable(target, force=force)
@@ -82,8 +83,8 @@ def command(
     if page is not None:
         from graftonnx.drawing import explain_plan
 
-        policy = limits["policy"]
-        explain_plan(plan, *networks, output=page, policy=policy, similarity=similarity, force=force)
+        asked = {"policy": limits["policy"], "into": limits["into"], "similarity": similarity}
+        explain_plan(plan, *networks, output=page, force=force, **asked)
     if as_json:
         console.print_json(plan)
         return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graftonnx.cli import console
-from graftonnx.cli.parameters import Choice
+from graftonnx.cli.parameters import LETTERS, Choice
 
 if TYPE_CHECKING:
     from graftonnx.alignment import Scores
@@ -56,7 +56,45 @@ class AmountType(click.ParamType[Amount]):
         return Amount(number / 100, True) if unit == "%" else Amount(number * _UNITS[unit], False)
 
 
-LIMITS = ("max_skips", "policy", "max_flops", "max_params")
+class BranchesType(click.ParamType[tuple[str, ...]]):
+    """Reads `a`, `a,c`."""
+
+    name = "branches"
+
+    def convert(
+        self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Return the letters."""
+        if isinstance(value, tuple):
+            return value
+        letters = tuple(letter.strip() for letter in value.split(","))
+        for letter in letters:
+            if len(letter) != 1 or letter not in LETTERS:
+                self.fail(
+                    f"{value!r} does not name branches; expected their letters, as a or a,c.", param, ctx
+                )
+            if letters.count(letter) > 1:
+                self.fail(
+                    f"{value!r} names branch {letter!r} twice; give each once, as a or a,c.", param, ctx
+                )
+        return letters
+
+
+def check_into(into: Sequence[str] | None, parents: int) -> None:
+    """Refuse a branch without a parent.
+
+    Raises:
+        click.BadParameter: Naming it.
+    """
+    for letter in into or ():
+        if letter not in LETTERS[:parents]:
+            raise click.BadParameter(
+                f"--into {','.join(into or ())!r}: there is no branch {letter!r}; "
+                f"the parents are {', '.join(LETTERS[:parents])} in the order given."
+            )
+
+
+LIMITS = ("max_skips", "into", "policy", "max_flops", "max_params")
 """The parameters that a plan file replaces."""
 
 
@@ -67,6 +105,11 @@ def matching_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--max-skips", type=click.IntRange(min=0), default=6, show_default=True,
                 help="Exchanges between two parents at most.",
+            ),
+            click.option(
+                "--into", type=BranchesType(), metavar="BRANCHES",
+                help="Skips add to maps of these branches only, as a or a,c; the others give and do not "
+                "receive.  [default: all]",
             ),
             click.option(
                 "--policy", type=Choice(["exact", "near", "all"]), default="near", show_default=True,
@@ -93,7 +136,6 @@ def matching_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def calibration_of(networks: Sequence[Network], folder: Path | None) -> Calibration | None:
     """Return the networks on the images of a folder; None without a folder."""
     from graftonnx.calibration import Calibration, read_images
-    from graftonnx.cli.parameters import LETTERS
     from graftonnx.matching import fused_size
 
     if folder is None:
@@ -109,6 +151,7 @@ def make_plan(
     *,
     inputs: InputKind,
     max_skips: int,
+    into: tuple[str, ...] | None,
     policy: Any,
     max_flops: Amount | None,
     max_params: Amount | None,
@@ -129,4 +172,5 @@ def make_plan(
         max_parameters=None if max_params is None else max_params.of(weights),
         similarity=similarity,
         inputs=inputs,
+        into=into,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from string import ascii_lowercase
@@ -35,6 +36,7 @@ def explain_plan(
     output: str | Path = "match.html",
     policy: Policy = "near",
     similarity: Mapping[tuple[str, str], Scores] | None = None,
+    into: Sequence[str] | None = None,
     force: bool = False,
 ) -> Path:
     """Write a page that shows why a plan was chosen.
@@ -45,6 +47,7 @@ def explain_plan(
         output: The page.
         policy: As it was given to `match`.
         similarity: Likewise.
+        into: Likewise.
         force: Whether an existing file may be replaced.
 
     Returns:
@@ -52,10 +55,11 @@ def explain_plan(
 
     Raises:
         GraftError: If the target exists and `force` is false, or cannot be written.
+        ValueError: If `into` names no branch, a wrong one, or one twice.
     """
     output = Path(output)
     files.check_writable(output, force=force)
-    scored = score_pairs(*parents, policy=policy, similarity=similarity)
+    scored = score_pairs(*parents, policy=policy, similarity=similarity, into=into)
     named = dict(zip(ascii_lowercase, parents, strict=False))
     files.write_text(output, _rendered(plan, named, scored))
     return output
@@ -85,6 +89,7 @@ def _section(
     chosen = _chosen(plan, branches, pairs)
     return {
         "branches": branches,
+        "into": list(itertools.compress(branches, pairs.into)),
         "names": [parents[branch].name for branch in branches],
         "taps": [pairs.first, pairs.second],
         "exchanges": [{i: k for i, _, k in chosen}, {j: k for _, j, k in chosen}],
@@ -99,6 +104,7 @@ def _section(
                 [cell if isinstance(cell, str) else [str(projection) for projection in cell] for cell in row]
                 for row in pairs.projections
             ],
+            "into": pairs.into,
             "costs": pairs.costs.tolist(),
             "chosen": chosen,
             "reasons": {

@@ -227,6 +227,25 @@ def test_max_skips_limits_the_exchanges(work: Path) -> None:
     assert len(plan["skips"]) == 2
 
 
+@pytest.mark.parametrize("into", ["a", "b"])
+def test_skips_lead_into_the_branches_asked_for(work: Path, into: str) -> None:
+    done = call("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--classes", "3", "--into", into, "--json")
+    facts = json.loads(done.stdout)
+    assert {skip["target"][0] for skip in facts["plan"]["skips"]} == {into}
+    assert facts["exchanges"] == len(facts["plan"]["skips"]) > 0
+    assert {"branch a equals a.onnx bit for bit", "branch b equals b.onnx bit for bit"} <= set(
+        facts["proofs"]
+    )
+    call("match", "a.onnx", "b.onnx", "-o", "plan.yaml", "--into", into)
+    call("fuse", "a.onnx", "b.onnx", "-o", "g.onnx", "--classes", "3", "--plan", "plan.yaml")
+    assert (work / "f.onnx").read_bytes() == (work / "g.onnx").read_bytes()
+
+
+def test_skips_into_every_branch_are_the_default(work: Path) -> None:
+    plain = call("match", "a.onnx", "b.onnx", "--json").stdout
+    assert call("match", "a.onnx", "b.onnx", "--json", "--into", "b, a").stdout == plain
+
+
 def test_a_parent_that_cannot_run_at_the_size_keeps_its_own_and_says_so(work: Path) -> None:
     net = Builder()
     value = net.block("image", "r0", 3, 8)
@@ -270,7 +289,7 @@ def test_a_plan_for_other_parents_names_those_that_it_wants(work: Path) -> None:
     assert not (work / "f.onnx").exists()
 
 
-@pytest.mark.parametrize("option", [["--max-skips", "0"], ["--input-size", "20"]])
+@pytest.mark.parametrize("option", [["--max-skips", "0"], ["--input-size", "20"], ["--into", "a"]])
 def test_what_the_plan_says_cannot_be_said_beside_it(work: Path, option: list[str]) -> None:
     call("match", "a.onnx", "b.onnx", "-o", "plan.yaml")
     result = call("fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--plan", "plan.yaml", *option)
@@ -295,6 +314,16 @@ BAD = [
     (["fuse", *["a.onnx"] * 27, "-o", "f.onnx"], 2, "27 parents given; expected 1 to 26"),
     (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--skip-init", "lsq"], 2, "needs images: pass --calibrate"),
     (["fuse", "a.onnx", "-o", "f.onnx", "--max-skips", "2"], 2, "one network exchanges nothing"),
+    (["fuse", "a.onnx", "-o", "f.onnx", "--into", "a"], 2, "one network exchanges nothing"),
+    (
+        ["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--into", "a,c"],
+        2,
+        "--into 'a,c': there is no branch 'c'",
+    ),
+    (["match", "a.onnx", "b.onnx", "--into", "c"], 2, "the parents are a, b in the order given."),
+    (["match", "a.onnx", "b.onnx", "--into", ""], 2, "'' does not name branches; expected their letters"),
+    (["match", "a.onnx", "b.onnx", "--into", "a,,b"], 2, "expected their letters, as a or a,c."),
+    (["match", "a.onnx", "b.onnx", "--into", "a,a"], 2, "'a,a' names branch 'a' twice; give each once"),
     (["fuse", "a.onnx", "-o", "f.onnx", "--calibrate", "images"], 2, "one network exchanges nothing"),
     (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--seed", "-1"], 2, "-1 is not in the range x>=0"),
     (["fuse", "a.onnx", "b.onnx", "-o", "f.onnx", "--input-size", "99999"], 2, "1 to 32768 pixels"),

@@ -11,6 +11,7 @@ from builders import plain_cnn, residual_cnn, saved
 from click.testing import CliRunner, Result
 
 from graftonnx.cli import graftonnx
+from graftonnx.plan import read_plan
 
 
 def run(*arguments: object) -> Result:
@@ -84,6 +85,18 @@ def test_match_writes_a_page_beside_the_plan(work: Path) -> None:
     again = run("match", "a.onnx", "b.onnx", "--html", "why.html")
     assert again.exit_code == 1
     assert "'why.html': it exists" in again.stderr
+
+
+def test_skips_in_one_direction_are_drawn_as_such(work: Path) -> None:
+    made = run("match", "a.onnx", "b.onnx", "--into", "a", "-o", "plan.yaml", "--html", "why.html")
+    assert made.exit_code == 0, made.output
+    assert "Lines are skips into a." in (work / "why.html").read_text(encoding="utf-8")
+    assert run("view", "plan.yaml", "a.onnx", "b.onnx", "-o", "plan.html").exit_code == 0
+    page = (work / "plan.html").read_text(encoding="utf-8")
+    skips = read_plan(work / "plan.yaml").skips
+    labels = [f'aria-label="Skip from {skip.source} into {skip.target}"' for skip in skips]
+    assert page.count("Skip from ") == len(skips) > 0
+    assert all(label in page for label in labels)
 
 
 def test_inspect_and_view_count_the_nodes_of_the_file(work: Path) -> None:

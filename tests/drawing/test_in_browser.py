@@ -293,3 +293,17 @@ def test_its_arrow_keys_move_from_pair_to_pair(browser: Any, why: Path, plan: Pl
     assert "Exchange 0." in readout.text
     matrix.send_keys("\ue015")
     assert "Exchange 0." not in readout.text
+
+
+def test_skips_in_one_direction_show_one_projection(
+    browser: Any, parents: tuple[Network, Network], tmp_path: Path
+) -> None:
+    plan = match(*parents, into=("a",))
+    show_match(browser, graftonnx.explain_plan(plan, *parents, into=("a",), output=tmp_path / "why.html"))
+    browser.execute_script("document.querySelector('.matrix').focus()")
+    readout = browser.find_element("css selector", ".readout").text
+    assert "into a" in readout
+    assert str(plan.skips[0].projection) in readout
+    assert "into b" not in readout
+    assert "cost of both" not in readout
+    assert browser.get_log("browser") == []

@@ -110,9 +110,10 @@ class Pair {
       ["score", this.score(i, j).toFixed(2)],
     ];
     if (typeof projections !== "string") {
-      rows.push([`into ${this.data.branches[0]}`, projections[0]], [`into ${this.data.branches[1]}`, projections[1]]);
+      const into = [0, 1].filter((side) => this.data.into[side]);
+      into.forEach((side) => rows.push([`into ${this.data.branches[side]}`, projections[side]]));
       const [macs, parameters] = this.data.costs.map((table) => table[k][l]);
-      rows.push(["cost of both", `${short(macs)} MACs, ${short(parameters)} parameters`]);
+      rows.push([into.length === 2 ? "cost of both" : "cost", `${short(macs)} MACs, ${short(parameters)} parameters`]);
     }
     return [facts(rows), make("p", { className: "why" }, this.reason(i, j, projections))];
   }
@@ -130,7 +131,8 @@ class Pair {
     const rival = chosen.find((pair) => pair[0] === i || pair[1] === j);
     if (rival) return `Not exchanged: one of the two is in ${spelled(rival)}.`;
     const crossed = chosen.find((pair) => (pair[0] - i) * (pair[1] - j) < 0);
-    if (crossed) return `Not exchanged: crosses ${spelled(crossed)}; the two would close a cycle.`;
+    const cause = this.data.into.includes(false) ? "pairs keep the order of both branches" : "the two would close a cycle";
+    if (crossed) return `Not exchanged: crosses ${spelled(crossed)}; ${cause}.`;
     return "Not exchanged: within the limits other pairs give a larger sum.";
   }
 }

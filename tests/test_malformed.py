@@ -21,6 +21,7 @@ from graftonnx.conversion.formulas import cast
 from graftonnx.conversion.recurrent import gru, lstm
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.exporting.pictures import random_pictures
+from graftonnx.folding.operators import fold_operators
 from graftonnx.folding.rewriting import Graph
 from graftonnx.metadata import read_metadata
 from graftonnx.model import from_proto
@@ -425,6 +426,29 @@ def test_an_operator_of_another_domain_has_nothing_of_its_namesake(outputs: list
     model = one_node("Identity", domain="own")
     model.graph.node[1].output[:] = outputs
     with pytest.raises(GraftError, match=message):
+        to_torch(model)
+
+
+def test_a_weight_that_is_infinite_is_folded_nowhere_and_gives_no_warning() -> None:
+    model = plain_cnn()
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    model.graph.node.insert(0, helper.make_node("Add", [conv.input[0], "nothing"], ["moved"]))
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    conv.input[0] = "moved"
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == conv.input[1])
+    array = numpy_helper.to_array(weight).copy()
+    array.flat[0] = np.inf
+    weight.CopyFrom(numpy_helper.from_array(array, weight.name))
+    nothing = numpy_helper.from_array(np.zeros((1, 3, 1, 1), np.float32), "nothing")
+    model.graph.initializer.append(nothing)
+    assert fold_operators(model)[1].preprocessing == 0
+
+
+def test_a_truth_value_that_is_declared_as_uint64_is_refused() -> None:
+    value = helper.make_tensor_value_info("y", TensorProto.UINT64, [])
+    graph = helper.make_graph([helper.make_node("OptionalHasElement", [], ["y"])], "graph", [], [value])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    with pytest.raises(GraftError, match="its output 'y' is declared as uint64, and is bool"):
         to_torch(model)
 
 

@@ -304,6 +304,9 @@ class _Walk:
         if known is None or known.dtype not in _ONLY_STORED or node.op_type in _MOVES:
             return value
         if known.dtype == "uint64":
+            made = self.builder.type(value).dtype
+            if made not in (None, "int64"):
+                raise UnsupportedOpError(f"its output '{name}' is declared as uint64, and is {made}.")
             back = bitwise.from_signed_order if node.op_type in _ORDERS else bitwise.to_unsigned
             return self.builder.call(back, value)
         return self.builder.call(torch.Tensor.to, value, getattr(torch, known.dtype))

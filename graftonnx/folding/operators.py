@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
 from graftonnx.folding.affine import fold_behind, fold_in_front
@@ -104,7 +105,8 @@ def fold_skeleton(
 
 def _first_change(graph: Graph, steps: Mapping[str, Callable[[Graph], int]]) -> tuple[str, int] | None:
     """Do the first step that finds something to do; return which, and how many times it did it."""
-    for name, step in steps.items():
-        if count := step(graph):
-            return name, count
+    with np.errstate(over="ignore", invalid="ignore"):  # weights that are infinite: no step takes them
+        for name, step in steps.items():
+            if count := step(graph):
+                return name, count
     return None

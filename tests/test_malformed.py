@@ -432,7 +432,7 @@ def test_an_operator_of_another_domain_has_nothing_of_its_namesake(outputs: list
 def test_a_weight_that_is_infinite_is_folded_nowhere_and_gives_no_warning() -> None:
     model = plain_cnn()
     conv = next(node for node in model.graph.node if node.op_type == "Conv")
-    model.graph.node.insert(0, helper.make_node("Add", [conv.input[0], "nothing"], ["moved"]))
+    model.graph.node.insert(0, helper.make_node("Mul", [conv.input[0], "nothing"], ["moved"]))
     conv = next(node for node in model.graph.node if node.op_type == "Conv")
     conv.input[0] = "moved"
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == conv.input[1])

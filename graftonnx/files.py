@@ -11,11 +11,11 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO
 
 from graftonnx.errors import DataError, GraftError
 from graftonnx.spelling import did_you_mean, is_like
@@ -215,7 +215,7 @@ def beside(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: Path, largest: int = LARGEST_TEXT) -> Iterator[BinaryIO]:
+def opened(path: Path, largest: int = LARGEST_TEXT) -> Iterator[io.BufferedReader]:
     """Open a regular file for the block: a device, a pipe would never end.
 
     Args:
@@ -267,8 +267,8 @@ def read_text(path: Path, encoding: str = "utf-8", longest: int = -1) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a regular file as 64 hexadecimal digits; raises as :func:`opened`."""
+    with opened(path, sys.maxsize) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

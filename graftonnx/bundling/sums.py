@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
-from io import BufferedReader
 from pathlib import Path
 
 from graftonnx.errors import GraftError
+from graftonnx.files import read_bytes, sha256
 
 SUMS = "SHA256SUMS"
 
 LARGEST = 1 << 24
 """Bytes of `SHA256SUMS`: the sums of a hundred thousand files."""
-
-_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
@@ -38,10 +34,7 @@ def check_sums(folder: Path) -> int:
             is a link or an empty folder.
     """
     try:
-        with _opened(folder, folder / SUMS) as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise _damaged(folder, f"it has more than {LARGEST:,} bytes")
+        content = read_bytes(folder / SUMS, LARGEST)
         found = _sums(folder)
     except OSError as error:
         raise GraftError(
@@ -83,30 +76,8 @@ def _sums(folder: Path) -> dict[str, str]:
         GraftError: If there is a link, which may lead anywhere, a device, or an empty folder.
     """
     return {
-        path.relative_to(folder).as_posix(): _sum(folder, path)
-        for path in _walk(folder)
-        if path != folder / SUMS
+        path.relative_to(folder).as_posix(): sha256(path) for path in _walk(folder) if path != folder / SUMS
     }
-
-
-def _sum(folder: Path, path: Path) -> str:
-    with _opened(folder, path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _opened(folder: Path, path: Path) -> BufferedReader:
-    """Open a file in a folder without following a link, or waiting for a pipe.
-
-    Raises:
-        GraftError: If it is no plain file.
-    """
-    if path.is_symlink():
-        _refuse(folder, "no plain file", [str(path.relative_to(folder))])
-    file = open(path, "rb", opener=lambda name, _: os.open(name, _FLAGS))  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        _refuse(folder, "no plain file", [str(path.relative_to(folder))])
-    return file
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -38,6 +38,9 @@ SETTINGS = frozenset(
 )
 """Types of inputs that may say how large a value is; who runs the network chooses these numbers."""
 
+CHOOSING = frozenset({"NonZero", "Compress", "Unique"})
+"""Operators that choose some of the elements they are given."""
+
 BUDGET = 1 << 24
 """Bytes that a probe may compute."""
 
@@ -236,10 +239,6 @@ def _bound(graph: GraphProto) -> bool:
         replace(graph.value_info, [v for v in graph.value_info if v.name not in found])
         graph.value_info.extend(found.values())
     return bool(found)
-
-
-CHOOSING = frozenset({"NonZero", "Compress", "Unique"})
-"""Operators that choose some of the elements they are given."""
 
 
 def _most(node: NodeProto, shapes: Mapping[str, Shape]) -> Shape | None:

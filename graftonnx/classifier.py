@@ -62,11 +62,14 @@ class Classifier:
         labels: Their names; empty if nobody gave any.
         preprocess: What its inputs expect.
         batch: The batch size that the file fixes; None if it takes any.
+        mirror: Whether each image is classified twice, as it is and mirrored left to right, and the two
+            answers are averaged.
     """
 
     def __init__(
         self, session: Session, preprocess: Preprocess, *, softmax: bool, path: Path | None = None
     ) -> None:
+        self.mirror = False
         self.path = path
         self.session = session
         self.labels = session.metadata.labels
@@ -96,6 +99,13 @@ class Classifier:
         Raises:
             ModelError: If the network gives numbers that are not finite.
         """
+        if not self.mirror:
+            return self._run(images)
+        both: Floats = (self._run(images) + self._run(images[:, :, ::-1])) / 2
+        return both
+
+    def _run(self, images: Pixels) -> Floats:
+        """Return the probabilities [N, K] of images [N, H, W, 3] as they are."""
         step = self.batch or len(images)
         filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % step, axis=0)])
         parts = (to_input(filled[start : start + step]) for start in range(0, len(filled), step))
@@ -173,6 +183,7 @@ def open_classifier(
     preprocess: Preprocess | str | None = None,
     settings: Settings | None = None,
     labels: tuple[str, ...] = (),
+    mirror: bool = False,
 ) -> Classifier:
     """Load a classifier.
 
@@ -182,6 +193,8 @@ def open_classifier(
         preprocess: What the input expects, for a file that does not say so itself.
         settings: How the provider is to run it.
         labels: Class names that replace those in the file.
+        mirror: Whether to average the answers to each image and to its mirror image, left to right. It takes
+            twice the time, and suits images that mean the same mirrored: no digits, no letters.
 
     Raises:
         ModelError: If it cannot be read, is no image classifier, or does not say what its input expects.
@@ -195,6 +208,7 @@ def open_classifier(
             f"{classifier.classes} classes. Give one each class."
         )
     classifier.labels = labels or classifier.labels
+    classifier.mirror = mirror
     return classifier
 
 

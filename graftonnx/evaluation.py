@@ -81,6 +81,7 @@ class Evaluation:
         loss: Mean cross-entropy, in nats.
         provider: Where the network ran.
         bad: Images that could not be decoded and do not count.
+        mirror: Whether the answers to mirror images were averaged in.
     """
 
     labels: tuple[str, ...]
@@ -89,6 +90,7 @@ class Evaluation:
     loss: float
     provider: str
     bad: tuple[BadImage, ...] = ()
+    mirror: bool = False
 
     @property
     def images(self) -> int:
@@ -274,6 +276,7 @@ def evaluate(
         loss / (len(samples) - len(bad)),
         classifier.session.provider,
         tuple(bad),
+        classifier.mirror,
     )
 
 

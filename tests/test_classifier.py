@@ -81,6 +81,26 @@ def test_a_foreign_file_gets_the_preprocessing_that_is_given(tmp_path: Path) -> 
     np.testing.assert_allclose(found, EXPECTED[:, ::-1], rtol=1e-5)  # float32 softmax
 
 
+def test_the_mirror_image_is_averaged_in(tmp_path: Path) -> None:
+    """The network looks for an edge from dark to light, left to right; a mirrored one is the opposite."""
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 13]> g (float[N, 3, 8, 8] x) => (float[N, 2] y)
+        <float[2, 3, 1, 2] w = {-1, 1, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1},
+         float[2, 2] v = {8, 0, 0, 8}>
+        { c = Conv(x, w)  r = Relu(c)  p = GlobalAveragePool(r)  f = Flatten(p)  y = Gemm(f, v) }"""
+    )
+    path = save(proto, tmp_path / "edges.onnx")
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    images[0, :, 4:] = 255
+    images[1, :, ::2] = 255
+    plain = open_classifier(path, provider="cpu", preprocess=Preprocess())
+    mirror = open_classifier(path, provider="cpu", preprocess=Preprocess(), mirror=True)
+    expected = (plain.probabilities(images) + plain.probabilities(images[:, :, ::-1])) / 2
+    np.testing.assert_array_equal(mirror.probabilities(images), expected)
+    assert plain.probabilities(images)[0].argmax() == 0
+    np.testing.assert_allclose(mirror.probabilities(images)[0], 0.5, rtol=1e-6)  # one rounding
+
+
 def test_preprocessing_is_order_scale_mean_std_in_this_order() -> None:
     x = np.random.default_rng(0).random((2, 3, 4, 4), dtype=np.float32)
     caffe = PRESETS["caffe"]

@@ -182,6 +182,7 @@ def test_a_fused_network_can_be_trained_without_rivals(
     subprocess.run(words, check=True)
     line = f"| {record['title']} (all-images) | 62.23 | {100 * outcome.deployed['top1']:.2f} ["
     assert line in (pages / "RESULTS.md").read_text()
+    assert f"] | {100 * record['deployed']['mirrored']:.2f} | " in (pages / "RESULTS.md").read_text()
 
 
 @pytest.mark.parametrize(

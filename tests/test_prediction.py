@@ -291,6 +291,16 @@ class TestResuming:
             self.again(classifier, images, tmp_path / "out.jsonl", **change)
         assert part.read_bytes() == before
 
+    def test_answers_with_and_without_mirror_images_are_not_mixed(
+        self, classifier: Classifier, images: list[Path], tmp_path: Path
+    ) -> None:
+        self.interrupted(classifier, images, tmp_path / "out.jsonl", 6)
+        classifier.mirror = True
+        with pytest.raises(
+            DataError, match=r"it was begun with another use of mirror images\. Give the same"
+        ):
+            self.again(classifier, images, tmp_path / "out.jsonl")
+
     def test_another_network_is_refused(
         self, classifier: Classifier, images: list[Path], tmp_path: Path
     ) -> None:

@@ -62,6 +62,7 @@ def command(
     settings: Settings,
     batch_size: int,
     workers: int,
+    mirror: bool,
     preprocess: Preprocess | None,
     as_json: bool,
 ) -> None:
@@ -74,7 +75,9 @@ def command(
     from graftonnx.data.cache import described
     from graftonnx.evaluation import evaluate, select
 
-    classifier = open_classifier(model, provider=provider, preprocess=preprocess, settings=settings)
+    classifier = open_classifier(
+        model, provider=provider, preprocess=preprocess, settings=settings, mirror=mirror
+    )
     note_fallback(classifier.session)
     selection = select(data, part, source=model, split_file=split_file)
     if part is None and selection.part == "all":
@@ -108,6 +111,7 @@ def _record(model: Path, selection: Selection, result: Evaluation) -> Evaluation
         "top5": result.top5,
         "loss": result.loss,
         "provider": result.provider,
+        "mirror": result.mirror,
         "classes": list(result.scores),
         "confusion": result.confusion.tolist(),
     }
@@ -116,9 +120,10 @@ def _record(model: Path, selection: Selection, result: Evaluation) -> Evaluation
 def _print(model: Path, selection: Selection, result: Evaluation) -> None:
     """Print the accuracy, each class, and what is taken for what."""
     top5 = f", top-5 {result.top5:.2%}" if len(result.labels) > 5 else ""
+    mirrored = ", each with its mirror image" if result.mirror else ""
     console.say(
         f"{model}: top-1 {result.top1:.2%}{top5}, loss {result.loss:.4f} "
-        f"({result.images} {PARTS[selection.part]} of {selection.data.where}, on {result.provider})"
+        f"({result.images} {PARTS[selection.part]} of {selection.data.where}, on {result.provider}{mirrored})"
     )
     if len(result.labels) <= MOST_COLUMNS:
         _print_matrix(result)

@@ -99,8 +99,14 @@ def provider_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--batch-size` and `--workers` to what :func:`provider_options` adds."""
+    """Add `--mirror`, `--batch-size` and `--workers` to what :func:`provider_options` adds."""
     for option in (
+        click.option(
+            "--mirror",
+            is_flag=True,
+            help="Average the answers to each image and to its mirror image: more often right where both mean "
+            "the same, in twice the time.",
+        ),
         click.option(
             "--workers",
             type=click.IntRange(min=0),

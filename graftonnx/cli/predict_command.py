@@ -74,6 +74,7 @@ def command(
     settings: Settings,
     batch_size: int,
     workers: int,
+    mirror: bool,
     preprocess: Preprocess | None,
     as_json: bool,
 ) -> None:
@@ -95,7 +96,7 @@ def command(
     listing = list_images(images, names)
     given = read_labels(labels) if labels else ()
     classifier = open_classifier(
-        model, provider=provider, preprocess=preprocess, settings=settings, labels=given
+        model, provider=provider, preprocess=preprocess, settings=settings, labels=given, mirror=mirror
     )
     note_fallback(classifier.session)
     job = _Job(classifier, listing, min(top, classifier.classes), batch_size, workers)

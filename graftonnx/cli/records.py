@@ -159,6 +159,7 @@ class EvaluationRecord(TypedDict):
     top5: float
     loss: float
     provider: str
+    mirror: bool
     classes: list[ClassScore]
     confusion: list[list[int]]
 

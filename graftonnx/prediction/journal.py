@@ -31,6 +31,7 @@ class Settings(Record):
         provider: Where it runs.
         top: Likeliest classes to give.
         batch_size: Images that go through the network at once.
+        use_of_mirror_images: Whether the answers to mirror images are averaged in.
     """
 
     kind: Literal["graftonnx predict"] = "graftonnx predict"
@@ -39,6 +40,7 @@ class Settings(Record):
     provider: str
     top: int
     batch_size: int
+    use_of_mirror_images: bool = False
 
 
 class Journal:

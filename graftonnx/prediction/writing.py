@@ -100,6 +100,7 @@ def write_predictions(
         provider=classifier.session.provider,
         top=min(top, classifier.classes),
         batch_size=batch_size,
+        use_of_mirror_images=classifier.mirror,
     )
     report = on_images or (lambda count: None)
     with _explained(part), opened(part, settings) as journal:

@@ -63,6 +63,18 @@ def test_eval_takes_the_images_that_validated_the_run() -> None:
 
 
 @pytest.mark.usefixtures("place")
+def test_the_answer_says_that_mirror_images_were_averaged_in() -> None:
+    first = call("run", "--data", "data", "--split", "all", "--mirror").splitlines()[0]
+    assert first == (
+        "run: top-1 83.33%, loss 1.6668 (12 images of data, on cpu, each with its mirror image)"
+    )  # of one colour each: the same mirrored
+    plain, mirrored = (
+        json.loads(call("run", "--data", "data", "--json", *option)) for option in ((), ("--mirror",))
+    )
+    assert (plain["mirror"], mirrored["mirror"]) == (False, True)
+
+
+@pytest.mark.usefixtures("place")
 def test_an_archive_gives_the_same_as_its_folder() -> None:
     files = {
         path.relative_to("data").as_posix(): path.read_bytes() for path in sorted(Path("data").rglob("*.png"))

@@ -123,13 +123,14 @@ def train(source: Path, data: Path, run: Path, settings: declared.Options) -> No
         call("train", source, "--data", data, "-o", run, *options(settings))
 
 
-def evaluate(network: Path, data: Path, split: Path) -> str:
+def evaluate(network: Path, data: Path, split: Path, *, mirror: bool = False) -> str:
     """Return what `graftonnx eval --json` says: of the test images where there are any, else of the others.
 
     Confusions are left out.
     """
     part = "test" if open_data(data).test else "val"
     words = ("--data", data, "--split", part, "--split-file", split, "--json", "-q")
+    words += ("--mirror",) * mirror
     found = json.loads(call("eval", network, *words))
     return json.dumps({name: found[name] for name in ("split", "images", "top1", "top5", "loss")}) + "\n"
 
@@ -144,7 +145,8 @@ class Outcome:
         parents: Both.
         comparison: All networks, over all seeds; None where the fused one was trained alone.
         alone: How that one was trained: what it costs, where it ran.
-        deployed: The exported fused network of the first seed: what `graftonnx eval` says, and its bytes.
+        deployed: The exported fused network of the first seed: what `graftonnx eval` says, and its bytes;
+            trained alone, also `mirrored`, the share that is right with `--mirror`.
     """
 
     row: declared.Row
@@ -181,7 +183,8 @@ def run_row(name: str, place: Place, seeds: int | None) -> Outcome:
         (file,) = fuse(folder, a, b, {"fused": base})
         run = folder / "alone"
         train(file, data, run, with_split(budget.train, data, folder))
-        return Outcome(row, budget, (a, b), None, trained(run), deploy(folder, run, data))
+        deployed = deploy(folder, run, data) | mirrored(folder, run, data)
+        return Outcome(row, budget, (a, b), None, trained(run), deployed)
     variants = {variant: base | changed for variant, changed in budget.variants.items()}
     files = fuse(folder, a, b, {"fused": base, "paper": base | PAPER, **variants})
     count = budget.seeds if seeds is None else seeds
@@ -269,3 +272,11 @@ def deploy(folder: Path, run: Path, data: Path) -> dict[str, Any]:
         write_text(record, evaluate(file, data, run / "split.json"))
     figures: dict[str, Any] = json.loads(record.read_text())
     return figures | {"bytes": file.stat().st_size}
+
+
+def mirrored(folder: Path, run: Path, data: Path) -> dict[str, Any]:
+    """Measure the exported file with each image and its mirror image."""
+    record = folder / "mirrored.json"
+    if not record.is_file():
+        write_text(record, evaluate(folder / "deploy.onnx", data, run / "split.json", mirror=True))
+    return {"mirrored": json.loads(record.read_text())["top1"]}

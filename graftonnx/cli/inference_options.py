@@ -104,8 +104,8 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--mirror",
             is_flag=True,
-            help="Average the answers to each image and to its mirror image: more often right where both mean "
-            "the same, in twice the time.",
+            help="Average the answers to each image and to its mirror image: more often right where both "
+            "mean the same, in twice the time.",
         ),
         click.option(
             "--workers",

@@ -76,14 +76,17 @@ class Classifier:
         self.preprocess = preprocess
         self._softmax = softmax
         self._feed = Feed(session, preprocess)
-        outputs = session.output_shape(session.output_names[0])
-        if not isinstance(outputs[1], int):
+        outputs = session.output_shape(session.output_names[0]) if session.output_names else ()
+        classes = outputs[1] if len(outputs) > 1 else None
+        if not isinstance(classes, int) or any(
+            isinstance(extent, int) and extent != 1 for extent in outputs[2:]
+        ):
             raise ModelError(
-                f"cannot use '{session.name}': its output is {list(outputs)}; expected a fixed number of "
-                "classes. Export it with that."
+                f"cannot use '{session.name}': its output is {list(outputs)}; expected [N, classes] with a "
+                "fixed number of classes. Export it with that."
             )
         self.size = self._feed.size
-        self.classes = outputs[1]
+        self.classes = classes
         fixed = session.input_shape[0]
         self.batch = fixed if isinstance(fixed, int) else None
 
@@ -101,7 +104,8 @@ class Classifier:
         """
         if not self.mirror:
             return self._run(images)
-        both: Floats = (self._run(images) + self._run(images[:, :, ::-1])) / 2
+        mirrored = images[:, :, ::-1]
+        both: Floats = np.mean([self._run(images), self._run(mirrored)], axis=0, dtype=np.float32)
         return both
 
     def _run(self, images: Pixels) -> Floats:
@@ -109,14 +113,24 @@ class Classifier:
         step = self.batch or len(images)
         filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % step, axis=0)])
         parts = (to_input(filled[start : start + step]) for start in range(0, len(filled), step))
-        outputs = np.concatenate([self.session.run(*self._feed(part))[0] for part in parts])[: len(images)]
-        scores = outputs.reshape(len(images), -1).astype(np.float32)
+        scores = np.concatenate([self._scores(part) for part in parts])[: len(images)]
         if not np.isfinite(scores).all():
             raise ModelError(
                 f"cannot classify with '{self.session.name}': it gives numbers that are not finite. "
                 "Its weights are damaged, or it was trained to divergence: train again."
             )
         return scores if self._softmax else softmax(scores)
+
+    def _scores(self, images: Planes) -> Floats:
+        """Return what the network gives, [N, K], for images [N, 3, H, W]."""
+        outputs = self.session.run(*self._feed(images))[0]
+        shape, expected = np.shape(outputs), [len(images), self.classes]
+        if list(shape[:2]) != expected or any(extent != 1 for extent in shape[2:]):
+            raise ModelError(
+                f"cannot classify with '{self.session.name}': it gives {list(shape)}, expected {expected}, a "
+                "row for each image. Export it with an open batch size."
+            )
+        return np.asarray(outputs).reshape(expected).astype(np.float32)
 
     def predict(
         self, paths: Iterable[Path], *, batch_size: int = 32, workers: int = 0

@@ -32,6 +32,10 @@ class Feed:
     """
 
     def __init__(self, session: Session, preprocess: Preprocess) -> None:
+        if not session.input_names:
+            raise ModelError(
+                f"cannot use '{session.name}': it has no input, expected images. Export it again."
+            )
         convention = session.metadata.input or InputConvention()
         self._channels_last = convention.layout == "nhwc"
         self._type = session.input_type

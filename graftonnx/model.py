@@ -10,11 +10,12 @@ import onnx
 from graftonnx import collector, files
 from graftonnx.admission import admit
 from graftonnx.errors import GraftError, ModelError
-from graftonnx.graph import GraphView, value_shapes
+from graftonnx.graph import WITH_BODIES, GraphView, value_shapes
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.network import Index, Network
 from graftonnx.normalise.batch import BATCH, check_batch, infer_freed
 from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
+from graftonnx.normalise.divisions import DIVIDING, check_divisions
 from graftonnx.normalise.dtypes import fold_narrow, widen
 from graftonnx.normalise.extents import free_extents
 from graftonnx.normalise.growth import KINDS, check_growth, check_shapes
@@ -139,6 +140,7 @@ def resize(network: Network, size: tuple[int, ...]) -> Network:
             model = infer_shapes(model)
         check_batch(model, {network.input: shape}, 1)
         check_shapes(value_shapes(model.graph))
+        check_divisions(model)
         check_growth(model)
     except ModelError as error:
         unit = " pixels" if len(size) == 2 else ""
@@ -192,6 +194,8 @@ def _normalised(
     is_proven = bool(metadata.parents) and all(_has_open_batch(model, value) for value in inputs)
     model, view = infer_freed(model, weights, shapes, [] if is_proven else notes, None if turned else view)
     check_shapes(view.shapes)
+    if not (DIVIDING | WITH_BODIES).isdisjoint(view.kinds):
+        check_divisions(model)
     if not KINDS.isdisjoint(view.kinds):
         check_growth(model)
     head, spine, auxiliary = find_head(view, inputs)

@@ -27,7 +27,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from graftonnx import documents, files, notebook
-from graftonnx.errors import PlanError
+from graftonnx.errors import ModelError, PlanError
 from graftonnx.metadata import GUESSED, InputKind, Preprocess, Record
 from graftonnx.spelling import did_you_mean
 
@@ -213,6 +213,20 @@ def from_yaml(text: str) -> Plan:
         # A misspelt field is two errors: one that is missing, and one that does not exist.
         complaints = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         raise PlanError(_complaint(dict(complaints[0]), data)) from error
+
+
+def from_metadata(text: str | None) -> Plan:
+    """Read the plan that a fused file holds, as JSON.
+
+    Raises:
+        ModelError: If it is none.
+    """
+    try:
+        return Plan.model_validate_json(text or "")
+    except ValidationError as error:
+        raise ModelError(
+            f"its metadata 'graftonnx.plan' is damaged: {error.errors()[0]['msg']}. Fuse again."
+        ) from error
 
 
 LONGEST_FOUND = 200

@@ -149,7 +149,7 @@ def _extents(network: Network, value: str) -> tuple[int, ...]:
     """Return the extents of the input that a value's branch reads."""
     found = _BRANCH.match(value)
     for name, branch in network.metadata.branch_inputs.items():
-        if found is not None and found[1] == branch:
+        if found is not None and found[1] == branch and name in network.input_shapes:
             return network.input_shapes[name][1:]
     return network.input_shape[1:]
 

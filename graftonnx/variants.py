@@ -22,7 +22,6 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import GraphProto
-from pydantic import ValidationError
 
 from graftonnx import files
 from graftonnx.errors import GraftError, ModelError
@@ -34,7 +33,7 @@ from graftonnx.network import Network
 from graftonnx.normalise.batch import BATCH
 from graftonnx.normalise.constants import drop_dead, replace
 from graftonnx.normalise.inference import infer_shapes
-from graftonnx.plan import Plan
+from graftonnx.plan import Plan, from_metadata
 from graftonnx.proofs import check_structure
 from graftonnx.remarks import carry
 from graftonnx.spine import Head
@@ -95,7 +94,7 @@ def variant(fused: Network, branches: Sequence[str], *, exchanges: bool, seed: i
     Raises:
         ModelError: If a branch reads values of another one without an exchange.
     """
-    plan = _plan(fused)
+    plan = from_metadata(fused.metadata.plan)
     sums = _sums(plan)
     skeleton, weights = onnx.ModelProto(), dict(fused.weights)
     skeleton.CopyFrom(fused.skeleton)
@@ -144,7 +143,7 @@ def _check_metadata(metadata: Metadata) -> None:
 
 def _check_parts(fused: Network) -> None:
     """Refuse graphs that are not what their metadata says: a hook has changed them."""
-    plan, produced = _plan(fused), fused.view.producer
+    plan, produced = from_metadata(fused.metadata.plan), fused.view.producer
     if not plan.skips:
         raise ModelError("it has no exchanges: without skips it is what it is. Fuse it with --max-skips N.")
     for tap, total in _sums(plan).items():
@@ -182,15 +181,6 @@ def _check_apart(view: GraphView, branches: Iterable[str]) -> None:
                 f"because of a hook, '{node.output[0]}' needs '{found[0]}', which is of no exchange. "
                 "Fuse without that hook."
             )
-
-
-def _plan(fused: Network) -> Plan:
-    try:
-        return Plan.model_validate_json(fused.metadata.plan or "")
-    except ValidationError as error:
-        raise ModelError(
-            f"its metadata 'graftonnx.plan' is damaged: {error.errors()[0]['msg']}. Fuse again."
-        ) from error
 
 
 def _plan_of(plan: Plan, branches: Sequence[str], *, exchanges: bool) -> Plan:

@@ -20,7 +20,7 @@ from graftonnx.evaluation import TOP, Evaluation, Selection
 from graftonnx.files import sha256
 from graftonnx.graph import GraphView
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
-from graftonnx.plan import from_yaml
+from graftonnx.plan import from_metadata
 from graftonnx.printable import markdown_text, printable
 from graftonnx.training.run import versions
 from graftonnx.weights import read
@@ -83,7 +83,7 @@ def write_card(folder: Path, manifest: Manifest, facts: Facts) -> None:
         labels=facts.network.labels,
         shown_labels=_listed(facts.network.labels),
         parents=parents,
-        exchanges=len(from_yaml(metadata.plan).skips) if metadata.plan else 0,
+        exchanges=len(from_metadata(metadata.plan).skips) if metadata.plan else 0,
         head=metadata.head,
         models="\n".join(table(*_models(facts.models))),
         measured=_measured(facts),

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from graftonnx.drawing.columns import Column, Operator, find_blocks, list_operators
-from graftonnx.errors import GraftError, PlanError
+from graftonnx.errors import GraftError, ModelError, PlanError
 from graftonnx.graph import GraphView
 from graftonnx.model import load
 from graftonnx.network import Network
-from graftonnx.plan import Plan, Skip, read_plan
+from graftonnx.plan import Plan, Skip, from_metadata, read_plan
 from graftonnx.projections import projection_macs, projection_parameters
 from graftonnx.splice import named_skips
 from graftonnx.taps import find_taps, trunk
@@ -157,7 +157,10 @@ def _drawn(
 def _fused(network: Network, title: str, shares: Mapping[tuple[str, str], float | None] | None) -> Picture:
     """Draw a fused file; with `shares` it is that of a run."""
     metadata, view = network.metadata, network.view
-    plan = Plan.model_validate_json(metadata.plan or "")
+    try:
+        plan = from_metadata(metadata.plan)
+    except ModelError as error:
+        raise error.at(f"cannot draw '{title}'") from error
     names = named_skips(plan)
     sums: dict[str, str] = {}
     for skip, name in names:

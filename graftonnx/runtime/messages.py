@@ -41,6 +41,12 @@ _BLAMING = (
 """How ONNX Runtime names the node that it cannot load or run."""
 
 
+_LONGEST = 4096
+"""Characters of a message that are read: the file chooses the names in it."""
+
+_PLACE = r"/\S{0,256}onnxruntime\S{0,256}\.(?:cc|h):\d{1,6}"
+"""A line of ONNX Runtime's source."""
+
 _LIST = r"\((?:[^()]|\([^()]*\))*\)"
 _SIGNATURE = (
     rf"(?:[^()\n]* )?[^()\s]*::[^()\s]*(?:{_LIST})+(?:::<lambda{_LIST}>)?(?: const)?(?: \[with [^\]]*\])?"
@@ -67,12 +73,10 @@ def blamed(error: ModelError) -> tuple[str, str]:
 
 def sentence(error: BaseException) -> str:
     """Return ONNX Runtime's message as a sentence in one line, without codes and places in its source."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
-    text = re.sub(r"/\S*onnxruntime\S*\.(?:cc|h):\d+ [^\n]*? was false\. ", "", text)
-    text = re.sub(rf"/\S*onnxruntime\S*\.(?:cc|h):\d+ {_SIGNATURE} ", "", text)
-    text = re.sub(r"/\S*onnxruntime\S*\.(?:cc|h):\d+ .*?\) (?=[A-Z])", "", text)
-    text = re.sub(
-        r"/\S*onnxruntime\S*\.(?:cc|h):\d+ .*?\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text, flags=re.DOTALL
-    )
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)[:_LONGEST])
+    text = re.sub(rf"{_PLACE} [^\n]*? was false\. ", "", text)
+    text = re.sub(rf"{_PLACE} {_SIGNATURE} ", "", text)
+    text = re.sub(rf"{_PLACE} .*?\) (?=[A-Z])", "", text)
+    text = re.sub(rf"{_PLACE} .*?\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text, flags=re.DOTALL)
     text = " ".join(text.split()) or "it gives no reason"
     return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -83,7 +83,17 @@ class Session:
 
     @property
     def input_types(self) -> tuple[np.dtype[Any], ...]:
-        """The element types of all inputs, in the order of `input_names`."""
+        """The element types of all inputs, in the order of `input_names`.
+
+        Raises:
+            ModelError: If NumPy has no such type.
+        """
+        for value in self._inputs:
+            if _element(value) not in _NUMPY_TYPES:
+                raise ModelError(
+                    f"cannot use '{self.name}': its input {value.name!r} is {_element(value)}, expected a "
+                    "tensor of numbers that NumPy has, float32 or uint8 say. Export it with that."
+                )
         return tuple(np.dtype(_NUMPY_TYPES[_element(value)]) for value in self._inputs)
 
     @property

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from graftonnx.costs import WEIGHTED
 from graftonnx.graph import GraphView
 from graftonnx.metadata import Record, read_metadata
-from graftonnx.plan import Plan, Skip
+from graftonnx.plan import Skip, from_metadata
 from graftonnx.splice import named_skips
 
 
@@ -56,7 +56,7 @@ def find_probes(model: onnx.ModelProto) -> tuple[Probe, ...]:
     metadata = read_metadata(model)
     if metadata.plan is None:
         return ()
-    plan = Plan.model_validate_json(metadata.plan)
+    plan = from_metadata(metadata.plan)
     view = GraphView(model.graph)
     deepest = {parent.branch: parent.feature for parent in metadata.parents}
     depths = {branch: _depths(view, branch) for branch in deepest}

@@ -20,6 +20,7 @@ from graftonnx.errors import DataError, ModelError
 from graftonnx.feeds import Feed, image_shape
 from graftonnx.files import MODEL_FILE, beside
 from graftonnx.images import Decoded, Pixels, Planes, as_input, decode_stream, to_input, undecodable
+from graftonnx.limits import limits
 from graftonnx.metadata import PRESETS, Metadata, Preprocess
 from graftonnx.model import load
 from graftonnx.providers import Provider
@@ -32,6 +33,9 @@ AHEAD = 1
 
 FILES = 4
 """Image files that one task of a thread decodes."""
+
+PIXELS = 1 << 24
+"""Pixels of them, from the second one on."""
 
 Floats = NDArray[np.float32]
 
@@ -123,7 +127,8 @@ class Classifier:
 
     def _scores(self, images: Planes) -> Floats:
         """Return what the network gives, [N, K], for images [N, 3, H, W]."""
-        outputs = self.session.run(*self._feed(images))[0]
+        with self.session.bounded(len(images)):
+            outputs = self.session.run(*self._feed(images))[0]
         shape, expected = np.shape(outputs), [len(images), self.classes]
         if list(shape[:2]) != expected or any(extent != 1 for extent in shape[2:]):
             raise ModelError(
@@ -149,7 +154,9 @@ class Classifier:
                 waiting.append(path)
                 yield position, path
 
-        decoded = decode_stream(contents(), self.size, workers=workers, chunk=FILES)
+        height, width = self.size
+        chunk = max(1, min(FILES, PIXELS // (height * width)))
+        decoded = decode_stream(contents(), self.size, workers=workers, chunk=chunk)
         for batch, probabilities in self.classify(decoded, batch_size=batch_size):
             rows = iter(probabilities)
             for image in batch:
@@ -168,12 +175,14 @@ class Classifier:
 
         Args:
             images: Pixels at the network's size, or reasons why there are none.
-            batch_size: Images that go through the network at once.
+            batch_size: Images that go through the network at once, if their values fit into memory; else a
+                part of it without remainder.
 
         Yields:
             The images of each batch, in order, and the probabilities of those that have pixels, [M, K].
         """
         source = iter(images)
+        batch_size = self._fitting(batch_size)
         running: deque[tuple[list[Decoded], Future[Floats]]] = deque()
         with ThreadPoolExecutor(1) as runner:
             while batch := list(itertools.islice(source, batch_size)):
@@ -183,6 +192,12 @@ class Classifier:
                     yield batch, answers.result()
             for batch, answers in running:
                 yield batch, answers.result()
+
+    def _fitting(self, batch_size: int) -> int:
+        """Return the largest divisor of a batch size with which no value takes more than the limit."""
+        sizes = self.session.sizes
+        most = batch_size if sizes is None else max(1, limits().value // sizes.largest)
+        return max(part for part in range(1, min(most, batch_size) + 1) if batch_size % part == 0)
 
     def _answers(self, batch: list[Decoded]) -> Floats:
         """Return the probabilities [M, K] of the images that have pixels."""
@@ -236,7 +251,7 @@ def _open(
     network = load(path, preprocess=convention)
     proto = network.proto
     proto.graph.name = path.name
-    session = open_session(proto, provider=provider, settings=settings)
+    session = open_session(proto, provider=provider, settings=settings, sizes=session.sizes)
     has_softmax = final_softmax(network.view, network.head.output) is not None
     return Classifier(session, convention, softmax=has_softmax, path=path)
 

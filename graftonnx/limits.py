@@ -46,6 +46,9 @@ from graftonnx.spelling import did_you_mean
 VARIABLE = "GRAFTONNX_LIMITS"
 """The environment variable that raises limits."""
 
+THREAD = 144 << 20
+"""Addresses that a new thread of native code takes: its stack, and what glibc reserves for its memory."""
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _ENTRY = re.compile(r"(\w+)=(\d{1,15})([KMGT]?)", re.ASCII)
 
@@ -167,7 +170,8 @@ class _Confinement:
                 with contextlib.suppress(OSError, ValueError):
                     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
                     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-                    wanted = pages * resource.getpagesize() + most
+                    room = THREAD * (os.cpu_count() or 1)
+                    wanted = pages * resource.getpagesize() + most + room
                     if soft == resource.RLIM_INFINITY or wanted < soft:
                         resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
                         self._before = soft, hard

@@ -31,6 +31,9 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 """What ONNX Runtime raises for a model, a feed or a provider."""
 
+OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
+"""What is in its messages where memory is short."""
+
 _BLAMING = (
     re.compile(r"Name:'(?P<node>.*?)' Status Message: (?P<reason>.*)"),
     re.compile(r"Node \((?P<node>.*?)\) Op \(\w+\) (?:\[\w+\] )?(?P<reason>.*)"),

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import onnx
 import onnxruntime as ort
 
+from graftonnx import limits
 from graftonnx.errors import ModelError, RuntimeProviderError
 from graftonnx.machine import cores
 from graftonnx.metadata import read_metadata
-from graftonnx.normalise.sizes import check_sizes
+from graftonnx.normalise.sizes import Sizes, check_sizes
 from graftonnx.providers import CATALOGUE, PROVIDERS, Provider, driver
 from graftonnx.providers.obstacles import obstacle
 from graftonnx.providers.settings import Settings, Shape, chain
@@ -27,6 +29,9 @@ from graftonnx.weights import Weights, exceeds_protobuf, read, split, whole, wri
 IN_MEMORY = 1 << 26
 """Bytes of weights up to which a skeleton is handed to ONNX Runtime in memory."""
 
+_COPIES = 4
+"""What ONNX Runtime takes to load a file: the weights, in the order of its kernels too, and folded ones."""
+
 _FATAL, _WARNING = 4, 2
 
 
@@ -38,6 +43,7 @@ def open_session(
     threads: int = 0,
     optimise: bool = True,
     settings: Settings | None = None,
+    sizes: Sizes | None = None,
 ) -> Session:
     """Load a model into ONNX Runtime.
 
@@ -50,6 +56,7 @@ def open_session(
             the process may not use all cores: ONNX Runtime would count the others as well.
         optimise: False switches every graph optimisation off, so that each node computes what it says.
         settings: How the provider is to run it.
+        sizes: What the values of a model in memory take, if its memory is to be limited as a file's is.
 
     Raises:
         ModelError: If there is no such file or ONNX Runtime refuses it.
@@ -58,12 +65,14 @@ def open_session(
     """
     if provider not in PROVIDERS:
         raise ValueError(f"provider is {provider!r}, expected one of {', '.join(PROVIDERS)}")
+    loading: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     if isinstance(model, Path):
         name = model.name
         if not model.is_file():
             what = "it is a folder" if model.is_dir() else "there is no such file"
             raise ModelError(f"cannot read '{model}': {what}. Give the path of an ONNX file.")
-        _vet(model)
+        sizes, held = _vet(model)
+        loading = partial(limits.bounded, f"cannot load '{name}': ONNX Runtime", _COPIES * held)
     else:
         name = model.graph.name or "model"
     wish: Provider = "cuda" if provider == "auto" else provider
@@ -80,29 +89,37 @@ def open_session(
         raise error.at(f"cannot run '{name}'") from error
     options = _options(threads, optimise=optimise, entries=settings.session_entries)
     options.enable_mem_pattern = wish != "directml"
-    with _source(model, weights) as source:
+    if trouble is None and wish != "cpu":
+        loading = contextlib.nullcontext  # a GPU's address space is larger than any limit
+    with _source(model, weights) as source, loading():
         if trouble is None:
             inner, trouble = _create_on(wish, asked, source, options, name)
             if inner is not None:
                 coverage(inner, wish).require(settings.min_coverage, name)
-                return Session(inner, name=name, provider=wish, fallback=None, cuda_graph=settings.cuda_graph)
+                graph = settings.cuda_graph
+                return Session(inner, name=name, provider=wish, fallback=None, cuda_graph=graph, sizes=sizes)
             if provider != "auto":
                 raise _impossible(name, wish, trouble)
         inner = _create(source, options, chain("cpu", settings, {}), name)
-    return Session(inner, name=name, provider="cpu", fallback=trouble if driver() else None)
+    fallback = trouble if driver() else None
+    return Session(inner, name=name, provider="cpu", fallback=fallback, sizes=sizes)
 
 
-def _vet(path: Path) -> None:
+def _vet(path: Path) -> tuple[Sizes, int]:
     """Refuse a file that native code should not see: it reads and allocates what the file says.
+
+    Returns:
+        What its values take, and the bytes of the file with its external data.
 
     Raises:
         ModelError: If it is no sound ONNX file, or one of its values would not fit into memory, at the size
             that suits it.
     """
-    skeleton, _ = read(path)
+    skeleton, weights = read(path)
+    held = path.stat().st_size + sum(tensor.nbytes for tensor in weights.values())
     try:
         convention = read_metadata(skeleton).input
-        check_sizes(skeleton, None if convention is None else convention.size)
+        return check_sizes(skeleton, None if convention is None else convention.size), held
     except ModelError as error:
         raise error.at(f"cannot run '{path}'") from error
 

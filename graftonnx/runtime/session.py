@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,16 +11,21 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from graftonnx import limits
 from graftonnx.errors import ModelError
 from graftonnx.metadata import Metadata, read_metadata
+from graftonnx.normalise.sizes import Sizes
 from graftonnx.providers import Provider
 from graftonnx.runtime.coverage import Coverage
 from graftonnx.runtime.coverage import coverage as coverage_of
-from graftonnx.runtime.messages import ORT_ERRORS, sentence
+from graftonnx.runtime.messages import ORT_ERRORS, OUT_OF_MEMORY, sentence
 from graftonnx.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from graftonnx.runtime.binding import Binding
+
+DECODERS = 1 << 30
+"""Bytes that threads which decode images may take beside a run."""
 
 _NUMPY_TYPES = {
     "float": "float32",
@@ -39,6 +45,7 @@ class Session:
         provider: Where it runs: `"cpu"`, `"cuda"`, ...; never `"auto"`.
         fallback: Why `"auto"` did not take CUDA although an NVIDIA driver is installed; None otherwise.
         metadata: What the file says about itself.
+        sizes: What its values take; None for a model that was made here.
     """
 
     def __init__(
@@ -49,7 +56,9 @@ class Session:
         provider: Provider,
         fallback: str | None,
         cuda_graph: bool = False,
+        sizes: Sizes | None = None,
     ) -> None:
+        self.sizes = sizes
         self._inner = inner
         self._cuda_graph = cuda_graph
         self.name = name
@@ -139,6 +148,31 @@ class Session:
             return list(self._inner.run(None if outputs is None else list(outputs), feed, options))
         except ORT_ERRORS as error:
             raise ModelError(f"cannot run '{self.name}': ONNX Runtime says: {sentence(error)}") from error
+
+    @contextlib.contextmanager
+    def bounded(self, count: int) -> Iterator[None]:
+        """Bound the memory that a run on the CPU may take, with image decoders beside it.
+
+        What counts is what the values of the network take, twice, because room grows by doubling. On another
+        provider, and for a model that was made here, nothing is bounded.
+
+        Args:
+            count: Images of the run.
+
+        Raises:
+            ModelError: If it was not enough.
+        """
+        if self.sizes is None or self.provider != "cpu":
+            yield
+            return
+        more = 2 * count * self.sizes.total + DECODERS
+        with limits.bounded(f"cannot run '{self.name}': ONNX Runtime", more):
+            try:
+                yield
+            except ModelError as error:
+                if any(words in str(error) for words in OUT_OF_MEMORY):
+                    raise MemoryError from error
+                raise
 
     def bind(self, *inputs: NDArray[Any]) -> Binding:
         """Return the session with input and output buffers of its own, for one set of input shapes.

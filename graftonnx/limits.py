@@ -11,7 +11,7 @@ Files come from strangers.
 | `rank` | axes of a tensor | NumPy and PyTorch take 64, kernels fewer |
 | `elements` | of one tensor in a file | sizes in bytes stay far below 2^63 |
 | `value` | bytes of one value while the network runs on one input | it is allocated |
-| `work` | bytes that onnx and ONNX Runtime take beside weights and values | a small file can fill the memory |
+| `work` | bytes that onnx and ONNX Runtime take beside weights and values | small files can fill the memory |
 | `folded` | bytes of all constants that are computed from smaller ones, or sparse | they are kept |
 | `steps` | of a loop, those of loops around it multiplied | native code cannot be stopped |
 | `name` | characters of a name | it is printed, and written again |

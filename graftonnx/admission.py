@@ -26,7 +26,7 @@ from graftonnx.declarations import (
 )
 from graftonnx.errors import ModelError
 from graftonnx.fragility import BOUNDED, FRAGILE, check_bounded, check_namesake
-from graftonnx.functions import DEFAULT_DOMAINS, Key, function_bytes, function_sizes
+from graftonnx.functions import DEFAULT_DOMAINS, Key, check_scopes, function_bytes, function_sizes
 from graftonnx.limits import check, limits
 
 _NOTHING: frozenset[str] = frozenset()
@@ -47,6 +47,7 @@ def admit(model: ModelProto, elsewhere: Collection[str] = ()) -> None:
     sizes = function_sizes(model)
     for function in model.functions:
         _check_function(function)
+    check_scopes(model, sizes)
     dense = function_bytes(model, sizes)
     _Walk(opsets, sizes, dense).check(model.graph, frozenset(elsewhere))
 
@@ -80,9 +81,30 @@ def _check_function(function: FunctionProto) -> None:
         raise error.at(f"its function '{shortened(function.name)}'") from error
 
 
+class _Scope(NamedTuple):
+    """The names that a graph can read; the graphs inside it share this object.
+
+    Attributes:
+        own: Its inputs and initializers, and what its nodes make.
+        outer: Of the graph around it.
+    """
+
+    own: set[str]
+    outer: _Scope | None
+
+    def lacks(self, name: str) -> bool:
+        """Return whether nothing makes a value; there are as many sets to look into as `depth` allows."""
+        scope: _Scope | None = self
+        while scope is not None:
+            if name in scope.own:
+                return False
+            scope = scope.outer
+        return True
+
+
 class _Todo(NamedTuple):
     graph: GraphProto
-    outer: frozenset[str]
+    outer: _Scope | None
     depth: int
     elsewhere: frozenset[str] = _NOTHING
 
@@ -117,7 +139,7 @@ class _Walk:
 
     def check(self, graph: GraphProto, elsewhere: frozenset[str]) -> None:
         """Check everything."""
-        waiting = [_Todo(graph, _NOTHING, 0, elsewhere)]
+        waiting = [_Todo(graph, None, 0, elsewhere)]
         while waiting:
             waiting += self._graph(waiting.pop())
 
@@ -156,20 +178,21 @@ class _Walk:
             raise ModelError(
                 f"its value '{name}' is an input or initializer, and a node makes it too. Export it again."
             )
-        scope = names | made | todo.outer
+        names |= made
+        scope = _Scope(names, todo.outer)
         for node in nodes:
-            if not scope.issuperset(node.input):
-                missing = next((name for name in node.input if name and name not in scope), None)
+            if not names.issuperset(node.input):
+                missing = next((name for name in node.input if name and scope.lacks(name)), None)
                 if missing is not None:
                     raise ModelError(
                         f"{_where(node)} reads '{shortened(missing)}', which nothing makes. Export it again."
                     )
         for value in graph.output:
-            if value.name not in scope:
+            if scope.lacks(value.name):
                 raise ModelError(f"its output '{shortened(value.name)}' is made by nothing. Export it again.")
         if len(graph.name) > 100:
             check("name", len(graph.name), "the length of the name of a graph is")
-        return [_Todo(body, frozenset(scope), todo.depth + 1) for body in inner]
+        return [_Todo(body, scope, todo.depth + 1) for body in inner]
 
     def _node(self, node: NodeProto, made: set[str]) -> list[GraphProto]:
         """Check a node, enter what it makes into `made`, and return the graphs inside it."""

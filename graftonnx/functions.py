@@ -1,4 +1,4 @@
-"""Local functions of a model: how large they become once every call is replaced by the body."""
+"""Local functions and inner graphs of a model: how large they are once calls are replaced by bodies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from graftonnx.declarations import check_utf8, dense_size, shortened
 from graftonnx.errors import ModelError
+from graftonnx.graph import bodies
 from graftonnx.limits import check, limits
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -66,6 +67,41 @@ def function_bytes(model: ModelProto, sizes: Mapping[Key, int]) -> dict[Key, int
         found[key] += sum(found.get(_kind(node), 0) for node in nodes)
         found[key] += sum(dense_size(s) for node in nodes for g in _inner(node) for s in g.sparse_initializer)
     return found
+
+
+def check_scopes(model: ModelProto, sizes: Mapping[Key, int]) -> None:
+    """Refuse many graphs inside a graph of many names: onnx lists the names anew for each inner graph.
+
+    Args:
+        model: The model.
+        sizes: Of its functions, each behind those that it calls; empty if they are expanded.
+
+    Raises:
+        ModelError: If there are too many.
+    """
+    functions = {_key(function): function for function in model.functions}
+    found: dict[Key, int] = {}
+    for key in sizes:
+        found[key] = _listed(functions[key]) + sum(found.get(kind, 0) for kind in _calls(functions[key]))
+    total = _listed(model.graph)
+    if any(found.values()):
+        total += sum(found.get(_kind(node), 0) for node in _all_nodes(model.graph.node))
+    check("scopes", total, "the names that its graphs inside graphs can read, all of them together, are")
+
+
+def _listed(graph: GraphProto | FunctionProto) -> int:
+    """Return how many names the graphs inside a graph can read, each counted once for every such graph."""
+    total = 0
+    waiting = [(graph, 0)]
+    while waiting:
+        around, names = waiting.pop()
+        inner = bodies(around)
+        if inner:
+            names += len(around.input) + sum(len(node.output) for node in around.node)
+            names += len(around.initializer) if isinstance(around, GraphProto) else 0
+            total += names * len(inner)
+            waiting += [(body, names) for body in inner]
+    return total
 
 
 def _key(function: FunctionProto) -> Key:

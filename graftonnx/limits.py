@@ -8,6 +8,7 @@ Files come from strangers.
 | `structure` | bytes of a file without its large weights | it is parsed into memory |
 | `nodes` | operators, inner graphs and expanded functions included | time grows with them |
 | `depth` | graphs inside graphs, functions inside functions | parsers and inference recurse |
+| `scopes` | names that graphs inside graphs can read, for each of these graphs | inference lists them again |
 | `rank` | axes of a tensor | NumPy and PyTorch take 64, kernels fewer |
 | `elements` | of one tensor in a file | sizes in bytes stay far below 2^63 |
 | `value` | bytes of one value while the network runs on one input | it is allocated |
@@ -61,6 +62,7 @@ class Limits:
     structure: int = 1 << 29
     nodes: int = 500_000
     depth: int = 16
+    scopes: int = 1 << 25
     rank: int = 32
     elements: int = 1 << 40
     value: int = 1 << 29

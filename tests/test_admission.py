@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -306,6 +307,42 @@ def test_graphs_deeper_than_a_parser_goes_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + tag + bytes([length]) + content)
     with pytest.raises(ModelError, match=r"^cannot read .*it is not an ONNX file, or it is truncated"):
         load(path)
+
+
+def with_choices(count: int) -> ModelProto:
+    """Return a network with so many nodes `If`, each with two small graphs inside."""
+    model = plain_cnn()
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "is"))
+    for index in range(count):
+        branches = [
+            helper.make_graph(
+                [helper.make_node("Identity", ["image"], [f"{side}{index}"])],
+                side,
+                [],
+                [helper.make_tensor_value_info(f"{side}{index}", TensorProto.FLOAT, None)],
+            )
+            for side in ("then", "else")
+        ]
+        kept = dict(zip(("then_branch", "else_branch"), branches, strict=True))
+        model.graph.node.append(helper.make_node("If", ["is"], [f"chosen{index}"], **kept))
+    return model
+
+
+def test_graphs_inside_a_graph_share_the_list_of_its_names() -> None:
+    """A list for each of them would take a gigabyte."""
+    model = with_choices(3_000)
+    tracemalloc.start()
+    admit(model)
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    tracemalloc.stop()
+
+
+def test_many_graphs_inside_a_graph_of_many_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFTONNX_LIMITS", "scopes=10K")
+    admit(with_choices(50))
+    message = r"the names that its graphs inside graphs can read, .* are \d\d,\d{3}; the limit is 10,240\."
+    with pytest.raises(ModelError, match=message):
+        admit(with_choices(100))
 
 
 def test_the_environment_raises_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from onnx import defs, inliner, shape_inference, version_converter
 
 from graftonnx import limits
 from graftonnx.errors import ModelError, UnsupportedOpError
+from graftonnx.functions import check_scopes
 from graftonnx.graph import bodies
 from graftonnx.remarks import carry
 
@@ -38,16 +39,18 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with the bodies of its local functions in place of their calls.
 
     Raises:
-        ModelError: If a body does not fit a call.
+        ModelError: If a body does not fit a call, or graphs inside the result can read too many names.
     """
     if not model.functions:
         return model
     try:
         with limits.bounded("onnx's inliner"):
-            return inliner.inline_local_functions(model)
+            model = inliner.inline_local_functions(model)
     except _REFUSALS as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ModelError(f"its local functions cannot be expanded: {reason}. Export it again.") from error
+    check_scopes(model, {})
+    return model
 
 
 def declared_opset(model: onnx.ModelProto) -> int:

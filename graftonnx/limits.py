@@ -62,7 +62,7 @@ class Limits:
     structure: int = 1 << 29
     nodes: int = 500_000
     depth: int = 16
-    scopes: int = 1 << 25
+    scopes: int = 1 << 24
     rank: int = 32
     elements: int = 1 << 40
     value: int = 1 << 29

@@ -13,6 +13,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from graftonnx.errors import ModelError
 from graftonnx.model import from_proto
+from graftonnx.normalise import growth, inference
 from graftonnx.normalise.sizes import check_sizes
 from graftonnx.normalise.whiles import simulated_steps
 
@@ -232,3 +233,30 @@ def test_a_number_that_whoever_runs_the_network_chooses_is_no_danger() -> None:
         [helper.make_tensor_value_info("y", FLOAT, None)],
     )
     check_sizes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+
+
+def chained(count: int) -> ModelProto:
+    """Return a network whose image goes through so many loops, with another node behind each."""
+    nodes, last = [], "image"
+    for index in range(count):
+        loop = helper.make_node("Loop", ["steps", "", last], [f"z{index}"], body=body_of(ALWAYS))
+        nodes += [loop, helper.make_node("Neg", [f"z{index}"], [f"n{index}"])]
+        last = f"n{index}"
+    return net(nodes, last, steps=2)()
+
+
+def test_many_loops_in_a_chain_do_not_take_quadratic_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph is looked at as often as with one loop, not once for each."""
+    passes: list[str] = []
+
+    def counted(module: Any, name: str) -> None:
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given: passes.append(name) or function(*given))
+
+    for module, name in ((inference, "_inferred"), (growth, "around"), (growth, "value_shapes")):
+        counted(module, name)
+    network = from_proto(chained(30), "model.onnx")
+    assert network.view.shapes["n29"] == (None, 3, 16, 16)
+    assert passes.count("around") == 1
+    assert passes.count("_inferred") <= 5
+    assert passes.count("value_shapes") <= 2 + 2 * 30

@@ -24,7 +24,7 @@ from graftonnx.declarations import shortened
 from graftonnx.fragility import MOST_AXES
 from graftonnx.graph import bodies, ints, subgraphs, value_shapes
 from graftonnx.normalise.opset import inline_functions
-from graftonnx.normalise.probing import body_probe, probe, settled
+from graftonnx.normalise.probing import Around, around, body_probe, probe, settled
 from graftonnx.normalise.whiles import ANY, constants, first, simulated_steps
 from graftonnx.shapes import Shape, spelled
 
@@ -100,6 +100,7 @@ def _check(model: onnx.ModelProto, times: int) -> None:
     graph, shapes = model.graph, value_shapes(model.graph)
     tensors = constants(graph)
     makers = {name: node for node in graph.node for name in node.output if name}
+    outside: Around | None = None
     for node in graph.node:
         _check_growing(node, tensors, shapes, makers)
         steps = times
@@ -108,22 +109,29 @@ def _check(model: onnx.ModelProto, times: int) -> None:
             where = f"the steps of its loop '{shortened(node.name or node.output[0])}' are"
             if steps > 1:
                 limits.check("steps", steps, where)
-                for body in subgraphs(node)[:1]:
-                    _check_states(model, node, body, steps // times)
-        for body in subgraphs(node):
-            if _has_kinds(body):
-                inner = settled(body_probe(model, node, body, steps))
-                check_shapes(value_shapes(inner.graph))
-                _check(inner, steps)
+        if subgraphs(node):
+            outside = outside or around(model)
+            if node.op_type == "Loop" and steps > 1:
+                _check_states(outside, shapes, node, steps // times)
+            _check_inside(outside, node, steps)
 
 
-def _check_states(model: onnx.ModelProto, node: NodeProto, body: GraphProto, steps: int) -> None:
+def _check_inside(outside: Around, node: NodeProto, steps: int) -> None:
+    """Check the graphs inside a node, which run so many times."""
+    for body in subgraphs(node):
+        if _has_kinds(body):
+            inner = settled(body_probe(outside, node, body, steps))
+            check_shapes(value_shapes(inner.graph))
+            _check(inner, steps)
+
+
+def _check_states(outside: Around, shapes: Mapping[str, Shape], node: NodeProto, steps: int) -> None:
     """Refuse a loop whose states grow from step to step until they no longer fit into memory."""
-    known = value_shapes(model.graph)
-    states: list[Shape | None] = [known.get(name) for name in node.input[2:]]
+    body = subgraphs(node)[0]
+    states: list[Shape | None] = [shapes.get(name) for name in node.input[2:]]
     sizes = [_sizes(states)]
     for _ in range(2):
-        inner = value_shapes(settled(body_probe(model, node, body, steps, states)).graph)
+        inner = value_shapes(settled(body_probe(outside, node, body, steps, states)).graph)
         states = [inner.get(value.name) for value in body.output[1 : 1 + len(states)]]
         sizes.append(_sizes(states))
     for name, before, once, twice in zip(node.output, *sizes, strict=False):

@@ -14,6 +14,9 @@ from graftonnx.graph import bodies
 from graftonnx.normalise.loops import loop_states
 from graftonnx.remarks import carry
 
+MOST_PASSES = 16
+"""Times that shapes are inferred because of loops behind loops with shape arithmetic between them."""
+
 
 def infer_shapes(model: onnx.ModelProto, kinds: Collection[str] | None = None) -> onnx.ModelProto:
     """Return the model with the shapes that follow from its input shapes; what stood there before is dropped.
@@ -34,7 +37,10 @@ def infer_shapes(model: onnx.ModelProto, kinds: Collection[str] | None = None) -
     loops = "Loop" in kinds
     try:
         inferred = _inferred(model)
-        while loops and (states := _untold(model, loop_states(inferred))):
+        for _ in range(MOST_PASSES if loops else 0):
+            states = _untold(model, loop_states(inferred))
+            if not states:
+                break
             model.graph.value_info.extend(states)
             inferred = _inferred(model)
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:

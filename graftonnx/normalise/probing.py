@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -86,8 +87,30 @@ def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
 
 
+class Around(NamedTuple):
+    """What graphs inside a graph may read of it.
+
+    Attributes:
+        model: The graph, settled.
+        values: Every value with a type.
+        tensors: Its small constants.
+    """
+
+    model: onnx.ModelProto
+    values: dict[str, ValueInfoProto]
+    tensors: dict[str, TensorProto]
+
+
+def around(model: onnx.ModelProto) -> Around:
+    """Return what graphs inside the graph of a settled model may read."""
+    graph = model.graph
+    values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
+    values |= {tensor.name: _declared(tensor) for tensor in graph.initializer}
+    return Around(model, values, {t.name: t for t in graph.initializer if not _is_large(t)})
+
+
 def body_probe(
-    model: onnx.ModelProto,
+    outside: Around,
     node: NodeProto,
     body: GraphProto,
     steps: int,
@@ -96,18 +119,15 @@ def body_probe(
     """Return a probe of a graph inside a node.
 
     Args:
-        model: Around it, settled.
+        outside: The graph around it.
         node: That holds it.
         body: The graph.
         steps: How often it runs; the number of a step is taken as the last one.
         states: The shapes of a loop's states in front of the step; by default those in front of the first.
     """
+    model, known, tensors = outside
     found = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     found.graph.CopyFrom(body)
-    graph = model.graph
-    known = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
-    known |= {tensor.name: _declared(tensor) for tensor in graph.initializer}
-    tensors = {tensor.name: tensor for tensor in graph.initializer if not _is_large(tensor)}
     for name in outer_values(body):
         if name in tensors:
             found.graph.initializer.add().CopyFrom(tensors[name])
@@ -226,14 +246,16 @@ def _choose_branches(graph: GraphProto) -> bool:
 
 def _bound(graph: GraphProto) -> bool:
     """Give values whose extents depend on data the largest that they can have; return if there were any."""
-    shapes = value_shapes(graph)
+    if not any(node.op_type in CHOOSING for node in graph.node):
+        return False
+    shapes, kinds = value_shapes(graph), _kinds(graph)
     found: dict[str, ValueInfoProto] = {}
     for node in graph.node:
         most = None if node.op_type not in CHOOSING else _most(node, shapes)
         if most is None or node.domain or None not in shapes.get(node.output[0], (None,)):
             continue
         found[node.output[0]] = onnx.helper.make_tensor_value_info(
-            node.output[0], _kinds(graph).get(node.output[0], TensorProto.INT64), most
+            node.output[0], kinds.get(node.output[0], TensorProto.INT64), most
         )
     if found:
         replace(graph.value_info, [v for v in graph.value_info if v.name not in found])

@@ -14,6 +14,7 @@ from graftonnx.graph import WITH_BODIES, GraphView, value_shapes
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.network import Index, Network
 from graftonnx.normalise.batch import BATCH, check_batch, infer_freed
+from graftonnx.normalise.computing import Work
 from graftonnx.normalise.constants import constants_to_initializers, drop_dead, fold, replace
 from graftonnx.normalise.divisions import DIVIDING, check_divisions
 from graftonnx.normalise.dtypes import fold_narrow, widen
@@ -136,7 +137,8 @@ def resize(network: Network, size: tuple[int, ...]) -> Network:
     try:
         set_extents(model, network.input, (BATCH, *shape))
         model = infer_shapes(model)
-        while fold(model, weights):
+        work = Work()
+        while fold(model, weights, work=work):
             model = infer_shapes(model)
         check_batch(model, {network.input: shape}, 1)
         check_shapes(value_shapes(model.graph))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,8 +15,9 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from graftonnx.errors import ModelError
 from graftonnx.model import from_proto
 from graftonnx.normalise import growth, inference
+from graftonnx.normalise.computing import Work
 from graftonnx.normalise.sizes import check_sizes
-from graftonnx.normalise.whiles import simulated_steps
+from graftonnx.normalise.whiles import EVALUATION, simulated_steps
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 ANY = r"depend on what the input shows: they may be 9,223,372,036,854,775,807; the limit"
@@ -221,6 +223,44 @@ def test_the_steps_of_a_loop_with_a_counter_are_counted() -> None:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     assert simulated_steps(model.graph.node[0], tensors, model) == 5
     onnx.checker.check_model(model)
+
+
+def test_a_condition_that_is_made_of_large_values_is_not_simulated() -> None:
+    """Its states are a thousand numbers, and what is compared a billion."""
+    axes = [f"axis{index}" for index in range(3)]
+    condition = [
+        helper.make_node("Unsqueeze", ["v", "axis1"], ["column"]),
+        helper.make_node("Add", ["column", "v"], ["table"]),
+        helper.make_node("Unsqueeze", ["table", "axis2"], ["plane"]),
+        helper.make_node("Add", ["plane", "v"], ["cube"]),
+        helper.make_node("Less", ["cube", "axis2"], ["going"]),
+        helper.make_node("Identity", ["v"], ["next"]),
+    ]
+    loop = looped("", body_of(condition, ("v", "next")), "begin")
+    constants = {name: [index] for index, name in enumerate(axes)}
+    model = behind(plain_cnn(opset=17), [loop], "z", begin=np.zeros(1_000, np.int64), **constants)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    tracemalloc.start()
+    with pytest.raises(ModelError, match=rf"^the steps of its loop 'loop' {ANY}"):
+        simulated_steps(model.graph.node[0], tensors, model)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+def test_all_loops_share_the_work_that_conditions_may_take() -> None:
+    nodes = [
+        helper.make_node(
+            "Loop", ["", "", "image", "begin"], [f"z{i}", f"end{i}"], body=body_of(COUNTED, ("i", "j"))
+        )
+        for i in range(3)
+    ]
+    model = behind(plain_cnn(opset=17), nodes, "z0", begin=2)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    work = Work(60 * EVALUATION)  # five steps of five evaluations, twice
+    for node in nodes[:2]:
+        assert simulated_steps(node, tensors, model, work) == 5
+    with pytest.raises(ModelError, match=ANY):
+        simulated_steps(nodes[2], tensors, model, work)
 
 
 def test_a_number_that_whoever_runs_the_network_chooses_is_no_danger() -> None:

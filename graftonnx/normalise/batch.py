@@ -26,6 +26,7 @@ from onnx import NodeProto
 
 from graftonnx.errors import ModelError
 from graftonnx.graph import GraphView, attribute, integer, ints, sort_nodes, value_shapes
+from graftonnx.normalise.computing import Work
 from graftonnx.normalise.constants import fold, may_fold, replace
 from graftonnx.normalise.inference import infer_shapes, set_extents
 from graftonnx.normalise.names import fresh, value_names
@@ -66,7 +67,8 @@ def infer_freed(
     model = infer_shapes(model, None if before is None else before.kinds)
     view = GraphView(model.graph, before)
     if may_fold(view) or "Transpose" in view.kinds:
-        while fold(model, weights):
+        work = Work()
+        while fold(model, weights, work=work):
             model = infer_shapes(model)
         if drop_transposes(model, weights):
             model = infer_shapes(model)

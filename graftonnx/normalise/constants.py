@@ -19,8 +19,8 @@ from onnx.reference import ReferenceEvaluator
 from graftonnx.declarations import dense_size, shortened
 from graftonnx.errors import ModelError
 from graftonnx.graph import GraphView, integer, subgraphs, value_shapes
-from graftonnx.limits import check, limits
-from graftonnx.normalise.computing import compute
+from graftonnx.limits import bounded, check, limits
+from graftonnx.normalise.computing import Operand, Work, compute
 from graftonnx.remarks import copy_remarks, quantization_tensors
 from graftonnx.shapes import Shape
 from graftonnx.tensors import SHARED_BYTES, Computed, Spread
@@ -29,6 +29,9 @@ from graftonnx.wire import INLINE_BYTES
 
 IR_OF_WEIGHTS_ALONE = 4
 """The first IR version in which an initializer need not be an input as well."""
+
+MOST_EXTENTS = 1 << 10
+"""Of a vector of extents of which some are unknown."""
 
 Array = NDArray[np.generic]
 
@@ -75,6 +78,7 @@ def fold(
     weights: Weights,
     kinds: frozenset[str] | None = None,
     budget: int | None = None,
+    work: Work | None = None,
 ) -> int:
     """Compute every node whose inputs are constant, in place, then drop what nobody reads.
 
@@ -83,21 +87,26 @@ def fold(
         weights: Its large tensors.
         kinds: The operators that are computed; all of them if None.
         budget: Bytes that what is computed may take; what the limits leave if None.
+        work: What may still be computed, in this call and others; as much as a file may ask for if None.
 
     Returns:
         The number of nodes that went away.
+
+    Raises:
+        ModelError: If that takes far more memory than what is computed.
     """
     graph = model.graph
     view = GraphView(graph)
     if not may_fold(view):
         return 0
     before = len(graph.node)
-    folding = _Folding(model, weights, budget)
-    kept = [
-        node
-        for node in view.nodes
-        if (kinds is not None and node.op_type not in kinds) or not folding.take(node)
-    ]
+    folding = _Folding(model, weights, budget, work)
+    with bounded("computing its constants", 4 * max(folding.budget, 0)):
+        kept = [
+            node
+            for node in view.nodes
+            if (kinds is not None and node.op_type not in kinds) or not folding.take(node)
+        ]
     if len(kept) == before:
         return 0
     replace(graph.node, kept)
@@ -174,9 +183,16 @@ class _Spreading:
 class _Folding:
     """What is known of the values of a graph while its nodes are visited in order."""
 
-    def __init__(self, model: onnx.ModelProto, weights: Weights, budget: int | None = None) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        weights: Weights,
+        budget: int | None = None,
+        work: Work | None = None,
+    ) -> None:
         self.model = model
         self.weights = weights
+        self.work = work or Work()
         self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self.shapes = value_shapes(model.graph)
         self.partial: dict[str, Shape] = {}
@@ -200,16 +216,18 @@ class _Folding:
                 self.shapes[name] = value.shape
         return True
 
-    def _array(self, name: str) -> Array:
-        return array_of(self.tensors[name], self.weights)
+    def _operand(self, name: str) -> Operand:
+        tensor = self.tensors[name]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        return Operand(dtype, tuple(tensor.dims), lambda: array_of(tensor, self.weights))
 
     def _evaluate(self, node: NodeProto) -> list[Array] | None:
         if any(name and name not in self.tensors for name in node.input):
             return None
         if not any(node.input) and node.op_type not in ("Constant",):
             return None
-        inputs = {name: self._array(name) for name in node.input if name}
-        found = compute(node, inputs, self.opset, self.budget)
+        inputs = {name: self._operand(name) for name in node.input if name}
+        found = compute(node, inputs, self.opset, self.budget, self.work)
         if found is not None:
             self.budget -= sum(value.nbytes for value in found)
         return found
@@ -238,7 +256,7 @@ class _Folding:
             return None if None in shape else (math.prod(extent for extent in shape if extent is not None),)
         if node.op_type == "Concat":
             parts = [self._vector(name) for name in node.input]
-            if any(part is None for part in parts):
+            if any(part is None for part in parts) or sum(map(len, filter(None, parts))) > MOST_EXTENTS:
                 return None
             return tuple(extent for part in parts if part is not None for extent in part)
         if not node.input or node.input[0] not in self.partial:
@@ -253,6 +271,8 @@ class _Folding:
         if node.op_type in ("Cast", "Unsqueeze", "Squeeze", "Identity"):
             return vector
         if node.op_type == "Gather" and len(known) == 1:
+            if any(not -len(vector) <= index < len(vector) for index in known[0]):
+                return None
             return tuple(vector[index] for index in known[0])
         if node.op_type == "Slice" and len(known) in (2, 3) and len(known[0]) == 1:
             return vector[known[0][0] : known[1][0]]

@@ -23,6 +23,7 @@ from graftonnx import limits
 from graftonnx.declarations import shortened
 from graftonnx.fragility import MOST_AXES
 from graftonnx.graph import bodies, ints, subgraphs, value_shapes
+from graftonnx.normalise.computing import Work
 from graftonnx.normalise.opset import inline_functions
 from graftonnx.normalise.probing import Around, around, body_probe, probe, settled
 from graftonnx.normalise.whiles import ANY, constants, first, simulated_steps
@@ -89,13 +90,14 @@ def check_growth(model: onnx.ModelProto, size: tuple[int, ...] | None = None) ->
     """
     if any(_is_open(function, {}) for function in model.functions):
         model = inline_functions(model)
+    work = Work()
     if _is_open(model.graph, {}):
-        model = settled(probe(model, size))
+        model = settled(probe(model, size), work)
         check_shapes(value_shapes(model.graph))
-    _check(model, 1)
+    _check(model, 1, work)
 
 
-def _check(model: onnx.ModelProto, times: int) -> None:
+def _check(model: onnx.ModelProto, times: int, work: Work) -> None:
     """Check a graph that runs so many times."""
     graph, shapes = model.graph, value_shapes(model.graph)
     tensors = constants(graph)
@@ -105,33 +107,35 @@ def _check(model: onnx.ModelProto, times: int) -> None:
         _check_growing(node, tensors, shapes, makers)
         steps = times
         if node.op_type == "Loop":
-            steps = times * _steps(node, tensors, makers, model)
+            steps = times * _steps(node, tensors, makers, model, work)
             where = f"the steps of its loop '{shortened(node.name or node.output[0])}' are"
             if steps > 1:
                 limits.check("steps", steps, where)
         if subgraphs(node):
             outside = outside or around(model)
             if node.op_type == "Loop" and steps > 1:
-                _check_states(outside, shapes, node, steps // times)
-            _check_inside(outside, node, steps)
+                _check_states(outside, shapes, node, steps // times, work)
+            _check_inside(outside, node, steps, work)
 
 
-def _check_inside(outside: Around, node: NodeProto, steps: int) -> None:
+def _check_inside(outside: Around, node: NodeProto, steps: int, work: Work) -> None:
     """Check the graphs inside a node, which run so many times."""
     for body in subgraphs(node):
         if _has_kinds(body):
-            inner = settled(body_probe(outside, node, body, steps))
+            inner = settled(body_probe(outside, node, body, steps), work)
             check_shapes(value_shapes(inner.graph))
-            _check(inner, steps)
+            _check(inner, steps, work)
 
 
-def _check_states(outside: Around, shapes: Mapping[str, Shape], node: NodeProto, steps: int) -> None:
+def _check_states(
+    outside: Around, shapes: Mapping[str, Shape], node: NodeProto, steps: int, work: Work
+) -> None:
     """Refuse a loop whose states grow from step to step until they no longer fit into memory."""
     body = subgraphs(node)[0]
     states: list[Shape | None] = [shapes.get(name) for name in node.input[2:]]
     sizes = [_sizes(states)]
     for _ in range(2):
-        inner = value_shapes(settled(body_probe(outside, node, body, steps, states)).graph)
+        inner = value_shapes(settled(body_probe(outside, node, body, steps, states), work).graph)
         states = [inner.get(value.name) for value in body.output[1 : 1 + len(states)]]
         sizes.append(_sizes(states))
     for name, before, once, twice in zip(node.output, *sizes, strict=False):
@@ -181,7 +185,11 @@ def _decisive(node: NodeProto) -> list[str]:
 
 
 def _steps(
-    node: NodeProto, tensors: dict[str, TensorProto], makers: dict[str, NodeProto], model: onnx.ModelProto
+    node: NodeProto,
+    tensors: dict[str, TensorProto],
+    makers: dict[str, NodeProto],
+    model: onnx.ModelProto,
+    work: Work,
 ) -> int:
     """Return how many steps a loop takes at most.
 
@@ -190,7 +198,7 @@ def _steps(
     """
     most = node.input[0]
     if not most:
-        return simulated_steps(node, tensors, model)
+        return simulated_steps(node, tensors, model, work)
     if most not in tensors and not _follows([most], tensors, makers):
         where = f"the steps of its loop '{shortened(node.name or node.output[0])}'"
         limits.check("steps", ANY, f"{where} depend on what the input shows: they may be")

@@ -22,6 +22,7 @@ from onnx import (
 from graftonnx import limits
 from graftonnx.fragility import MOST_AXES
 from graftonnx.graph import bodies, is_stub, stated_shape, subgraphs, value_shapes
+from graftonnx.normalise.computing import Work
 from graftonnx.normalise.constants import fold, replace
 from graftonnx.normalise.loops import outer_values
 from graftonnx.shapes import Shape
@@ -67,12 +68,13 @@ def probe(model: onnx.ModelProto, size: tuple[int, ...] | None = None) -> onnx.M
     return copy
 
 
-def settled(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a probe with all shapes that follow, and what depends on them computed."""
+def settled(model: onnx.ModelProto, work: Work) -> onnx.ModelProto:
+    """Return a probe with all shapes that follow, and what depends on them computed while there is work."""
     weights: Weights = {}
     model = inferred(model)
     for _ in range(MOST_PASSES):
-        if not (fold(model, weights, budget=BUDGET) or _choose_branches(model.graph) or _bound(model.graph)):
+        folded = fold(model, weights, budget=BUDGET, work=work)
+        if not (folded or _choose_branches(model.graph) or _bound(model.graph)):
             break
         model = inferred(model)
     return model

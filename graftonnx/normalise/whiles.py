@@ -8,6 +8,7 @@ What decides about the condition is cut out of the body, and run for as many ste
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from graftonnx import limits
 from graftonnx.declarations import shortened
 from graftonnx.errors import ModelError
 from graftonnx.graph import is_stub, subgraphs
+from graftonnx.normalise.computing import Work
 
 COUNTING = frozenset(
     {"Add", "Sub", "Mul", "Div", "Mod", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Not"}
@@ -35,7 +37,13 @@ MOST_ELEMENTS = 1 << 10
 """Of a value there."""
 
 MOST_EVALUATIONS = 1 << 13
-"""Nodes that are evaluated: half a second."""
+"""Nodes that are evaluated for one loop: half a second."""
+
+EVALUATION = 1 << 16
+"""What the evaluation of one node costs, as :class:`graftonnx.normalise.computing.Work` counts."""
+
+ALONE = frozenset({"Squeeze", "Unsqueeze"})
+"""Operators of which the first input alone decides how large the result is."""
 
 ANY = (1 << 63) - 1
 """What a number counts as that depends on data."""
@@ -57,13 +65,16 @@ class _Program(NamedTuple):
     values: dict[str, Any]
 
 
-def simulated_steps(node: NodeProto, tensors: Mapping[str, TensorProto], model: onnx.ModelProto) -> int:
+def simulated_steps(
+    node: NodeProto, tensors: Mapping[str, TensorProto], model: onnx.ModelProto, work: Work | None = None
+) -> int:
     """Return how many steps a loop takes that has a condition only.
 
     Args:
         node: The loop.
         tensors: The constants of the graph around it.
         model: That graph.
+        work: What may still be computed.
 
     Raises:
         ModelError: If it never ends, or if that depends on data.
@@ -77,7 +88,7 @@ def simulated_steps(node: NodeProto, tensors: Mapping[str, TensorProto], model: 
     if _never_changes(body, tensors):
         raise ModelError(f"{where} has no number of steps, and its condition never changes: it does not end.")
     program = _program(node, body, tensors)
-    steps = None if program is None else _run(program, body.output[0].name, model)
+    steps = None if program is None else _run(program, body.output[0].name, model, work or Work())
     if steps is None:
         limits.check("steps", ANY, f"the steps of {where} depend on what the input shows: they may be")
     return steps or ANY
@@ -159,38 +170,48 @@ def _beginning(node: NodeProto, place: int, tensors: Mapping[str, TensorProto]) 
     return None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
 
 
-def _run(program: _Program, condition: str, model: onnx.ModelProto) -> int | None:
-    """Return how many steps there are; None if they are too many to count."""
+def _run(program: _Program, condition: str, model: onnx.ModelProto, work: Work) -> int | None:
+    """Return how many steps there are; None if they are too many to count, or a value is too large."""
+    if any(math.prod(tensor.dims) > MOST_ELEMENTS for tensor in program.constants.values()):
+        return None
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    outputs = list(dict.fromkeys([condition, *program.states.values()]))
-    graph = onnx.helper.make_graph(
-        program.nodes,
-        "step",
-        [onnx.ValueInfoProto(name=name) for name in program.values],
-        [onnx.ValueInfoProto(name=name) for name in outputs],
-        [_named(tensor, name) for name, tensor in program.constants.items()],
-    )
     most = min(limits.limits().steps + 1, MOST_EVALUATIONS // (len(program.nodes) + 1))
+    constant = {name: numpy_helper.to_array(tensor) for name, tensor in program.constants.items()}
+    values = dict(program.values)
     try:
-        evaluator = ReferenceEvaluator(graph, opsets=opsets)
-        values = dict(program.values)
+        evaluators = [_evaluator(node, opsets) for node in program.nodes]
         for step in range(1, most + 1):
-            found = dict(zip(outputs, evaluator.run(None, values), strict=True))
+            if not work.spend(EVALUATION * (len(program.nodes) + 1)):
+                return None
+            found = {**constant, **values}
+            if not all(
+                _evaluate(node, run, found) for node, run in zip(program.nodes, evaluators, strict=True)
+            ):
+                return None
             if not np.asarray(found[condition]).all():
                 return step
             values = {
                 name: np.array(step, np.int64) if name not in program.states else found[program.states[name]]
                 for name in values
             }
-            if any(np.size(value) > MOST_ELEMENTS for value in values.values()):
-                return None
     except Exception:  # the reference raises anything where operands do not fit
         return None
     return None
 
 
-def _named(tensor: TensorProto, name: str) -> TensorProto:
-    copy = TensorProto()
-    copy.CopyFrom(tensor)
-    copy.name = name
-    return copy
+def _evaluator(node: NodeProto, opsets: dict[str, int]) -> ReferenceEvaluator:
+    """Return what computes one node."""
+    names = dict.fromkeys(name for name in node.input if name)
+    given = [onnx.ValueInfoProto(name=name) for name in names]
+    made = [onnx.ValueInfoProto(name=name) for name in node.output]
+    return ReferenceEvaluator(onnx.helper.make_graph([node], "node", given, made), opsets=opsets)
+
+
+def _evaluate(node: NodeProto, evaluator: ReferenceEvaluator, found: dict[str, Any]) -> bool:
+    """Enter what a node makes; return whether it is small, which is known before it is made."""
+    given = {name: found[name] for name in node.input if name}
+    deciding = [np.shape(given[name]) for name in node.input if name][: 1 if node.op_type in ALONE else None]
+    if math.prod(np.broadcast_shapes(*deciding)) > MOST_ELEMENTS:
+        return False
+    found.update(zip(node.output, evaluator.run(None, given), strict=True))
+    return True

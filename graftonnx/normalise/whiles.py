@@ -39,7 +39,7 @@ MOST_ELEMENTS = 1 << 10
 MOST_EVALUATIONS = 1 << 13
 """Nodes that are evaluated for one loop: half a second."""
 
-EVALUATION = 1 << 16
+EVALUATION = 1 << 15
 """What the evaluation of one node costs, as :class:`graftonnx.normalise.computing.Work` counts."""
 
 ALONE = frozenset({"Squeeze", "Unsqueeze"})
@@ -88,9 +88,14 @@ def simulated_steps(
     if _never_changes(body, tensors):
         raise ModelError(f"{where} has no number of steps, and its condition never changes: it does not end.")
     program = _program(node, body, tensors)
-    steps = None if program is None else _run(program, body.output[0].name, model, work or Work())
+    work = work or Work()
+    steps = None if program is None else _run(program, body.output[0].name, model, work)
     if steps is None:
-        limits.check("steps", ANY, f"the steps of {where} depend on what the input shows: they may be")
+        is_spent = program is not None and work.left < _cost(program)
+        reason = (
+            "are too many to count with those of others" if is_spent else "depend on what the input shows"
+        )
+        limits.check("steps", ANY, f"the steps of {where} {reason}: they may be")
     return steps or ANY
 
 
@@ -181,7 +186,7 @@ def _run(program: _Program, condition: str, model: onnx.ModelProto, work: Work) 
     try:
         evaluators = [_evaluator(node, opsets) for node in program.nodes]
         for step in range(1, most + 1):
-            if not work.spend(EVALUATION * (len(program.nodes) + 1)):
+            if not work.spend(_cost(program)):
                 return None
             found = {**constant, **values}
             if not all(
@@ -197,6 +202,11 @@ def _run(program: _Program, condition: str, model: onnx.ModelProto, work: Work) 
     except Exception:  # the reference raises anything where operands do not fit
         return None
     return None
+
+
+def _cost(program: _Program) -> int:
+    """Return the work of a step."""
+    return EVALUATION * (len(program.nodes) + 1)
 
 
 def _evaluator(node: NodeProto, opsets: dict[str, int]) -> ReferenceEvaluator:

@@ -19,6 +19,9 @@ Files come from strangers.
 | `text` | characters of a documentation text or of an entry of metadata | likewise |
 | `terms` | inputs, outputs or attributes of one node; inputs or outputs of a graph | each costs time |
 
+For constants as many elements may be read and made as `folded` says bytes; slow operators count them several
+times.
+
 Extents and steps that a network computes from its input's numbers, not from its shape, count as 2^63 - 1.
 
 Every limit is far above what real networks need. Who trusts a file raises one in the environment:

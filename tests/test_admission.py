@@ -329,8 +329,8 @@ def with_choices(count: int) -> ModelProto:
 
 
 def test_graphs_inside_a_graph_share_the_list_of_its_names() -> None:
-    """A list for each of them would take a gigabyte."""
-    model = with_choices(3_000)
+    """A list for each of them would take 600 MB."""
+    model = with_choices(2_500)
     tracemalloc.start()
     admit(model)
     assert tracemalloc.get_traced_memory()[1] < 32 << 20
@@ -343,6 +343,22 @@ def test_many_graphs_inside_a_graph_of_many_names_are_refused(monkeypatch: pytes
     message = r"the names that its graphs inside graphs can read, .* are \d\d,\d{3}; the limit is 10,240\."
     with pytest.raises(ModelError, match=message):
         admit(with_choices(100))
+
+
+def test_graphs_inside_functions_count_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, choices = plain_cnn(), with_choices(30)
+    nodes = [node for node in choices.graph.node if node.op_type == "If"]
+    opsets = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("own", "f", ["is", "image"], ["chosen0"], nodes, opsets))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "is"))
+    monkeypatch.setenv("GRAFTONNX_LIMITS", "scopes=10K")
+    calls = [helper.make_node("f", ["is", "image"], [f"y{index}"], domain="own") for index in range(10)]
+    model.graph.node.extend(calls[:5])
+    admit(model)
+    model.graph.node.extend(calls[5:])
+    with pytest.raises(ModelError, match=r"inside graphs can read, .* are 19,200; the limit is 10,240\."):
+        admit(model)
 
 
 def test_the_environment_raises_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

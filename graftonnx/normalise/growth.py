@@ -59,6 +59,9 @@ CHOSEN = frozenset(
 COUNTED = frozenset({"Shape", "SequenceLength"})
 """Operators that count what is there."""
 
+MOST_NAMES = 1 << 10
+"""Values that are followed from a size back to the shapes that it comes from; real networks have some ten."""
+
 KINDS = frozenset({*GROWING, *RANDOM, "Loop", "If", "Scan"})
 """Operators because of which :func:`check_growth` has something to do."""
 
@@ -233,6 +236,8 @@ def _follows(names: list[str], tensors: dict[str, TensorProto], makers: dict[str
     waiting, seen, factor = list(names), set(names), 1.0
     while waiting:
         name = waiting.pop()
+        if len(seen) > MOST_NAMES:
+            return False
         if name in tensors:
             array = numpy_helper.to_array(tensors[name])
             if array.dtype.kind not in "iubf" or array.size > MOST_AXES:

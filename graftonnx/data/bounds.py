@@ -35,6 +35,9 @@ LARGEST_IMAGE = 1 << 29
 LARGEST_TEXT = 1 << 26
 """Bytes of a text in an archive."""
 
+LONGEST_LABEL = 1 << 16
+"""Bytes of a label in a table or a shard."""
+
 LARGEST_HEADER = 1 << 20
 """Bytes of a header of a tar file: a long name, or extended attributes."""
 
@@ -175,6 +178,19 @@ def check_entries(path: Path, count: int, most: int | None = None) -> None:
 def most_packed(path: Path) -> int:
     """Return how many entries a compressed tar file may have."""
     return max(ALLOWED_PACKED, path.stat().st_size // LEAST_PACKED)
+
+
+def check_label(where: object, column: str, size: int) -> None:
+    """Refuse a label that is too long for the name of a class.
+
+    Raises:
+        DataError: Then.
+    """
+    if size > LONGEST_LABEL:
+        raise DataError(
+            f"cannot use '{where}': a label in its '{column}' has {size:,} bytes, at most {LONGEST_LABEL:,} "
+            "are read. Give it a shorter one."
+        )
 
 
 def check_size(path: Path, name: str, size: int) -> None:

@@ -11,12 +11,14 @@ import functools
 import importlib
 import itertools
 import re
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from graftonnx.data.bounds import LONGEST_LABEL, check_label
 from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
 from graftonnx.data.folders import is_image
 from graftonnx.data.manifests import COLUMNS, open_rows
@@ -40,6 +42,9 @@ IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp")
 SAVED = ("dataset_dict.json", "state.json")
 """Files that `save_to_disk` leaves."""
 
+AT_ONCE = 1000
+"""Rows whose labels are read at once."""
+
 PEEK = 16
 """Entries of a tar file that tell a shard from an archive of class folders."""
 
@@ -48,6 +53,12 @@ PART = re.compile(r"(?:^|[^a-z])(" + "|".join(sorted(PARTS, reverse=True)) + r")
 
 UNLABELLED = -1
 """What published data sets give as the label of test images whose class is secret."""
+
+RAISED = (
+    OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, OverflowError, ImportError,
+    AttributeError, AssertionError, SystemError, SystemExit, subprocess.SubprocessError, tarfile.TarError,
+)  # fmt: skip
+"""What the library raises for a damaged file, beside its own errors."""
 
 Table: TypeAlias = "datasets.Dataset | datasets.IterableDataset"
 
@@ -210,14 +221,14 @@ def _stream(kind: str, paths: Sequence[Path], where: str, **options: object) -> 
 def _open_tables(
     where: str,
     tables: Mapping[str, Table],
-    labels: Callable[[str], Mapping[str, Table]] | None = None,
+    alone: Callable[[str], Mapping[str, Table]] | None = None,
 ) -> Data:
     """List the rows of tables: those called train, val and test, or a single one whatever it is called.
 
     Args:
         where: What the user calls the data.
         tables: By name.
-        labels: Opens the same tables with one column only, where that saves reading the others.
+        alone: Opens the same tables with one column only, where that saves reading the others.
     """
     import datasets
 
@@ -232,10 +243,12 @@ def _open_tables(
             f"cannot use '{where}': it does not say what its columns are. Save it with its features."
         )
     image, label = _image_column(where, features), _label_column(where, features)
-    labelled = parts if labels is None else _parts(labels(label))
+    labelled, pictured = (parts if alone is None else _parts(alone(column)) for column in (label, image))
     rows = {part: list(_rows(where, part, table, label)) for part, table in labelled.items()}
     undecoded = datasets.Image(decode=False)
-    store = TableStore(where, {p: table.cast_column(image, undecoded) for p, table in parts.items()}, image)
+    with _described(where):
+        images = {part: table.cast_column(image, undecoded) for part, table in pictured.items()}
+    store = TableStore(where, images, image)
     return catalogue(where, {part: listed for part, listed in rows.items() if listed}, store)
 
 
@@ -250,11 +263,8 @@ def _rows(where: str, part: Part, table: Table, column: str) -> Iterator[tuple[s
     names = getattr((table.features or {}).get(column), "names", None)
     known: dict[str, str] = {}
     with _described(where):
-        for row, cells in enumerate(table.select_columns([column])):
-            label = cells[column]
-            if isinstance(label, dict):
-                label = next((label[key] for key in LABELS if key in label), None)
-            if label is None or isinstance(label, list | float | dict):
+        for row, label in enumerate(_labels(where, table, column)):
+            if label is None or isinstance(label, float):
                 raise DataError(
                     f"cannot use row {row} of the {part} images of '{where}': its '{column}' is {label!r}, "
                     "expected a whole number or text."
@@ -263,6 +273,19 @@ def _rows(where: str, part: Part, table: Table, column: str) -> Iterator[tuple[s
                 continue
             text = names[label] if names is not None else str(label).strip()
             yield f"{part}/{row}", known.setdefault(text, text)
+
+
+def _labels(where: str, table: Table, column: str) -> Iterator[Any]:
+    """Yield the cells of a column, or of what holds the labels in it, as they are stored."""
+    import pyarrow.compute
+
+    key = _key((table.features or {}).get(column))
+    for batch in table.select_columns([column]).with_format("arrow").iter(AT_ONCE):
+        cells = batch[column] if key is None else pyarrow.compute.struct_field(batch[column], key)
+        if cells.nbytes > LONGEST_LABEL:  # of all, usually
+            for cell in cells:
+                check_label(where, column, len(cell.as_buffer() or b"") if hasattr(cell, "as_buffer") else 0)
+        yield from cells.to_pylist()
 
 
 def _image_column(where: str, features: Mapping[str, object]) -> str:
@@ -286,10 +309,30 @@ def _label_column(where: str, features: Mapping[str, object]) -> str:
     typed = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     for found in (named, typed):
         if found:
+            _check_type(where, found[0], features[found[0]])
             return found[0]
     raise DataError(
         f"cannot use '{where}': none of its columns {_listed(features)} holds labels. Name it 'label'."
     )
+
+
+def _key(feature: object) -> str | None:
+    """Return what holds the label in a column of objects."""
+    return next((name for name in LABELS if name in feature), None) if isinstance(feature, dict) else None
+
+
+def _check_type(where: str, column: str, feature: object) -> None:
+    """Refuse labels that are neither numbers nor text, and those that the library would decode."""
+    import datasets
+
+    key = _key(feature)
+    found = feature[key] if isinstance(feature, dict) and key is not None else feature
+    if not isinstance(found, datasets.Value | datasets.ClassLabel) or found.dtype.endswith("_view"):
+        kind = found.dtype if isinstance(found, datasets.Value) else type(found).__name__
+        raise DataError(
+            f"cannot use '{where}': its '{column}' is of the type {kind}, expected whole numbers or text. "
+            "Save it with labels of such a type."
+        )
 
 
 def _content(cell: Mapping[str, Any] | None) -> Content:
@@ -311,15 +354,6 @@ def _described(where: str) -> Iterator[None]:
 
     try:
         yield
-    except (
-        DatasetsError,
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        RuntimeError,
-        MemoryError,
-        tarfile.TarError,
-    ) as error:
+    except (DatasetsError, *RAISED) as error:
         first = str(error).strip().partition("\n")[0].rstrip(".")
         raise DataError(f"cannot read '{where}': {first or type(error).__name__}.") from error

@@ -165,6 +165,74 @@ class TestParquet:
             open_data(tmp_path)
 
 
+class TestHostileLabels:
+    """The types of columns are claims of the file."""
+
+    KINDS = ("Image", "Audio", "Video", "Pdf", "Nifti", "Mesh")
+
+    @pytest.fixture(autouse=True)
+    def _decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Fail where the library decodes anything."""
+
+        def refuse(*_: object, **__: object) -> None:
+            raise AssertionError("decoded")
+
+        for kind in self.KINDS:
+            monkeypatch.setattr(getattr(datasets, kind), "decode_example", refuse)
+
+    def write(self, path: Path, labels: Any, kind: object) -> Path:
+        """Write a Parquet file whose labels claim a type of the library."""
+        features = {"image": {"_type": "Image"}, "label": kind}
+        table = pa.table(
+            {"image": [{"bytes": content, "path": None} for content in PICTURES], "label": labels}
+        )
+        claim = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(table.replace_schema_metadata(claim), path)
+        return path
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_labels_that_the_library_would_decode_are_refused(self, kind: str, tmp_path: Path) -> None:
+        files = pa.array([{"bytes": b"%!PS", "path": "http://127.0.0.1:9/a.png"}] * 6)
+        path = self.write(tmp_path / "a.parquet", files, {"_type": kind})
+        with pytest.raises(DataError, match=f"its 'label' is of the type {kind}, expected whole numbers or"):
+            open_data(path)
+
+    def test_of_an_object_the_label_alone_is_looked_at(self, tmp_path: Path) -> None:
+        file = {"bytes": b"%!PS", "path": "a.eps"}
+        cells = pa.array([{"label": name, "mask": file} for name in NAMES])
+        kind = {"label": {"_type": "Value", "dtype": "string"}, "mask": {"_type": "Image"}}
+        check(open_data(self.write(tmp_path / "a.parquet", cells, kind)))
+        kind["label"] = {"_type": "Image"}
+        cells = pa.array([{"label": file, "mask": file}] * 6)
+        with pytest.raises(DataError, match="its 'label' is of the type Image, expected"):
+            open_data(self.write(tmp_path / "b.parquet", cells, kind))
+
+    @pytest.mark.parametrize("kind", ["x", ["x"], {"_type": "Absent"}, {"_type": 5}, {"_type": "ClassLabel"}])
+    def test_a_type_that_is_none_is_refused(self, kind: object, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"cannot (read|use) '.*a\.parquet': "):
+            open_data(self.write(tmp_path / "a.parquet", NAMES, kind))
+
+    def test_a_label_that_is_no_name_is_refused(self, tmp_path: Path) -> None:
+        path = self.write(
+            tmp_path / "a.parquet", [*NAMES[:5], "x" * 70_000], {"_type": "Value", "dtype": "string"}
+        )
+        with pytest.raises(
+            DataError, match="a label in its 'label' has 70,000 bytes, at most 65,536 are read"
+        ):
+            open_data(path)
+
+    @pytest.mark.parametrize("error", [ImportError, AttributeError, AssertionError, SystemError, SystemExit])
+    def test_what_the_library_raises_is_a_sentence(
+        self, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def load_dataset(*_: object) -> None:
+            raise error("no such package")
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        with pytest.raises(DataError, match=r"^cannot read 'hf:org/name': no such package\.$"):
+            open_data("hf:org/name")
+
+
 class TestShards:
     def test_classes_are_numbers(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "a.tar", shard(range(6), cls=lambda row: CLASSES.index(NAMES[row])))

@@ -23,6 +23,7 @@ from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
 from graftonnx.data.folders import is_image
 from graftonnx.data.manifests import COLUMNS, open_rows
 from graftonnx.data.parquet import check_parquet
+from graftonnx.data.saved import check_saved
 from graftonnx.data.tars import DAMAGED, entries, open_tar
 from graftonnx.errors import DataError
 from graftonnx.images import Content
@@ -38,9 +39,6 @@ LABELS = ("label", "labels", "fine_label", "cls", "class", "target", "category",
 
 IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp")
 """Columns that may hold the image where no column says that it does."""
-
-SAVED = ("dataset_dict.json", "state.json")
-"""Files that `save_to_disk` leaves."""
 
 AT_ONCE = 1000
 """Rows whose labels are read at once."""
@@ -121,8 +119,12 @@ def open_saved(folder: Path) -> Data:
     """
     library = _library(str(folder))
     with _described(str(folder)):
-        tables = library.load_from_disk(str(folder))
-    return _open_tables(str(folder), tables if isinstance(tables, dict) else {"train": tables})
+        check_saved(folder)
+        loaded = library.load_from_disk(str(folder))
+    tables = loaded if isinstance(loaded, dict) else {"train": loaded}
+    for table in tables.values():
+        table.reset_format()
+    return _open_tables(str(folder), tables)
 
 
 def open_parquet(paths: Sequence[Path], where: str) -> Data:
@@ -168,11 +170,6 @@ def open_shards(paths: Sequence[Path], where: str) -> Data:
         DataError: As :func:`open_hub`.
     """
     return _open_tables(where, _stream("webdataset", paths, where))
-
-
-def is_saved(folder: Path) -> bool:
-    """Return whether `save_to_disk` wrote a folder."""
-    return any((folder / name).is_file() for name in SAVED)
 
 
 def is_shard(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graftonnx.data import archives, arrays, folders, hub, manifests, strips
+from graftonnx.data import archives, arrays, folders, hub, manifests, saved, strips
 from graftonnx.data.catalogue import Data
 from graftonnx.errors import DataError
 from graftonnx.files import beside
@@ -51,7 +51,7 @@ def is_there(where: str) -> bool:
 
 def _open_folder(folder: Path) -> Data:
     """Open a folder by the files in it, hidden ones and text aside."""
-    if hub.is_saved(folder):
+    if saved.is_saved(folder):
         _check_regular(*folder.rglob("*"))
         return hub.open_saved(folder)
     if arrays.holds_idx(folder):

@@ -1,7 +1,7 @@
-"""What the `datasets` library reads: names on the Hugging Face hub, saved sets, Parquet files, tar shards.
+"""What the `datasets` library reads: names on the Hugging Face hub, saved sets, Parquet files.
 
-Local Parquet files and WebDataset shards are streamed, so that nothing is copied and memory does not grow
-with them. Names on the hub are downloaded once into the library's own cache, which is memory-mapped.
+Local Parquet files are streamed, so that nothing is copied and memory does not grow with them. Names on the
+hub are downloaded once into the library's own cache, which is memory-mapped.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import itertools
-import re
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,12 +17,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graftonnx.data.bounds import LONGEST_LABEL, check_label
-from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
-from graftonnx.data.folders import is_image
+from graftonnx.data.catalogue import LABELS, PARTS, Data, Part, catalogue, part_of
 from graftonnx.data.manifests import COLUMNS, open_rows
 from graftonnx.data.parquet import check_parquet
 from graftonnx.data.saved import check_saved
-from graftonnx.data.tars import DAMAGED, entries, open_tar
 from graftonnx.errors import DataError
 from graftonnx.images import Content
 
@@ -34,20 +30,11 @@ if TYPE_CHECKING:
 PREFIX = "hf:"
 """What a name on the hub begins with: `hf:NAME` or `hf:NAME:CONFIGURATION`."""
 
-LABELS = ("label", "labels", "fine_label", "cls", "class", "target", "category", "json", "txt")
-"""Columns that may hold the label, the likeliest first; of `json` the same names inside."""
-
 IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp")
 """Columns that may hold the image where no column says that it does."""
 
 AT_ONCE = 1000
 """Rows whose labels are read at once."""
-
-PEEK = 16
-"""Entries of a tar file that tell a shard from an archive of class folders."""
-
-PART = re.compile(r"(?:^|[^a-z])(" + "|".join(sorted(PARTS, reverse=True)) + r")(?![a-z])")
-"""A part in the name of a file."""
 
 UNLABELLED = -1
 """What published data sets give as the label of test images whose class is secret."""
@@ -149,7 +136,7 @@ def open_parquet(paths: Sequence[Path], where: str) -> Data:
         return open_rows(paths[0], table.column_names, enumerate(zip(*cells, strict=True), 1))
     # Without read-ahead: it would keep hundreds of MiB of the file in memory.
     scan = pyarrow.dataset.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
-    load = functools.partial(_stream, "parquet", paths, where, fragment_scan_options=scan)
+    load = functools.partial(_stream, paths, where, fragment_scan_options=scan)
     return _open_tables(where, load(), lambda column: load(columns=[column]))
 
 
@@ -163,35 +150,6 @@ def _cells(column: Any) -> Iterator[Any]:
             yield from chunk.to_pylist()
 
 
-def open_shards(paths: Sequence[Path], where: str) -> Data:
-    """List the images in tar files by the convention of WebDataset: `0001.jpg` and `0001.cls`.
-
-    Raises:
-        DataError: As :func:`open_hub`.
-    """
-    return _open_tables(where, _stream("webdataset", paths, where))
-
-
-def is_shard(path: Path) -> bool:
-    """Return whether a tar file holds labels beside its images, and no folders of classes.
-
-    Raises:
-        DataError: If it unpacks to too much.
-    """
-    images, labels = set(), set()
-    try:
-        with open_tar(path) as archive:
-            for entry in itertools.islice((e for e in entries(path, archive) if e.isreg()), PEEK):
-                stem, dot, suffix = entry.name.removeprefix("./").rpartition(".")
-                if is_image(f"image{dot}{suffix}"):
-                    images.add(stem)
-                elif suffix in LABELS:
-                    labels.add(stem)
-    except DAMAGED:
-        return False
-    return bool(images & labels)
-
-
 def _library(where: str) -> ModuleType:
     """Import the `datasets` library."""
     try:
@@ -203,15 +161,16 @@ def _library(where: str) -> ModuleType:
         ) from error
 
 
-def _stream(kind: str, paths: Sequence[Path], where: str, **options: object) -> Mapping[str, Table]:
-    """Open local files; the part of each is in its name, as in `val-00001.parquet`."""
+def _stream(paths: Sequence[Path], where: str, **options: object) -> Mapping[str, Table]:
+    """Open Parquet files; the part of each is in its name, as in `val-00001.parquet`."""
     library = _library(where)
     files: dict[str, list[str]] = {}
     for path in paths:
-        part = PART.search(path.stem.lower()) if len(paths) > 1 else None
-        files.setdefault(PARTS[part[1]] if part else "train", []).append(str(path.resolve()))
+        files.setdefault(part_of(path) if len(paths) > 1 else "train", []).append(str(path.resolve()))
     with _described(where):
-        tables: Mapping[str, Table] = library.load_dataset(kind, data_files=files, streaming=True, **options)
+        tables: Mapping[str, Table] = library.load_dataset(
+            "parquet", data_files=files, streaming=True, **options
+        )
     return tables
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data.pictures import encoded, labelled, picture, write_folder, write_tar
+from data.pictures import encoded, labelled, picture, write_folder
 
 from graftonnx.data.catalogue import Data
 from graftonnx.data.opening import open_data
@@ -48,16 +48,6 @@ def dataset() -> datasets.Dataset:
         "note": ["x"] * 6,
     }
     return datasets.Dataset.from_dict(rows, features=features)
-
-
-def shard(rows: range, **labels: Any) -> dict[str, bytes]:
-    """Return the entries of a tar shard; `labels` makes the label file of each suffix."""
-    files = {}
-    for row in rows:
-        files[f"{row:04d}.png"] = PICTURES[row]
-        for suffix, label in labels.items():
-            files[f"{row:04d}.{suffix}"] = str(label(row)).encode()
-    return files
 
 
 def check(data: Data, classes: tuple[str, ...] = ("blue", "green", "red")) -> None:
@@ -233,34 +223,6 @@ class TestHostileLabels:
             open_data("hf:org/name")
 
 
-class TestShards:
-    def test_classes_are_numbers(self, tmp_path: Path) -> None:
-        path = write_tar(tmp_path / "a.tar", shard(range(6), cls=lambda row: CLASSES.index(NAMES[row])))
-        check(open_data(path), classes=("0", "1", "2"))
-
-    def test_classes_are_text(self, tmp_path: Path) -> None:
-        check(open_data(write_tar(tmp_path / "a.tar", shard(range(6), txt=lambda row: f"{NAMES[row]}\n"))))
-
-    def test_classes_are_in_json(self, tmp_path: Path) -> None:
-        files = shard(range(6), json=lambda row: json.dumps({"label": NAMES[row], "width": 8}))
-        check(open_data(write_tar(tmp_path / "a.tar", files)))
-
-    def test_a_folder_of_shards(self, tmp_path: Path) -> None:
-        def label(row: int) -> str:
-            return NAMES[row]
-
-        write_tar(tmp_path / "train-0.tar", shard(range(3), txt=label))
-        write_tar(tmp_path / "train-1.tar", shard(range(3, 6), txt=label))
-        write_tar(tmp_path / "val-0.tar", shard(range(1, 3), txt=label))
-        data = open_data(tmp_path)
-        check(data)
-        assert [data.classes[s.label] for s in data.val] == ["green", "blue"]
-
-    def test_class_folders_in_a_tar_file_are_no_shard(self, tmp_path: Path) -> None:
-        data = open_data(write_tar(tmp_path / "a.tar", labelled({"red": 2, "blue": 2})))
-        assert data.train[0].name == "blue/0.png"
-
-
 class TestSaved:
     def test_one_table(self, tmp_path: Path) -> None:
         dataset().save_to_disk(tmp_path / "saved")
@@ -321,14 +283,13 @@ class TestHub:
         ):
             open_data("hf:org/absent")
 
-    @pytest.mark.parametrize("where", ["hf:org/name", "a.parquet", "a.tar", "saved"])
+    @pytest.mark.parametrize("where", ["hf:org/name", "a.parquet", "saved"])
     def test_without_the_library_a_sentence_says_how_to_get_it(
         self, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
         dataset().to_parquet("a.parquet")
         dataset().save_to_disk("saved")
-        write_tar(Path("a.tar"), shard(range(6), cls=lambda row: row % 2))
         monkeypatch.setitem(sys.modules, "datasets", None)
         with pytest.raises(
             DataError,

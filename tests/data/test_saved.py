@@ -68,6 +68,23 @@ def test_what_nobody_changed_is_read(saved: Path) -> None:
     assert open_data(saved).classes == ("cat", "dog")
 
 
+def test_columns_of_any_kind_may_stand_beside(tmp_path: Path) -> None:
+    kinds: dict[str, tuple[object, object]] = {
+        "image": (datasets.Image(), {"bytes": encoded(picture("red", 0)), "path": None}),
+        "label": (datasets.ClassLabel(names=["cat", "dog"]), 0),
+        "box": (datasets.Array2D(shape=(1, 2), dtype="float32"), [[0.0, 1.0]]),
+        "parts": (datasets.List({"name": datasets.Value("large_string")}), [{"name": "x"}]),
+        "vector": (datasets.List(datasets.Value("float32"), length=2), [0.0, 1.0]),
+        "note": (datasets.Json(), {"a": [1]}),
+        "nothing": (datasets.Value("null"), None),
+    }
+    cells = {name: [cell] * ROWS for name, (_, cell) in kinds.items()} | {"label": [0, 1] * 4}
+    features = datasets.Features({name: kind for name, (kind, _) in kinds.items()})
+    datasets.Dataset.from_dict(cells, features=features).save_to_disk(tmp_path / "saved", num_shards=3)
+    data = open_data(tmp_path / "saved")
+    assert (data.classes, len(data.train)) == (("cat", "dog"), ROWS)
+
+
 @pytest.mark.parametrize(
     "offsets",
     [

@@ -35,11 +35,21 @@ EXTENSIONS = frozenset(
 )  # fmt: skip
 """The file names that count as images, lower case."""
 
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
-"""The decoders of Pillow that are used. Others start programs (EPS: Ghostscript), or are seldom looked at."""
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
+"""The decoders of Pillow that are used. Others start programs (EPS: Ghostscript), hold an image of another
+size (ICO), or are seldom looked at."""
 
 MOST_PIXELS = 1 << 26
 """Of an image, when it is decoded; a JPEG is reduced before."""
+
+TILE = (322, 323)
+"""Tags of a TIFF: width and height of its tiles, each of which is decoded as a whole."""
+
+TILE_TYPES = (3, 4)
+"""Types of these numbers that Pillow and libtiff read alike: of 16 and of 32 bits."""
+
+BIG_TIFF = 43
+"""The version of a TIFF whose offsets have 64 bits."""
 
 PLAIN = "ppm_plain"
 """The decoder of pixels as text."""
@@ -267,6 +277,8 @@ def open_image(content: bytes, largest: int | None = None) -> ImageFile.ImageFil
     if largest is not None:
         file.draft(None, (largest, largest))
     _check_pixels(file.width, file.height)
+    if file.format == "TIFF":
+        _check_tiles(file, content)
     return file
 
 
@@ -328,10 +340,42 @@ def _stretched(content: bytes | Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def _held(file: ImageFile.ImageFile) -> int:
-    """Return how many pixels a decoder holds: of a progressive JPEG all of them, although it makes fewer."""
+    """Return how many pixels a decoder holds: of a progressive JPEG all of them, although it makes fewer.
+
+    Of a TIFF it holds a tile as well, which may be larger than the image.
+    """
     is_progressive = file.format == "JPEG" and "progressive" in file.info and file.decoderconfig
     times = file.decoderconfig[0] if is_progressive else 1
-    return file.width * file.height * times**2
+    width, height = (getattr(file, "tag_v2", {}).get(tag, 0) for tag in TILE)
+    return int(file.width * file.height * times**2 + width * height)
+
+
+def _check_tiles(file: ImageFile.ImageFile, content: bytes) -> None:
+    """Refuse a TIFF with tiles that are too large, or whose size its decoders understand differently.
+
+    Raises:
+        ValueError: Then.
+    """
+    kinds = [(tag, kind) for tag, kind in _tags(content, file.tag_v2.offset) if tag in TILE]  # type: ignore[attr-defined]
+    if not kinds:
+        return
+    extents = [file.tag_v2.get(tag) for tag in TILE]  # type: ignore[attr-defined]
+    if (
+        tuple(sorted(tag for tag, _ in kinds)) != TILE
+        or any(kind not in TILE_TYPES for _, kind in kinds)
+        or not all(isinstance(extent, int) for extent in extents)
+    ):
+        raise ValueError("the size of its tiles is given in an unusual way")
+    _check_pixels(extents[0], extents[1], "tiles of ")
+
+
+def _tags(content: bytes, place: int) -> Iterator[tuple[int, int]]:
+    """Yield the tags in a directory of a TIFF, each with its type."""
+    order = "<" if content.startswith(b"II") else ">"
+    is_big = struct.unpack_from(f"{order}H", content, 2)[0] == BIG_TIFF
+    count, start, size = ("Q", 8, 20) if is_big else ("H", 2, 12)
+    for entry in range(struct.unpack_from(order + count, content, place)[0]):
+        yield struct.unpack_from(f"{order}HH", content, place + start + size * entry)
 
 
 def _check_header(start: bytes) -> None:
@@ -361,13 +405,13 @@ def _check_speed(file: ImageFile.ImageFile, content: bytes) -> None:
         )
 
 
-def _check_pixels(width: int, height: int) -> None:
-    """Refuse an image that is too large.
+def _check_pixels(width: int, height: int, what: str = "") -> None:
+    """Refuse an image, or a piece of it, that is too large.
 
     Raises:
         ValueError: Then.
     """
     if width * height > MOST_PIXELS:
         raise ValueError(
-            f"it has {width}x{height} pixels, at most {MOST_PIXELS / 1e6:.0f} million are decoded"
+            f"it has {what}{width}x{height} pixels, at most {MOST_PIXELS / 1e6:.0f} million are decoded"
         )

@@ -175,6 +175,58 @@ def test_long_exif_data_does_no_harm() -> None:
     assert decode("a.jpg", (2, 2)).shape == (2, 2, 3)
 
 
+def tiff(*tags: tuple[int, int, int], order: str = "<", big: bool = False) -> bytes:
+    """Return a grey image of 8x8 pixels whose directory has these tags, each with its type and its number."""
+    usual = [(256, 4, 8), (257, 4, 8), (258, 4, 8), (259, 4, 8), (262, 4, 1), (277, 4, 1)]
+    pixels = zlib.compress(bytes(1 << 16))
+    directory = sorted([*usual, *tags, (324, 4, -1), (325, 4, len(pixels))], key=lambda tag: tag[0])
+    start, head, entry = (16, "HHHQ", "HHQQ") if big else (8, "HI", "HHII")
+    after = start + (8 if big else 2) + len(directory) * (20 if big else 12) + (8 if big else 4)
+    magic = b"II" if order == "<" else b"MM"
+    content = magic + struct.pack(order + head, *((43, 8, 0, 16) if big else (42, 8)))
+    content += struct.pack(order + ("Q" if big else "H"), len(directory))
+    for tag, kind, number in directory:
+        short = order == ">" and kind == 3
+        value = (after if number < 0 else number) << ((48 if big else 16) if short else 0)
+        content += struct.pack(order + entry, tag, kind, 1, value)
+    return content + bytes(8 if big else 4) + pixels
+
+
+@pytest.mark.parametrize("kind", [3, 4])
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tile_that_is_larger_than_its_image_is_refused(big: bool, kind: int) -> None:
+    assert "tiles of 16384x16384 pixels, at most 67 million" in refusal(
+        "a.tif", tiff((322, kind, 16384), (323, kind, 16384), big=big)
+    )
+    Path("b.tif").write_bytes(tiff((322, kind, 16), (323, kind, 16), big=big))
+    assert decode("b.tif", (2, 2)).shape == (2, 2, 3)
+
+
+def test_a_tile_counts_beside_the_pixels_of_its_image() -> None:
+    with images.open_image(tiff((322, 4, 4096), (323, 4, 2048))) as image:
+        assert images._held(image) == 8 * 8 + 4096 * 2048
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        [(322, 4, 16), (322, 4, 16384), (323, 4, 16)],
+        [(322, 17, 16384), (322, 4, 16), (323, 4, 16)],
+        [(322, 17, 16384), (323, 17, 16384)],
+        [(322, 4, 16384)],
+    ],
+    ids=["twice", "hidden", "other", "one"],
+)
+def test_a_tile_whose_size_is_ambiguous_is_refused(tags: list[tuple[int, int, int]]) -> None:
+    assert "the size of its tiles is given in an unusual way" in refusal("a.tif", tiff(*tags))
+
+
+def test_an_icon_is_not_opened() -> None:
+    inner = png(9000, 9000)
+    icon = struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
+    assert "it is not an image that Pillow can read" in refusal("a.png", icon)
+
+
 def test_formats_that_start_a_program_are_not_opened() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "EPS")

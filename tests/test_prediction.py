@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pyarrow.parquet
 import pytest
+from data.pictures import closed_to_all
 from lookalikes import COLOURS, RGB, colour_network, write_image
 
 from graftonnx.classifier import Classifier, open_classifier
@@ -76,6 +77,16 @@ class TestListing:
     )
     def test_an_argument_that_means_nothing_is_refused(self, argument: str, message: str) -> None:
         with pytest.raises(DataError, match=message):
+            find_images(argument)
+
+    @pytest.mark.parametrize("argument", [".", "deep", "deep/er"])
+    def test_a_folder_that_cannot_be_read_is_refused(
+        self, argument: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        closed_to_all(monkeypatch, folder / "deep" / "er")
+        with pytest.raises(
+            DataError, match=r"cannot read the folder '.*er': Permission denied\. Let it be rea"
+        ):
             find_images(argument)
 
     def test_an_empty_folder_is_refused(self, folder: Path) -> None:

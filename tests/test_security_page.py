@@ -52,6 +52,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"| {bounds.MOST_ENTRIES // 10**6} million |",
         f"| {bounds.ALLOWED_GROWTH >> 30} GiB, or {bounds.MOST_GROWTH} times its size |",
         f"| {bounds.LARGEST_HEADER >> 20} MiB |",
+        f"| {bounds.LONGEST_LABEL >> 10} KiB; {bounds.LARGEST_RECORD >> 20} MiB |",
         f"| {LARGEST_SIDE:,} pixels each |",
         f"| {sums.LARGEST >> 20} MiB |",
         f"| {bounds.MOST_ITEMS // 10**6} million; {bounds.LARGEST_DIRECTORY >> 20} MiB |",

@@ -35,6 +35,12 @@ LARGEST_IMAGE = 1 << 29
 LARGEST_TEXT = 1 << 26
 """Bytes of a text in an archive."""
 
+LONGEST_LABEL = 1 << 16
+"""Bytes of a label in a table or a shard."""
+
+LARGEST_RECORD = 1 << 20
+"""Bytes of an object in JSON that holds a label."""
+
 LARGEST_HEADER = 1 << 20
 """Bytes of a header of a tar file: a long name, or extended attributes."""
 
@@ -175,6 +181,26 @@ def check_entries(path: Path, count: int, most: int | None = None) -> None:
 def most_packed(path: Path) -> int:
     """Return how many entries a compressed tar file may have."""
     return max(ALLOWED_PACKED, path.stat().st_size // LEAST_PACKED)
+
+
+def check_label(where: object, column: str, size: int, most: int | None = None) -> None:
+    """Refuse a label that is too long for the name of a class.
+
+    Args:
+        where: What the user calls the data.
+        column: Where in it the label is.
+        size: Its bytes.
+        most: How many it may have; by default what a name may.
+
+    Raises:
+        DataError: Then.
+    """
+    most = most or LONGEST_LABEL
+    if size > most:
+        raise DataError(
+            f"cannot use '{where}': a label in its '{column}' has {size:,} bytes, at most {most:,} are read. "
+            "Give it a shorter one."
+        )
 
 
 def check_size(path: Path, name: str, size: int) -> None:

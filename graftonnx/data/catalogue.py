@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from graftonnx.errors import DataError
@@ -21,6 +23,12 @@ PARTS: dict[str, Part] = {
     "testing": "test",
 }
 """Names that mean a part of a predefined split, lower case."""
+
+LABELS = ("label", "labels", "fine_label", "cls", "class", "target", "category", "json", "txt")
+"""Columns that may hold the label, the likeliest first; of `json` the same names inside."""
+
+_PART = re.compile(r"(?:^|[^a-z])(" + "|".join(sorted(PARTS, reverse=True)) + r")(?![a-z])")
+"""A part in the name of a file."""
 
 
 class Sample(NamedTuple):
@@ -104,6 +112,12 @@ def catalogue(where: str, parts: Mapping[Part, Iterable[tuple[str, str]]], store
     return Data(
         where, tuple(classes), samples["train"], samples.get("val", ()), samples.get("test", ()), store
     )
+
+
+def part_of(path: Path) -> Part:
+    """Return the part in the name of one of several files, as in `val-00001.parquet`; else `train`."""
+    found = _PART.search(path.stem.lower())
+    return PARTS[found[1]] if found else "train"
 
 
 def _check_text(where: str, what: str, names: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
 from graftonnx.errors import DataError
@@ -20,7 +20,11 @@ from graftonnx.images import EXTENSIONS, natural_key
 
 
 class Tree(Protocol):
-    """Folders and the images in them; a prefix is "" or ends with a slash."""
+    """Folders and the images in them; a prefix is "" or ends with a slash.
+
+    Raises:
+        DataError: If a folder cannot be read.
+    """
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the visible folders directly below `prefix`, in natural order."""
@@ -39,14 +43,17 @@ class FolderTree:
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the visible folders directly below `prefix`, in natural order."""
-        names = (entry.name for entry in (self._root / prefix).iterdir() if entry.is_dir())
+        try:
+            names = [entry.name for entry in (self._root / prefix).iterdir() if entry.is_dir()]
+        except OSError as error:
+            raise _unreadable(error) from error
         return sorted((name for name in names if not name.startswith(".")), key=natural_key)
 
     def images(self, prefix: str) -> list[str]:
         """Return the visible images at any depth below `prefix`, in natural order, as paths in the tree."""
         found = []
         top = self._root / prefix
-        for place, folders, files in os.walk(top):
+        for place, folders, files in os.walk(top, onerror=_refuse):
             folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
             inner = Path(place).relative_to(top).as_posix()
             start = prefix if inner == "." else f"{prefix}{inner}/"
@@ -58,12 +65,23 @@ class FolderTree:
         return ((place, self._root / name) for place, name in enumerate(names))
 
 
+def _refuse(error: OSError) -> NoReturn:
+    raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> DataError:
+    """Return the error for a folder whose images nobody can list."""
+    return DataError(
+        f"cannot read the folder '{error.filename}': {error.strerror or error}. Let it be read, or remove it."
+    )
+
+
 def open_folder(root: Path) -> Data:
     """List the labelled images of a folder.
 
     Raises:
-        DataError: If the folder holds no images, has fewer than two classes, an empty class, or a validation
-            or test class without training images.
+        DataError: If the folder cannot be read, or one in it, or holds no images, has fewer than two classes,
+            an empty class, or a validation or test class without training images.
     """
     tree = FolderTree(root)
     return catalogue(str(root), class_folders(str(root), tree), tree)

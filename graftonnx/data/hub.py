@@ -1,7 +1,7 @@
-"""What the `datasets` library reads: names on the Hugging Face hub, saved sets, Parquet files, tar shards.
+"""What the `datasets` library reads: names on the Hugging Face hub, saved sets, Parquet files.
 
-Local Parquet files and WebDataset shards are streamed, so that nothing is copied and memory does not grow
-with them. Names on the hub are downloaded once into the library's own cache, which is memory-mapped.
+Local Parquet files are streamed, so that nothing is copied and memory does not grow with them. Names on the
+hub are downloaded once into the library's own cache, which is memory-mapped.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import itertools
-import re
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
-from graftonnx.data.folders import is_image
+from graftonnx.data.bounds import LONGEST_LABEL, check_label
+from graftonnx.data.catalogue import LABELS, PARTS, Data, Part, catalogue, part_of
 from graftonnx.data.manifests import COLUMNS, open_rows
 from graftonnx.data.parquet import check_parquet
-from graftonnx.data.tars import DAMAGED, entries, open_tar
+from graftonnx.data.saved import check_saved
 from graftonnx.errors import DataError
 from graftonnx.images import Content
 
@@ -31,23 +30,20 @@ if TYPE_CHECKING:
 PREFIX = "hf:"
 """What a name on the hub begins with: `hf:NAME` or `hf:NAME:CONFIGURATION`."""
 
-LABELS = ("label", "labels", "fine_label", "cls", "class", "target", "category", "json", "txt")
-"""Columns that may hold the label, the likeliest first; of `json` the same names inside."""
-
 IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp")
 """Columns that may hold the image where no column says that it does."""
 
-SAVED = ("dataset_dict.json", "state.json")
-"""Files that `save_to_disk` leaves."""
-
-PEEK = 16
-"""Entries of a tar file that tell a shard from an archive of class folders."""
-
-PART = re.compile(r"(?:^|[^a-z])(" + "|".join(sorted(PARTS, reverse=True)) + r")(?![a-z])")
-"""A part in the name of a file."""
+AT_ONCE = 1000
+"""Rows whose labels are read at once."""
 
 UNLABELLED = -1
 """What published data sets give as the label of test images whose class is secret."""
+
+RAISED = (
+    OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, OverflowError, ImportError,
+    AttributeError, AssertionError, SystemError, SystemExit, subprocess.SubprocessError, tarfile.TarError,
+)  # fmt: skip
+"""What the library raises for a damaged file, beside its own errors."""
 
 Table: TypeAlias = "datasets.Dataset | datasets.IterableDataset"
 
@@ -110,8 +106,12 @@ def open_saved(folder: Path) -> Data:
     """
     library = _library(str(folder))
     with _described(str(folder)):
-        tables = library.load_from_disk(str(folder))
-    return _open_tables(str(folder), tables if isinstance(tables, dict) else {"train": tables})
+        check_saved(folder)
+        loaded = library.load_from_disk(str(folder))
+    tables = loaded if isinstance(loaded, dict) else {"train": loaded}
+    for table in tables.values():
+        table.reset_format()
+    return _open_tables(str(folder), tables)
 
 
 def open_parquet(paths: Sequence[Path], where: str) -> Data:
@@ -136,7 +136,7 @@ def open_parquet(paths: Sequence[Path], where: str) -> Data:
         return open_rows(paths[0], table.column_names, enumerate(zip(*cells, strict=True), 1))
     # Without read-ahead: it would keep hundreds of MiB of the file in memory.
     scan = pyarrow.dataset.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
-    load = functools.partial(_stream, "parquet", paths, where, fragment_scan_options=scan)
+    load = functools.partial(_stream, paths, where, fragment_scan_options=scan)
     return _open_tables(where, load(), lambda column: load(columns=[column]))
 
 
@@ -150,40 +150,6 @@ def _cells(column: Any) -> Iterator[Any]:
             yield from chunk.to_pylist()
 
 
-def open_shards(paths: Sequence[Path], where: str) -> Data:
-    """List the images in tar files by the convention of WebDataset: `0001.jpg` and `0001.cls`.
-
-    Raises:
-        DataError: As :func:`open_hub`.
-    """
-    return _open_tables(where, _stream("webdataset", paths, where))
-
-
-def is_saved(folder: Path) -> bool:
-    """Return whether `save_to_disk` wrote a folder."""
-    return any((folder / name).is_file() for name in SAVED)
-
-
-def is_shard(path: Path) -> bool:
-    """Return whether a tar file holds labels beside its images, and no folders of classes.
-
-    Raises:
-        DataError: If it unpacks to too much.
-    """
-    images, labels = set(), set()
-    try:
-        with open_tar(path) as archive:
-            for entry in itertools.islice((e for e in entries(path, archive) if e.isreg()), PEEK):
-                stem, dot, suffix = entry.name.removeprefix("./").rpartition(".")
-                if is_image(f"image{dot}{suffix}"):
-                    images.add(stem)
-                elif suffix in LABELS:
-                    labels.add(stem)
-    except DAMAGED:
-        return False
-    return bool(images & labels)
-
-
 def _library(where: str) -> ModuleType:
     """Import the `datasets` library."""
     try:
@@ -195,29 +161,30 @@ def _library(where: str) -> ModuleType:
         ) from error
 
 
-def _stream(kind: str, paths: Sequence[Path], where: str, **options: object) -> Mapping[str, Table]:
-    """Open local files; the part of each is in its name, as in `val-00001.parquet`."""
+def _stream(paths: Sequence[Path], where: str, **options: object) -> Mapping[str, Table]:
+    """Open Parquet files; the part of each is in its name, as in `val-00001.parquet`."""
     library = _library(where)
     files: dict[str, list[str]] = {}
     for path in paths:
-        part = PART.search(path.stem.lower()) if len(paths) > 1 else None
-        files.setdefault(PARTS[part[1]] if part else "train", []).append(str(path.resolve()))
+        files.setdefault(part_of(path) if len(paths) > 1 else "train", []).append(str(path.resolve()))
     with _described(where):
-        tables: Mapping[str, Table] = library.load_dataset(kind, data_files=files, streaming=True, **options)
+        tables: Mapping[str, Table] = library.load_dataset(
+            "parquet", data_files=files, streaming=True, **options
+        )
     return tables
 
 
 def _open_tables(
     where: str,
     tables: Mapping[str, Table],
-    labels: Callable[[str], Mapping[str, Table]] | None = None,
+    alone: Callable[[str], Mapping[str, Table]] | None = None,
 ) -> Data:
     """List the rows of tables: those called train, val and test, or a single one whatever it is called.
 
     Args:
         where: What the user calls the data.
         tables: By name.
-        labels: Opens the same tables with one column only, where that saves reading the others.
+        alone: Opens the same tables with one column only, where that saves reading the others.
     """
     import datasets
 
@@ -232,10 +199,12 @@ def _open_tables(
             f"cannot use '{where}': it does not say what its columns are. Save it with its features."
         )
     image, label = _image_column(where, features), _label_column(where, features)
-    labelled = parts if labels is None else _parts(labels(label))
+    labelled, pictured = (parts if alone is None else _parts(alone(column)) for column in (label, image))
     rows = {part: list(_rows(where, part, table, label)) for part, table in labelled.items()}
     undecoded = datasets.Image(decode=False)
-    store = TableStore(where, {p: table.cast_column(image, undecoded) for p, table in parts.items()}, image)
+    with _described(where):
+        images = {part: table.cast_column(image, undecoded) for part, table in pictured.items()}
+    store = TableStore(where, images, image)
     return catalogue(where, {part: listed for part, listed in rows.items() if listed}, store)
 
 
@@ -250,11 +219,8 @@ def _rows(where: str, part: Part, table: Table, column: str) -> Iterator[tuple[s
     names = getattr((table.features or {}).get(column), "names", None)
     known: dict[str, str] = {}
     with _described(where):
-        for row, cells in enumerate(table.select_columns([column])):
-            label = cells[column]
-            if isinstance(label, dict):
-                label = next((label[key] for key in LABELS if key in label), None)
-            if label is None or isinstance(label, list | float | dict):
+        for row, label in enumerate(_labels(where, table, column)):
+            if label is None or isinstance(label, float):
                 raise DataError(
                     f"cannot use row {row} of the {part} images of '{where}': its '{column}' is {label!r}, "
                     "expected a whole number or text."
@@ -263,6 +229,19 @@ def _rows(where: str, part: Part, table: Table, column: str) -> Iterator[tuple[s
                 continue
             text = names[label] if names is not None else str(label).strip()
             yield f"{part}/{row}", known.setdefault(text, text)
+
+
+def _labels(where: str, table: Table, column: str) -> Iterator[Any]:
+    """Yield the cells of a column, or of what holds the labels in it, as they are stored."""
+    import pyarrow.compute
+
+    key = _key((table.features or {}).get(column))
+    for batch in table.select_columns([column]).with_format("arrow").iter(AT_ONCE):
+        cells = batch[column] if key is None else pyarrow.compute.struct_field(batch[column], key)
+        if cells.nbytes > LONGEST_LABEL:  # of all, usually
+            for cell in cells:
+                check_label(where, column, len(cell.as_buffer() or b"") if hasattr(cell, "as_buffer") else 0)
+        yield from cells.to_pylist()
 
 
 def _image_column(where: str, features: Mapping[str, object]) -> str:
@@ -286,10 +265,30 @@ def _label_column(where: str, features: Mapping[str, object]) -> str:
     typed = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     for found in (named, typed):
         if found:
+            _check_type(where, found[0], features[found[0]])
             return found[0]
     raise DataError(
         f"cannot use '{where}': none of its columns {_listed(features)} holds labels. Name it 'label'."
     )
+
+
+def _key(feature: object) -> str | None:
+    """Return what holds the label in a column of objects."""
+    return next((name for name in LABELS if name in feature), None) if isinstance(feature, dict) else None
+
+
+def _check_type(where: str, column: str, feature: object) -> None:
+    """Refuse labels that are neither numbers nor text, and those that the library would decode."""
+    import datasets
+
+    key = _key(feature)
+    found = feature[key] if isinstance(feature, dict) and key is not None else feature
+    if not isinstance(found, datasets.Value | datasets.ClassLabel) or found.dtype.endswith("_view"):
+        kind = found.dtype if isinstance(found, datasets.Value) else type(found).__name__
+        raise DataError(
+            f"cannot use '{where}': its '{column}' is of the type {kind}, expected whole numbers or text. "
+            "Save it with labels of such a type."
+        )
 
 
 def _content(cell: Mapping[str, Any] | None) -> Content:
@@ -311,15 +310,6 @@ def _described(where: str) -> Iterator[None]:
 
     try:
         yield
-    except (
-        DatasetsError,
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        RuntimeError,
-        MemoryError,
-        tarfile.TarError,
-    ) as error:
+    except (DatasetsError, *RAISED) as error:
         first = str(error).strip().partition("\n")[0].rstrip(".")
         raise DataError(f"cannot read '{where}': {first or type(error).__name__}.") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graftonnx.data import archives, arrays, folders, hub, manifests, strips
+from graftonnx.data import archives, arrays, folders, hub, manifests, saved, shards, strips
 from graftonnx.data.catalogue import Data
 from graftonnx.errors import DataError
 from graftonnx.files import beside
@@ -51,7 +51,7 @@ def is_there(where: str) -> bool:
 
 def _open_folder(folder: Path) -> Data:
     """Open a folder by the files in it, hidden ones and text aside."""
-    if hub.is_saved(folder):
+    if saved.is_saved(folder):
         _check_regular(*folder.rglob("*"))
         return hub.open_saved(folder)
     if arrays.holds_idx(folder):
@@ -62,7 +62,7 @@ def _open_folder(folder: Path) -> Data:
     if suffixes == {".parquet"}:
         return hub.open_parquet(files, str(folder))
     if suffixes == {".tar"}:
-        return hub.open_shards(files, str(folder))
+        return shards.open_shards(files, str(folder))
     if suffixes == {".zip"} and all(map(strips.is_strips, files)):
         return strips.open_strips(files, str(folder))
     return folders.open_folder(folder)
@@ -98,5 +98,5 @@ def _open_file(path: Path) -> Data:
     if name.endswith(archives.SUFFIXES):
         if strips.is_strips(path):
             return strips.open_strips([path], str(path))
-        return hub.open_shards([path], str(path)) if hub.is_shard(path) else archives.open_archive(path)
+        return shards.open_shards([path], str(path)) if shards.is_shard(path) else archives.open_archive(path)
     raise DataError(f"cannot read images from '{path}': its format is unknown; expected {EXPECTED}.")

@@ -54,8 +54,21 @@ def _check_decoded(path: Path, file: Any, row_group: int, column: str, rows: int
     """Decode a column piece by piece, until it has grown too much."""
     total = 0
     for batch in file.iter_batches(rows, row_groups=[row_group], columns=[column], use_threads=False):
-        total += batch.nbytes
+        total += sum(map(_size, batch.columns))
         check_growth(path, total)
+
+
+def _size(column: Any) -> int:
+    """Return the bytes of a column; each row counts with its value, although a dictionary holds it once."""
+    from pyarrow import types
+
+    if types.is_dictionary(column.type):
+        return int(column.dictionary_decode().nbytes)
+    if types.is_struct(column.type):
+        return sum(map(_size, column.flatten()))
+    if types.is_list(column.type) or types.is_large_list(column.type):
+        return _size(column.flatten()) + 8 * len(column)
+    return int(column.nbytes)
 
 
 def _dictionary_size(file: IO[bytes], chunk: Any) -> int:

@@ -58,7 +58,7 @@ def find_images(argument: str) -> list[str]:
     file is taken whatever its name is.
 
     Raises:
-        DataError: If it means nothing.
+        DataError: If it means nothing, or a folder in it cannot be read.
     """
     path = Path(argument)
     if path.is_dir():

@@ -6,12 +6,21 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from graftonnx.errors import GraftError
 from graftonnx.files import atomic, read_text, write_text
 from graftonnx.metadata import Record
+
+MOST_EPOCHS = 1_000_000_000
+"""Of a training, however many its steps ask for."""
+
+LARGEST = 3.5e38
+"""Of the numbers in a record, which are computed in 32 bits; a chart has room for such numbers."""
+
+Number: TypeAlias = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 
 
 class Epoch(Record):
@@ -31,17 +40,17 @@ class Epoch(Record):
         images_per_second: Training images per second of `train_seconds`.
     """
 
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    lr_branches: float
-    lr_skips: float
-    lr_head: float
-    train_seconds: float
-    seconds: float
-    images_per_second: float
+    epoch: int = Field(ge=0, le=MOST_EPOCHS)
+    train_loss: Number
+    train_accuracy: Number
+    val_loss: Number
+    val_accuracy: Number
+    lr_branches: Number
+    lr_skips: Number
+    lr_head: Number
+    train_seconds: Number
+    seconds: Number
+    images_per_second: Number
 
     def __str__(self) -> str:
         return (

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (200, 50, 40)}
@@ -67,3 +71,18 @@ def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     return path
+
+
+def closed_to_all(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make listing a folder fail as for a user who may not read it; the superuser may read every one."""
+
+    def refusing(listing: Callable[..., Any]) -> Callable[..., Any]:
+        def listed(place: Any = ".") -> Any:
+            if os.path.realpath(place) == os.path.realpath(folder):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(place))
+            return listing(place)
+
+        return listed
+
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir))
+    monkeypatch.setattr(os, "listdir", refusing(os.listdir))

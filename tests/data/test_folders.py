@@ -6,8 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from data.pictures import save
+from data.pictures import closed_to_all, save
 
+from graftonnx.data.folders import FolderTree
 from graftonnx.data.opening import open_data
 from graftonnx.data.splits import split as split_data
 from graftonnx.errors import DataError
@@ -48,6 +49,30 @@ def test_ignores_hidden_files_other_files_and_hidden_folders(data: Path) -> None
 def test_finds_images_below_a_class_folder_and_upper_case_extensions(data: Path) -> None:
     save(data / "dog" / "more" / "Z.JPG")
     assert "dog/more/Z.JPG" in [s.name for s in open_data(data).train]
+
+
+@pytest.mark.parametrize("closed", ["dog", "dog/more", "."])
+def test_a_folder_that_cannot_be_read_is_named(
+    closed: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(data / "dog" / "more" / "a.png")
+    closed_to_all(monkeypatch, data / closed)
+    if closed == ".":
+        with pytest.raises(DataError, match=r"cannot read '.*/data': Permission denied\.$"):
+            open_data(data)
+    else:
+        with pytest.raises(
+            DataError, match=rf"cannot read the folder '.*/{closed}': Permission denied\. Let it be read, or"
+        ):
+            open_data(data)
+
+
+def test_a_folder_whose_folders_cannot_be_listed_is_named(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed_to_all(monkeypatch, data / "dog")
+    with pytest.raises(DataError, match=r"cannot read the folder '.*/dog': Permission denied\."):
+        FolderTree(data).folders("dog/")
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "Validation"])

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data.pictures import encoded, labelled, picture, write_folder, write_tar
+from data.pictures import encoded, labelled, picture, write_folder
 
 from graftonnx.data.catalogue import Data
 from graftonnx.data.opening import open_data
@@ -48,16 +48,6 @@ def dataset() -> datasets.Dataset:
         "note": ["x"] * 6,
     }
     return datasets.Dataset.from_dict(rows, features=features)
-
-
-def shard(rows: range, **labels: Any) -> dict[str, bytes]:
-    """Return the entries of a tar shard; `labels` makes the label file of each suffix."""
-    files = {}
-    for row in rows:
-        files[f"{row:04d}.png"] = PICTURES[row]
-        for suffix, label in labels.items():
-            files[f"{row:04d}.{suffix}"] = str(label(row)).encode()
-    return files
 
 
 def check(data: Data, classes: tuple[str, ...] = ("blue", "green", "red")) -> None:
@@ -165,32 +155,72 @@ class TestParquet:
             open_data(tmp_path)
 
 
-class TestShards:
-    def test_classes_are_numbers(self, tmp_path: Path) -> None:
-        path = write_tar(tmp_path / "a.tar", shard(range(6), cls=lambda row: CLASSES.index(NAMES[row])))
-        check(open_data(path), classes=("0", "1", "2"))
+class TestHostileLabels:
+    """The types of columns are claims of the file."""
 
-    def test_classes_are_text(self, tmp_path: Path) -> None:
-        check(open_data(write_tar(tmp_path / "a.tar", shard(range(6), txt=lambda row: f"{NAMES[row]}\n"))))
+    KINDS = ("Image", "Audio", "Video", "Pdf", "Nifti", "Mesh")
 
-    def test_classes_are_in_json(self, tmp_path: Path) -> None:
-        files = shard(range(6), json=lambda row: json.dumps({"label": NAMES[row], "width": 8}))
-        check(open_data(write_tar(tmp_path / "a.tar", files)))
+    @pytest.fixture(autouse=True)
+    def _decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Fail where the library decodes anything."""
 
-    def test_a_folder_of_shards(self, tmp_path: Path) -> None:
-        def label(row: int) -> str:
-            return NAMES[row]
+        def refuse(*_: object, **__: object) -> None:
+            raise AssertionError("decoded")
 
-        write_tar(tmp_path / "train-0.tar", shard(range(3), txt=label))
-        write_tar(tmp_path / "train-1.tar", shard(range(3, 6), txt=label))
-        write_tar(tmp_path / "val-0.tar", shard(range(1, 3), txt=label))
-        data = open_data(tmp_path)
-        check(data)
-        assert [data.classes[s.label] for s in data.val] == ["green", "blue"]
+        for kind in self.KINDS:
+            monkeypatch.setattr(getattr(datasets, kind), "decode_example", refuse)
 
-    def test_class_folders_in_a_tar_file_are_no_shard(self, tmp_path: Path) -> None:
-        data = open_data(write_tar(tmp_path / "a.tar", labelled({"red": 2, "blue": 2})))
-        assert data.train[0].name == "blue/0.png"
+    def write(self, path: Path, labels: Any, kind: object) -> Path:
+        """Write a Parquet file whose labels claim a type of the library."""
+        features = {"image": {"_type": "Image"}, "label": kind}
+        table = pa.table(
+            {"image": [{"bytes": content, "path": None} for content in PICTURES], "label": labels}
+        )
+        claim = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(table.replace_schema_metadata(claim), path)
+        return path
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_labels_that_the_library_would_decode_are_refused(self, kind: str, tmp_path: Path) -> None:
+        files = pa.array([{"bytes": b"%!PS", "path": "http://127.0.0.1:9/a.png"}] * 6)
+        path = self.write(tmp_path / "a.parquet", files, {"_type": kind})
+        with pytest.raises(DataError, match=f"its 'label' is of the type {kind}, expected whole numbers or"):
+            open_data(path)
+
+    def test_of_an_object_the_label_alone_is_looked_at(self, tmp_path: Path) -> None:
+        file = {"bytes": b"%!PS", "path": "a.eps"}
+        cells = pa.array([{"label": name, "mask": file} for name in NAMES])
+        kind = {"label": {"_type": "Value", "dtype": "string"}, "mask": {"_type": "Image"}}
+        check(open_data(self.write(tmp_path / "a.parquet", cells, kind)))
+        kind["label"] = {"_type": "Image"}
+        cells = pa.array([{"label": file, "mask": file}] * 6)
+        with pytest.raises(DataError, match="its 'label' is of the type Image, expected"):
+            open_data(self.write(tmp_path / "b.parquet", cells, kind))
+
+    @pytest.mark.parametrize("kind", ["x", ["x"], {"_type": "Absent"}, {"_type": 5}, {"_type": "ClassLabel"}])
+    def test_a_type_that_is_none_is_refused(self, kind: object, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"cannot (read|use) '.*a\.parquet': "):
+            open_data(self.write(tmp_path / "a.parquet", NAMES, kind))
+
+    def test_a_label_that_is_no_name_is_refused(self, tmp_path: Path) -> None:
+        path = self.write(
+            tmp_path / "a.parquet", [*NAMES[:5], "x" * 70_000], {"_type": "Value", "dtype": "string"}
+        )
+        with pytest.raises(
+            DataError, match="a label in its 'label' has 70,000 bytes, at most 65,536 are read"
+        ):
+            open_data(path)
+
+    @pytest.mark.parametrize("error", [ImportError, AttributeError, AssertionError, SystemError, SystemExit])
+    def test_what_the_library_raises_is_a_sentence(
+        self, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def load_dataset(*_: object) -> None:
+            raise error("no such package")
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        with pytest.raises(DataError, match=r"^cannot read 'hf:org/name': no such package\.$"):
+            open_data("hf:org/name")
 
 
 class TestSaved:
@@ -253,14 +283,13 @@ class TestHub:
         ):
             open_data("hf:org/absent")
 
-    @pytest.mark.parametrize("where", ["hf:org/name", "a.parquet", "a.tar", "saved"])
+    @pytest.mark.parametrize("where", ["hf:org/name", "a.parquet", "saved"])
     def test_without_the_library_a_sentence_says_how_to_get_it(
         self, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
         dataset().to_parquet("a.parquet")
         dataset().save_to_disk("saved")
-        write_tar(Path("a.tar"), shard(range(6), cls=lambda row: row % 2))
         monkeypatch.setitem(sys.modules, "datasets", None)
         with pytest.raises(
             DataError,

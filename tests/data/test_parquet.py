@@ -19,14 +19,15 @@ def repeated(value: str | bytes, rows: int) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([value]))
 
 
-def write(file: Path, /, **columns: pa.Array) -> Path:
-    pq.write_table(pa.table(columns), file, compression="zstd", store_schema=False)
+def write(file: Path, /, store_schema: bool = False, **columns: pa.Array) -> Path:
+    pq.write_table(pa.table(columns), file, compression="zstd", store_schema=store_schema)
     return file
 
 
+@pytest.mark.parametrize("store_schema", [False, True], ids=["text", "dictionary"])
 @pytest.mark.parametrize("column", ["label", "image", "note"])
 def test_one_value_in_many_rows_does_not_fill_the_memory(
-    column: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    column: str, store_schema: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounds, "ALLOWED_GROWTH", 1 << 24)
     columns = {
@@ -35,7 +36,7 @@ def test_one_value_in_many_rows_does_not_fill_the_memory(
         "note": repeated("x", 2_000),
     }
     columns[column] = repeated(("x" if column != "image" else b"x") * 20_000, 2_000)
-    file = write(tmp_path / "a.parquet", **columns)
+    file = write(tmp_path / "a.parquet", store_schema, **columns)
     assert file.stat().st_size < 10_000
     with pytest.raises(DataError, match="It was made to fill the memory"):
         open_data(file)

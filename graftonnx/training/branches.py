@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from graftonnx.conversion.builder import VALUE
+from graftonnx.conversion.converted import ConvertedModule
 from graftonnx.headfiles import JOINED
 
 
@@ -50,7 +51,7 @@ def answering_alone(network: GraphModule) -> GraphModule | None:
         rows = graph.call_function(alone, (joint, vectors, joint.target is torch.cat))
     joint.replace_all_uses_with(rows, delete_user_cb=lambda user: user is not rows)
     graph.output(output)
-    return GraphModule(network, graph)
+    return ConvertedModule(network, graph)
 
 
 def _vectors(joint: Node) -> list[Node]:

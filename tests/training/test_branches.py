@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import linecache
 from pathlib import Path
 
 import pytest
 import torch
 from builders import plain_cnn, residual_cnn
+from torch.fx import graph_module
 from training.fused import save_images
 
 from graftonnx.conversion import to_torch
@@ -97,6 +100,20 @@ def test_training_teaches_each_branch_and_goes_on_after_an_interruption(tmp_path
     without = train(source, data, tmp_path / "without", SETTINGS.model_copy(update={"branch_loss": 0.0}))
     assert with_it.model.read_bytes() != without.model.read_bytes()
     assert resume(tmp_path / "with").model.read_bytes() == with_it.model.read_bytes()
+
+
+def test_a_training_leaves_no_source_of_generated_code_behind(tmp_path: Path) -> None:
+    """Fx keeps the source of every `forward` for tracebacks, some ten kilobytes each."""
+
+    def kept() -> set[str]:
+        gc.collect()
+        return {*graph_module._loader.eval_cache, *linecache.cache}
+
+    source, data = fused(tmp_path / "f.onnx", hidden=8), save_images(tmp_path / "data")
+    train(source, data, tmp_path / "first", SETTINGS)
+    before = kept()
+    train(source, data, tmp_path / "second", SETTINGS)
+    assert not {name for name in kept() - before if name.startswith("<eval_with_key>")}
 
 
 def test_a_head_that_weighs_branches_is_trained_without_and_says_so(tmp_path: Path) -> None:

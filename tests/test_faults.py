@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from builders import plain_cnn, residual_cnn, saved
 from click.testing import CliRunner, Result
 from training.fused import save_fused, save_images
@@ -26,6 +28,8 @@ from graftonnx.cli import graftonnx
 from graftonnx.errors import GraftError
 from graftonnx.files import atomic, locked, replace_folder, sweep
 from graftonnx.training import TrainConfig, train
+from graftonnx.training.checkpoints import save_weights
+from graftonnx.training.run import RunFolder
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, "-m", "graftonnx"]
@@ -146,6 +150,87 @@ def test_a_temporary_file_follows_no_link_and_has_the_usual_rights(
     assert (tmp_path / "y").stat().st_mode & 0o777 == 0o640
 
 
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/null")
+
+
+def listener(path: Path) -> None:
+    here = os.getcwd()
+    os.chdir(path.parent)  # a longer name does not fit
+    try:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+@pytest.mark.parametrize("make", [pipe, device, listener])
+def test_what_is_no_file_is_never_replaced(
+    make: Callable[[Path], None], parents: tuple[Path, Path], tmp_path: Path
+) -> None:
+    place = tmp_path / "x.onnx"
+    make(place)
+    before = place.lstat()
+    result = invoke("fuse", *parents, "-o", place, "--classes", "2", "--force")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Error: cannot write '{place}': it is a device, a pipe or a socket, which is never replaced. Choose "
+        "another -o.\n",
+    )
+    with pytest.raises(GraftError, match="which is never replaced"):
+        files.write_text(place, "text")
+    for command in (["bundle", parents[0]], ["train", parents[0], "--data", tmp_path]):
+        assert "it is a file. Choose another -o." in invoke(*command, "-o", place, "--force").stderr
+    assert place.lstat() == before
+
+
+def test_a_link_is_replaced_only_with_force_wherever_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    for target in ("file", "nowhere"):
+        link = tmp_path / f"to {target}"
+        link.symlink_to(target)
+        with pytest.raises(GraftError, match="it exists"):
+            files.check_writable(link, force=False)
+        files.check_writable(link, force=True)
+        files.write_text(link, "new")
+        assert (link.is_symlink(), link.read_text()) == (False, "new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", ["bundle", "train"])
+def test_a_folder_is_not_made_where_a_link_leads_nowhere(
+    name: str, parents: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "x").symlink_to("nowhere")
+    data = [] if name == "bundle" else ["--data", save_images(tmp_path / "data", count=8)]
+    fused = save_fused(tmp_path / "fused.onnx")
+    result = invoke(name, fused, *data, "-o", tmp_path / "x")
+    assert (result.exit_code, "it is a link that leads nowhere." in result.stderr) == (1, True), result.stderr
+
+
+def test_a_run_may_be_in_a_folder_that_a_link_leads_to(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    assert train(run.parent / "fused.onnx", run.parent / "data", tmp_path / "link", QUICK).model.is_file()
+
+
+@pytest.mark.parametrize("make", [pipe, device, listener])
+def test_what_is_called_like_a_left_over_and_is_no_file_stays_and_blocks_nothing(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / ".x.aaaa.part")
+    writing = threading.Thread(target=files.write_text, args=(tmp_path / "x", "text"), daemon=True)
+    writing.start()
+    writing.join(60)
+    assert not writing.is_alive()
+    assert {path.name for path in tmp_path.iterdir()} == {"x", ".x.aaaa.part"}
+
+
 def test_many_writers_of_one_file_leave_one_whole(tmp_path: Path) -> None:
     contents = [f"{n}" * 100_000 for n in range(8)]
     threads = [threading.Thread(target=files.write_text, args=(tmp_path / "x", text)) for text in contents]
@@ -255,6 +340,24 @@ def test_a_full_disk_gets_a_sentence_and_nothing_half_written(
         {"x"} if name == "train" else set()
     )
     assert not [path for path in parts(small_disk) if path.name != "x.csv.part"]
+    assert "/." not in result.stderr  # the name of a temporary file
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_full_disk_in_an_epoch_says_which_checkpoint_is_there(first: bool, small_disk: Path) -> None:
+    folder = RunFolder(small_disk / "x")
+    folder.last.parent.mkdir(parents=True)
+    if not first:
+        folder.last.write_bytes(b"whole")
+    fill(small_disk / "ballast")
+    with pytest.raises(GraftError) as caught:
+        save_weights({"weight": torch.zeros(100_000)}, folder.best)
+    kept = (
+        "No checkpoint was written yet: make room, then begin again"
+        if first
+        else "The checkpoint before it is whole: make room, then go on"
+    )
+    assert caught.value.message.endswith(f" {kept} with --resume {folder.path}.")
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -33,7 +33,7 @@ from graftonnx.errors import DataError, GraftError
 from graftonnx.evaluation import Selection, select
 from graftonnx.exporting import export
 from graftonnx.exporting.form import ElementType
-from graftonnx.files import locked, replace_folder, sweep, temporary_name
+from graftonnx.files import is_folder, locked, replace_folder, sweep, temporary_name
 from graftonnx.images import Pixels
 from graftonnx.metadata import ImageLayout, Precision, Preprocess
 
@@ -170,7 +170,7 @@ def _name(given: str | None, output: Path) -> str:
         raise GraftError(
             f"cannot name the network {given!r}: give letters, digits, '-', '_', and '.' behind the first."
         )
-    return given or _UNFIT.sub("-", output.resolve().name).strip(".-") or "network"
+    return given or _UNFIT.sub("-", _place(output).name).strip(".-") or "network"
 
 
 def _manifest(name: str, classifiers: Mapping[Precision, Classifier]) -> Manifest:
@@ -200,9 +200,7 @@ def _write_contents(folder: Path, manifest: Manifest, classifiers: Mapping[Preci
 
 def _check_target(output: Path, *, force: bool) -> None:
     """Refuse a folder that cannot or should not be written, before any work is done."""
-    if output.exists() and not output.is_dir():
-        raise GraftError(f"cannot write the bundle to '{output}': it is a file. Choose another -o.")
-    if output.is_dir() and any(output.iterdir()):
+    if is_folder(output, "write the bundle to") and any(output.iterdir()):
         if not force:
             raise GraftError(
                 f"cannot write the bundle to '{output}': it is not empty. Choose another -o, or pass --force "
@@ -213,17 +211,35 @@ def _check_target(output: Path, *, force: bool) -> None:
                 f"cannot replace '{output}': it is not empty, and what it holds is no bundle. Choose another "
                 "-o."
             )
-    if not output.resolve().parent.is_dir():
+    if not _place(output).parent.is_dir():
         raise GraftError(
             f"cannot write the bundle to '{output}': the folder '{output.parent}' does not exist. Create it "
             "first."
         )
 
 
+def _place(output: Path) -> Path:
+    """Return where a folder will be, links followed.
+
+    Raises:
+        GraftError: If the current folder was removed.
+    """
+    try:
+        return output.resolve()
+    except FileNotFoundError as error:
+        raise GraftError(
+            f"cannot write the bundle to '{output}': the current folder does not exist any more. Go to "
+            "another."
+        ) from error
+
+
 @contextlib.contextmanager
 def _published(output: Path) -> Iterator[Path]:
-    """Yield a new folder; when the block ends without an error it takes the place of `output`."""
-    place = output.resolve()
+    """Yield a new folder; when the block ends without an error it takes the place of `output`.
+
+    An error in the block names `output` instead of the new folder, which is gone then.
+    """
+    place = _place(output)
     temporary = temporary_name(place)
     sweep(place)
     try:
@@ -233,6 +249,9 @@ def _published(output: Path) -> Iterator[Path]:
                 (temporary / name).mkdir()
             yield temporary
             replace_folder(temporary, place)
+    except GraftError as error:
+        error.args = (error.message.replace(str(temporary), str(output)), *error.args[1:])
+        raise
     except OSError as error:
         raise GraftError(f"cannot write the bundle to '{output}': {error.strerror or error}.") from error
     finally:

@@ -105,10 +105,10 @@ def written(path: Path) -> Iterator[Path]:
             if isinstance(error, GraftError)
             else f"cannot write '{path}': {_first_line(error)}."
         )
-        raise GraftError(
-            f"{reason} The checkpoint before it is whole: make room, then go on with "
-            f"{RunFolder(path.parent.parent).resuming}."
-        ) from error
+        run = RunFolder(path.parent.parent)
+        kept = "The checkpoint before it is whole" if run.last.is_file() else "No checkpoint was written yet"
+        how = "go on" if run.last.is_file() else "begin again"
+        raise GraftError(f"{reason} {kept}: make room, then {how} with {run.resuming}.") from error
 
 
 def _first_line(error: Exception) -> str:

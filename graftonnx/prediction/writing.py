@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,9 +128,13 @@ def _part(output: Path, *, force: bool) -> Path:
     than the output is what a command left that was killed when it had finished.
     """
     part = journal_of(output)
-    if part.exists() and output.exists() and part.stat().st_mtime_ns <= output.stat().st_mtime_ns:
+    if (
+        os.path.exists(part)
+        and os.path.exists(output)
+        and part.stat().st_mtime_ns <= output.stat().st_mtime_ns
+    ):
         part.unlink()
-    check_writable(output, force=force or part.exists())
+    check_writable(output, force=force or os.path.exists(part))
     return part
 
 

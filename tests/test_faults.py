@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -24,9 +25,12 @@ from click.testing import CliRunner, Result
 from training.fused import save_fused, save_images
 
 from graftonnx import files
+from graftonnx.classifier import model_file
 from graftonnx.cli import graftonnx
+from graftonnx.data.opening import open_data
 from graftonnx.errors import GraftError
 from graftonnx.files import atomic, locked, replace_folder, sweep
+from graftonnx.prediction.listing import find_images
 from graftonnx.training import TrainConfig, train
 from graftonnx.training.checkpoints import save_weights
 from graftonnx.training.run import RunFolder
@@ -388,6 +392,129 @@ def test_without_the_right_to_write_a_command_is_refused(parents: tuple[Path, Pa
             os._exit(0 if error.message.startswith("cannot write '/x.onnx': Permission denied in '/'") else 2)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+LONG = "y" * 300
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_name_that_is_too_long_is_refused_before_any_work(
+    name: str, parents: tuple[Path, Path], run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = [
+        word.with_name(f"{'y' * 300}{word.suffix}")
+        if isinstance(word, Path) and word.parent == folder
+        else word
+        for word in CALLS[name](parents, run, folder)
+    ]
+    result = invoke(*command, "-q")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.fullmatch(r"Error: cannot write [^\n]*File name too long[^\n]*\n", result.stderr)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_name_to_which_nothing_can_be_added_is_refused_before_any_work(tmp_path: Path) -> None:
+    longest = tmp_path / ("y" * (255 - len(files.temporary_name(Path("x")).name) + 1))
+    files.check_writable(longest, force=False)
+    files.write_text(longest, "text")
+    with pytest.raises(GraftError, match="File name too long, with the 15 characters that are added while"):
+        files.check_writable(tmp_path / f"{longest.name}y", force=False)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"inspect {LONG}", f"check {LONG}", f"view {LONG} -o x.svg", f"match {LONG} a.onnx",
+        f"fuse {LONG} a.onnx -o x.onnx --classes 2", f"fuse a.onnx a.onnx --plan {LONG} -o x.onnx",
+        f"train {LONG} --data . -o x", f"train --resume {LONG}",
+        f"report {LONG}", f"export {LONG} -o x.onnx", f"bundle {LONG} -o x", f"verify {LONG}",
+        f"eval {LONG} --data .", f"eval a.onnx --data {LONG} --preprocess unit", f"predict {LONG} d",
+        f"eval a.onnx --data d --preprocess unit --split-file {LONG}", f"predict a.onnx {LONG}",
+        f"predict a.onnx d --labels {LONG}", f"match a.onnx a.onnx --calibrate {LONG}",
+        f"export a.onnx -o x.onnx --preprocess unit --precision int8 --calibrate {LONG}",
+    ],
+)  # fmt: skip
+def test_a_name_that_no_file_can_have_is_refused(
+    line: str, parents: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_images(tmp_path / "d", count=1)
+    result = invoke(*line.split())
+    assert result.exit_code == 1, result.output
+    assert re.search(r"^Error: cannot [^\n]*File name too long[^\n]*\n\Z", result.stderr, re.M), result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"a.onnx", "b.onnx", "d"}
+
+
+def as_nobody(*calls: Callable[[], object]) -> str:
+    """Make calls as a user without rights, who is refused each; return the messages, a line each."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if not process:
+        for call in calls:
+            try:
+                os.setuid(65534)
+                call()
+            except GraftError as error:
+                os.write(writing, f"{error.message}\n".encode())
+            except BaseException as error:
+                os.write(writing, f"{error!r}\n".encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as file:
+        said = file.read()
+    os.waitpid(process, 0)
+    return said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_what_is_in_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "x.png").touch()
+    path = tmp_path / "x.png"
+    said = as_nobody(
+        lambda: files.check_writable(path, force=True),
+        lambda: find_images(str(path)),
+        lambda: model_file(path),
+        lambda: open_data(path),
+        lambda: files.is_folder(path, "write the run to"),
+    )
+    assert said.splitlines() == [
+        f"cannot write '{path}': Permission denied in '{tmp_path}'. Choose a folder you can write to.",
+        f"cannot classify '{path}': Permission denied.",
+        f"cannot read '{path}': Permission denied.",
+        f"cannot read images from '{path}': Permission denied.",
+        f"cannot write the run to '{path}': Permission denied. Choose another -o.",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_that_may_not_be_listed_has_no_similar_names() -> None:
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        folder.chmod(0o711)
+        (folder / "x.onnx").touch()
+        missing = folder / "y.onnx"
+        assert as_nobody(lambda: model_file(missing)) == (
+            f"cannot read '{missing}': there is no such file or run folder.\n"
+        )
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name", ["match", "fuse", "export", "bundle", "train", "view"])
+def test_a_current_folder_that_was_removed_is_a_sentence(
+    name: str, parents: tuple[Path, Path], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = invoke(*CALLS[name](parents, run, Path()))
+    assert result.exit_code == 1
+    assert re.search(
+        r"^Error: cannot [^\n]*(No such file|does not exist any more)[^\n]*\n\Z", result.stderr, re.M
+    )
 
 
 @pytest.mark.parametrize("name", ["fuse", "export", "predict", "train"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 import warnings
@@ -143,8 +144,19 @@ def _is_memory(error: Exception) -> bool:
 def _spelled(error: OSError) -> str:
     """Return what the system refuses, and where; stdout is rid of what it did not take."""
     console.settle()
+    if error.filename is None and isinstance(error, FileNotFoundError) and not _is_somewhere():
+        return "cannot go on: the current folder does not exist any more. Go to another."
     where = "" if error.filename is None else f"'{error.filename}': "
     return f"cannot go on: {where}{error.strerror or str(error) or type(error).__name__}".rstrip(".")
+
+
+def _is_somewhere() -> bool:
+    """Return whether the current folder still exists."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 def fail(message: str) -> NoReturn:

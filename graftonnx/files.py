@@ -194,7 +194,7 @@ def locked(path: Path) -> Iterator[None]:
     """Lock a file or folder for the block, where the system knows how; a process that ends lets go of it.
 
     Raises:
-        BusyError: If another process has locked it.
+        BusyError: If another process has locked it, or has removed it meanwhile.
         OSError: If it cannot be opened, or is something else: a pipe, a device, a link.
     """
     if fcntl is None:
@@ -209,9 +209,19 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BusyError from error
+        if not _is_still(number, path):
+            raise BusyError
         yield
     finally:
         os.close(number)
+
+
+def _is_still(number: int, path: Path) -> bool:
+    """Return whether an open file or folder is what its name leads to."""
+    try:
+        return os.path.samestat(os.fstat(number), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def replace_folder(new: Path, place: Path) -> None:
@@ -250,14 +260,40 @@ def _made(path: Path) -> Iterator[Path]:
         temporary = temporary_name(path)
         number = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
-            if fcntl is not None:
-                with contextlib.suppress(OSError):  # a file system without locks
-                    fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if temporary.exists():  # else it was swept before it was locked
+            if not _is_swept(number) and temporary.exists():
                 yield temporary
                 return
         finally:
             os.close(number)
+
+
+def _is_swept(number: int) -> bool:
+    """Lock a new file; return whether another process has done so, which is about to remove it."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            pass
+    return False
+
+
+@contextlib.contextmanager
+def made_folder(path: Path) -> Iterator[Path]:
+    """Make a new folder beside `path`, and lock it for the block, so that :func:`sweep` leaves it alone.
+
+    In the end it goes away, if it has not got another name.
+    """
+    with contextlib.ExitStack() as stack:
+        while True:
+            temporary = temporary_name(path)
+            temporary.mkdir()
+            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            with contextlib.suppress(BusyError, FileNotFoundError):  # it was swept before it was locked
+                stack.enter_context(locked(temporary))
+                break
+        yield temporary
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -25,11 +25,12 @@ from click.testing import CliRunner, Result
 from training.fused import save_fused, save_images
 
 from graftonnx import files
+from graftonnx.bundling import verify
 from graftonnx.classifier import model_file
 from graftonnx.cli import graftonnx
 from graftonnx.data.opening import open_data
 from graftonnx.errors import GraftError
-from graftonnx.files import atomic, locked, replace_folder, sweep
+from graftonnx.files import atomic, locked, made_folder, replace_folder, sweep
 from graftonnx.prediction.listing import find_images
 from graftonnx.training import TrainConfig, train
 from graftonnx.training.checkpoints import save_weights
@@ -256,6 +257,19 @@ def test_a_folder_that_vanishes_gets_a_sentence(tmp_path: Path) -> None:
         writing.close()
 
 
+def test_a_run_that_vanishes_gets_a_sentence(run: Path, tmp_path: Path) -> None:
+    def note(remark: str) -> None:
+        if remark.startswith("epoch 1"):
+            shutil.rmtree(tmp_path / "run")
+
+    config = QUICK.model_copy(update={"epochs": 2})
+    with pytest.raises(GraftError) as caught:
+        train(run.parent / "fused.onnx", run.parent / "data", tmp_path / "run", config, note=note)
+    assert re.fullmatch(
+        r"cannot write '.*': No such file or directory\. .*: train again\.", str(caught.value)
+    )
+
+
 def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
     target = tmp_path / "x"
     for moment in (0, 2**31 - 1, 4e9):
@@ -307,6 +321,70 @@ def test_two_commands_that_fuse_into_one_file_leave_a_whole_one(
     assert parts(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["export", "bundle"])
+def test_two_commands_that_write_one_target_leave_a_whole_one(name: str, run: Path, tmp_path: Path) -> None:
+    command = [*PROGRAM, name, run, "-o", "x.onnx", "--force", "-q"]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
+    if name == "bundle":
+        verify(tmp_path / "x.onnx")
+    else:
+        onnx.checker.check_model(tmp_path / "x.onnx", full_check=True)
+
+
+def removed_while_locking(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Path]:
+    """Let another process have the first lock that is taken; it removes what it has locked a little later.
+
+    Returns:
+        What is to be removed, once it is known.
+    """
+    swept: list[Path] = []
+    lock = files.fcntl.flock  # type: ignore[union-attr]
+
+    def flock(number: int, operation: int) -> None:
+        if not swept:
+            swept.extend(parts(folder))
+            raise BlockingIOError
+        lock(number, operation)
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    return swept
+
+
+def test_a_file_that_is_swept_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept = removed_while_locking(monkeypatch, tmp_path)
+    with atomic(tmp_path / "x") as temporary:
+        (only,) = swept
+        only.unlink()
+        temporary.write_text("whole")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x": "whole"}
+
+
+def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept = removed_while_locking(monkeypatch, tmp_path)
+    with made_folder(tmp_path / "x") as temporary:
+        (only,) = swept
+        only.rmdir()
+        temporary.rename(tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+def test_what_is_removed_while_it_is_locked_is_busy(
+    make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "x"
+    make(place)
+    monkeypatch.setattr(files.fcntl, "flock", lambda *given: place.rename(tmp_path / "elsewhere"))
+    with pytest.raises(files.BusyError), locked(place):
+        pass
+
+
 def fill(ballast: Path) -> None:
     """Fill a disk but for one page."""
     with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
@@ -351,6 +429,7 @@ def test_a_full_disk_gets_a_sentence_and_nothing_half_written(
 def test_a_full_disk_in_an_epoch_says_which_checkpoint_is_there(first: bool, small_disk: Path) -> None:
     folder = RunFolder(small_disk / "x")
     folder.last.parent.mkdir(parents=True)
+    folder.config.touch()
     if not first:
         folder.last.write_bytes(b"whole")
     fill(small_disk / "ballast")

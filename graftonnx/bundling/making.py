@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
@@ -33,7 +32,7 @@ from graftonnx.errors import DataError, GraftError
 from graftonnx.evaluation import Selection, select
 from graftonnx.exporting import export
 from graftonnx.exporting.form import ElementType
-from graftonnx.files import is_folder, locked, replace_folder, sweep, temporary_name
+from graftonnx.files import is_folder, made_folder, replace_folder, sweep
 from graftonnx.images import Pixels
 from graftonnx.metadata import ImageLayout, Precision, Preprocess
 
@@ -240,19 +239,23 @@ def _published(output: Path) -> Iterator[Path]:
     An error in the block names `output` instead of the new folder, which is gone then.
     """
     place = _place(output)
-    temporary = temporary_name(place)
     sweep(place)
     try:
-        temporary.mkdir()
-        with locked(temporary):
+        with made_folder(place) as temporary:
             for name in ("models", "selfcheck"):
                 (temporary / name).mkdir()
-            yield temporary
+            with _named(temporary, output):
+                yield temporary
             replace_folder(temporary, place)
+    except OSError as error:
+        raise GraftError(f"cannot write the bundle to '{output}': {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def _named(temporary: Path, output: Path) -> Iterator[None]:
+    """Let errors of the block name `output` in the place of what is gone then."""
+    try:
+        yield
     except GraftError as error:
         error.args = (error.message.replace(str(temporary), str(output)), *error.args[1:])
         raise
-    except OSError as error:
-        raise GraftError(f"cannot write the bundle to '{output}': {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

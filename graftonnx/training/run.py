@@ -191,16 +191,16 @@ class RunFolder:
         Raises:
             GraftError: If another process writes into it.
         """
-        fresh = not self.path.exists()
+        fresh = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            with self.alone():
+        with self.alone():
+            try:
                 yield
-        except BaseException:
-            if fresh:
-                with contextlib.suppress(OSError):
-                    self.path.rmdir()
-            raise
+            except BaseException:
+                if fresh:
+                    with contextlib.suppress(OSError):
+                        self.path.rmdir()
+                raise
 
     def create(self, record: RunRecord, split: str, data: str, start: onnx.ModelProto | None = None) -> None:
         """Make the folder, remove an earlier run's files, and write what the run starts from.

@@ -53,8 +53,9 @@ def is_folder(path: Path, doing: str) -> bool:
         doing: What for, for the message: `cannot <doing> 'run': ...`.
 
     Raises:
-        GraftError: If something else is there, or nobody lets us look.
+        GraftError: If something else is there, nobody lets us look, or the name is no text.
     """
+    check_text(path, doing, "Choose another -o.")
     try:
         mode = _mode(path)
     except OSError as error:
@@ -64,6 +65,23 @@ def is_folder(path: Path, doing: str) -> bool:
     if mode is not None and not stat.S_ISDIR(mode):
         raise GraftError(f"cannot {doing} '{path}': it is a file. Choose another -o.")
     return mode is not None
+
+
+def check_text(path: Path, doing: str, advice: str) -> None:
+    """Refuse a name that is not UTF-8, which libraries cannot open.
+
+    Args:
+        path: With the name.
+        doing: What for, for the message: `cannot <doing> 'run': ...`.
+        advice: What to do.
+
+    Raises:
+        GraftError: Then.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise GraftError(f"cannot {doing} '{path}': its name is not UTF-8 text. {advice}") from error
 
 
 def check_writable(path: Path, *, force: bool) -> None:

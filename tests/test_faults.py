@@ -357,9 +357,9 @@ def test_a_file_that_is_swept_before_it_is_locked_is_made_again(
 ) -> None:
     swept = removed_while_locking(monkeypatch, tmp_path)
     with atomic(tmp_path / "x") as temporary:
+        temporary.write_text("whole")
         (only,) = swept
         only.unlink()
-        temporary.write_text("whole")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x": "whole"}
 
 
@@ -476,18 +476,21 @@ def test_without_the_right_to_write_a_command_is_refused(parents: tuple[Path, Pa
 LONG = "y" * 300
 
 
+def renamed(command: list[object], folder: Path, name: str) -> list[object]:
+    """Return a command that writes to another name in a folder, with the same suffix."""
+    return [
+        word.with_name(f"{name}{word.suffix}") if isinstance(word, Path) and word.parent == folder else word
+        for word in command
+    ]
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_a_name_that_is_too_long_is_refused_before_any_work(
     name: str, parents: tuple[Path, Path], run: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    command = [
-        word.with_name(f"{'y' * 300}{word.suffix}")
-        if isinstance(word, Path) and word.parent == folder
-        else word
-        for word in CALLS[name](parents, run, folder)
-    ]
+    command = renamed(CALLS[name](parents, run, folder), folder, LONG)
     result = invoke(*command, "-q")
     assert (result.exit_code, result.stdout) == (1, "")
     assert re.fullmatch(r"Error: cannot write [^\n]*File name too long[^\n]*\n", result.stderr)
@@ -524,6 +527,43 @@ def test_a_name_that_no_file_can_have_is_refused(
     assert result.exit_code == 1, result.output
     assert re.search(r"^Error: cannot [^\n]*File name too long[^\n]*\n\Z", result.stderr, re.M), result.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"a.onnx", "b.onnx", "d"}
+
+
+UNSPEAKABLE = os.fsdecode(b"x\xff")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_output_may_have_a_name_that_is_no_text_or_is_refused_before_any_work(
+    name: str, parents: tuple[Path, Path], run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = renamed(CALLS[name](parents, run, folder), folder, UNSPEAKABLE)
+    result = invoke(*command, "-q")
+    if name not in ("bundle", "train"):
+        assert result.exit_code == 0, result.output
+        assert [path.stem for path in folder.iterdir()] == [UNSPEAKABLE]
+        return
+    reason = f"to '{folder}/x\\udcff': its name is not UTF-8 text. Choose another -o.\n"
+    assert (result.exit_code, result.stderr.endswith(reason)) == (1, True), result.stderr
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["predict", "eval", "export", "bench", "verify"])
+def test_what_libraries_open_by_its_name_must_be_called_by_a_text(
+    name: str, run: Path, tmp_path: Path
+) -> None:
+    data = run.parent / "data"
+    source = tmp_path / UNSPEAKABLE / "model.onnx"
+    source.parent.mkdir()
+    shutil.copy(run / "model.onnx", source)
+    options: dict[str, list[object]] = {
+        "predict": [data], "eval": ["--data", data], "export": ["-o", tmp_path / "y.onnx"],
+    }  # fmt: skip
+    given = source.parent if name == "verify" else source
+    result = invoke(name, given, *options.get(name, []))
+    assert result.exit_code == 1, result.output
+    assert re.search(r"Error: cannot [^\n]*: its name is not UTF-8 text\. [^\n]*ename it\.\n", result.stderr)
 
 
 def as_nobody(*calls: Callable[[], object]) -> str:

@@ -157,6 +157,12 @@ def test_json_lines_are_records() -> None:
     assert (from_record(first), from_record(second)) == (ANSWER, UNREADABLE)
 
 
+def test_parquet_may_be_written_to_any_name(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"x\xff.parquet")
+    write(iter([ANSWER]), path, "parquet", 2)
+    assert pyarrow.parquet.read_table(io.BytesIO(path.read_bytes())).num_rows == 1
+
+
 def test_parquet_has_typed_columns_and_nulls(tmp_path: Path) -> None:
     write([ANSWER, UNREADABLE], tmp_path / "out.parquet", "parquet", 2)
     table = pyarrow.parquet.read_table(tmp_path / "out.parquet")

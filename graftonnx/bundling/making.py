@@ -32,7 +32,7 @@ from graftonnx.errors import DataError, GraftError
 from graftonnx.evaluation import Selection, select
 from graftonnx.exporting import export
 from graftonnx.exporting.form import ElementType
-from graftonnx.files import is_folder, made_folder, replace_folder, sweep
+from graftonnx.files import check_text, is_folder, made_folder, replace_folder, sweep
 from graftonnx.images import Pixels
 from graftonnx.metadata import ImageLayout, Precision, Preprocess
 
@@ -210,6 +210,7 @@ def _check_target(output: Path, *, force: bool) -> None:
                 f"cannot replace '{output}': it is not empty, and what it holds is no bundle. Choose another "
                 "-o."
             )
+    check_text(_place(output), "write the bundle to", "Choose another -o.")
     if not _place(output).parent.is_dir():
         raise GraftError(
             f"cannot write the bundle to '{output}': the folder '{output.parent}' does not exist. Create it "

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime as ort
 
 from graftonnx.errors import ModelError, RuntimeProviderError
+from graftonnx.files import check_text
 from graftonnx.machine import cores
 from graftonnx.metadata import read_metadata
 from graftonnx.normalise.sizes import check_sizes
@@ -63,6 +64,7 @@ def open_session(
         if not model.is_file():
             what = "it is a folder" if model.is_dir() else "there is no such file"
             raise ModelError(f"cannot read '{model}': {what}. Give the path of an ONNX file.")
+        check_text(model, "run", "ONNX Runtime reads no other: rename it.")
         _vet(model)
     else:
         name = model.graph.name or "model"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from graftonnx.errors import DataError, ModelError
 from graftonnx.feeds import Feed, image_shape
-from graftonnx.files import MODEL_FILE, beside
+from graftonnx.files import MODEL_FILE, beside, missing
 from graftonnx.images import Decoded, Pixels, Planes, as_input, decode_stream, to_input, undecodable
 from graftonnx.limits import limits
 from graftonnx.metadata import PRESETS, Metadata, Preprocess
@@ -263,8 +263,9 @@ def model_file(source: str | Path) -> Path:
         ModelError: If there is no such file or folder, or no network in the folder.
     """
     source = Path(source)
-    if not source.exists():
-        raise ModelError(f"cannot read '{source}': there is no such file or run folder.{beside(source)}")
+    reason = missing(source, "file or run folder")
+    if reason is not None:
+        raise ModelError(f"cannot read '{source}': {reason}.{beside(source)}")
     if not source.is_dir():
         return source
     if not (source / MODEL_FILE).is_file():

@@ -8,8 +8,10 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -17,15 +19,22 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from builders import plain_cnn, residual_cnn, saved
 from click.testing import CliRunner, Result
 from training.fused import save_fused, save_images
 
 from graftonnx import files
+from graftonnx.bundling import verify
+from graftonnx.classifier import model_file
 from graftonnx.cli import graftonnx
+from graftonnx.data.opening import open_data
 from graftonnx.errors import GraftError
-from graftonnx.files import atomic, locked, replace_folder, sweep
+from graftonnx.files import atomic, locked, made_folder, replace_folder, sweep
+from graftonnx.prediction.listing import find_images
 from graftonnx.training import TrainConfig, train
+from graftonnx.training.checkpoints import save_weights
+from graftonnx.training.run import RunFolder
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, "-m", "graftonnx"]
@@ -146,6 +155,87 @@ def test_a_temporary_file_follows_no_link_and_has_the_usual_rights(
     assert (tmp_path / "y").stat().st_mode & 0o777 == 0o640
 
 
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/null")
+
+
+def listener(path: Path) -> None:
+    here = os.getcwd()
+    os.chdir(path.parent)  # a longer name does not fit
+    try:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+@pytest.mark.parametrize("make", [pipe, device, listener])
+def test_what_is_no_file_is_never_replaced(
+    make: Callable[[Path], None], parents: tuple[Path, Path], tmp_path: Path
+) -> None:
+    place = tmp_path / "x.onnx"
+    make(place)
+    before = place.lstat()
+    result = invoke("fuse", *parents, "-o", place, "--classes", "2", "--force")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Error: cannot write '{place}': it is a device, a pipe or a socket, which is never replaced. Choose "
+        "another -o.\n",
+    )
+    with pytest.raises(GraftError, match="which is never replaced"):
+        files.write_text(place, "text")
+    for command in (["bundle", parents[0]], ["train", parents[0], "--data", tmp_path]):
+        assert "it is a file. Choose another -o." in invoke(*command, "-o", place, "--force").stderr
+    assert place.lstat() == before
+
+
+def test_a_link_is_replaced_only_with_force_wherever_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    for target in ("file", "nowhere"):
+        link = tmp_path / f"to {target}"
+        link.symlink_to(target)
+        with pytest.raises(GraftError, match="it exists"):
+            files.check_writable(link, force=False)
+        files.check_writable(link, force=True)
+        files.write_text(link, "new")
+        assert (link.is_symlink(), link.read_text()) == (False, "new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", ["bundle", "train"])
+def test_a_folder_is_not_made_where_a_link_leads_nowhere(
+    name: str, parents: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "x").symlink_to("nowhere")
+    data = [] if name == "bundle" else ["--data", save_images(tmp_path / "data", count=8)]
+    fused = save_fused(tmp_path / "fused.onnx")
+    result = invoke(name, fused, *data, "-o", tmp_path / "x")
+    assert (result.exit_code, "it is a link that leads nowhere." in result.stderr) == (1, True), result.stderr
+
+
+def test_a_run_may_be_in_a_folder_that_a_link_leads_to(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    assert train(run.parent / "fused.onnx", run.parent / "data", tmp_path / "link", QUICK).model.is_file()
+
+
+@pytest.mark.parametrize("make", [pipe, device, listener])
+def test_what_is_called_like_a_left_over_and_is_no_file_stays_and_blocks_nothing(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / ".x.aaaa.part")
+    writing = threading.Thread(target=files.write_text, args=(tmp_path / "x", "text"), daemon=True)
+    writing.start()
+    writing.join(60)
+    assert not writing.is_alive()
+    assert {path.name for path in tmp_path.iterdir()} == {"x", ".x.aaaa.part"}
+
+
 def test_many_writers_of_one_file_leave_one_whole(tmp_path: Path) -> None:
     contents = [f"{n}" * 100_000 for n in range(8)]
     threads = [threading.Thread(target=files.write_text, args=(tmp_path / "x", text)) for text in contents]
@@ -165,6 +255,19 @@ def test_a_folder_that_vanishes_gets_a_sentence(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     with pytest.raises(GraftError, match=r"cannot write '.*x': No such file or directory\."):
         writing.close()
+
+
+def test_a_run_that_vanishes_gets_a_sentence(run: Path, tmp_path: Path) -> None:
+    def note(remark: str) -> None:
+        if remark.startswith("epoch 1"):
+            shutil.rmtree(tmp_path / "run")
+
+    config = QUICK.model_copy(update={"epochs": 2})
+    with pytest.raises(GraftError) as caught:
+        train(run.parent / "fused.onnx", run.parent / "data", tmp_path / "run", config, note=note)
+    assert re.fullmatch(
+        r"cannot write '.*': No such file or directory\. .*: train again\.", str(caught.value)
+    )
 
 
 def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
@@ -218,6 +321,70 @@ def test_two_commands_that_fuse_into_one_file_leave_a_whole_one(
     assert parts(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["export", "bundle"])
+def test_two_commands_that_write_one_target_leave_a_whole_one(name: str, run: Path, tmp_path: Path) -> None:
+    command = [*PROGRAM, name, run, "-o", "x.onnx", "--force", "-q"]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
+    if name == "bundle":
+        verify(tmp_path / "x.onnx")
+    else:
+        onnx.checker.check_model(tmp_path / "x.onnx", full_check=True)
+
+
+def removed_while_locking(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Path]:
+    """Let another process have the first lock that is taken; it removes what it has locked a little later.
+
+    Returns:
+        What is to be removed, once it is known.
+    """
+    swept: list[Path] = []
+    lock = files.fcntl.flock  # type: ignore[union-attr]
+
+    def flock(number: int, operation: int) -> None:
+        if not swept:
+            swept.extend(parts(folder))
+            raise BlockingIOError
+        lock(number, operation)
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    return swept
+
+
+def test_a_file_that_is_swept_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept = removed_while_locking(monkeypatch, tmp_path)
+    with atomic(tmp_path / "x") as temporary:
+        temporary.write_text("whole")
+        (only,) = swept
+        only.unlink()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x": "whole"}
+
+
+def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept = removed_while_locking(monkeypatch, tmp_path)
+    with made_folder(tmp_path / "x") as temporary:
+        (only,) = swept
+        only.rmdir()
+        temporary.rename(tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+def test_what_is_removed_while_it_is_locked_is_busy(
+    make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "x"
+    make(place)
+    monkeypatch.setattr(files.fcntl, "flock", lambda *given: place.rename(tmp_path / "elsewhere"))
+    with pytest.raises(files.BusyError), locked(place):
+        pass
+
+
 def fill(ballast: Path) -> None:
     """Fill a disk but for one page."""
     with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
@@ -255,6 +422,25 @@ def test_a_full_disk_gets_a_sentence_and_nothing_half_written(
         {"x"} if name == "train" else set()
     )
     assert not [path for path in parts(small_disk) if path.name != "x.csv.part"]
+    assert "/." not in result.stderr  # the name of a temporary file
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_full_disk_in_an_epoch_says_which_checkpoint_is_there(first: bool, small_disk: Path) -> None:
+    folder = RunFolder(small_disk / "x")
+    folder.last.parent.mkdir(parents=True)
+    folder.config.touch()
+    if not first:
+        folder.last.write_bytes(b"whole")
+    fill(small_disk / "ballast")
+    with pytest.raises(GraftError) as caught:
+        save_weights({"weight": torch.zeros(100_000)}, folder.best)
+    kept = (
+        "No checkpoint was written yet: make room, then begin again"
+        if first
+        else "The checkpoint before it is whole: make room, then go on"
+    )
+    assert caught.value.message.endswith(f" {kept} with --resume {folder.path}.")
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -285,6 +471,169 @@ def test_without_the_right_to_write_a_command_is_refused(parents: tuple[Path, Pa
             os._exit(0 if error.message.startswith("cannot write '/x.onnx': Permission denied in '/'") else 2)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+LONG = "y" * 300
+
+
+def renamed(command: list[object], folder: Path, name: str) -> list[object]:
+    """Return a command that writes to another name in a folder, with the same suffix."""
+    return [
+        word.with_name(f"{name}{word.suffix}") if isinstance(word, Path) and word.parent == folder else word
+        for word in command
+    ]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_name_that_is_too_long_is_refused_before_any_work(
+    name: str, parents: tuple[Path, Path], run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = renamed(CALLS[name](parents, run, folder), folder, LONG)
+    result = invoke(*command, "-q")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.fullmatch(r"Error: cannot write [^\n]*File name too long[^\n]*\n", result.stderr)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_name_to_which_nothing_can_be_added_is_refused_before_any_work(tmp_path: Path) -> None:
+    longest = tmp_path / ("y" * (255 - len(files.temporary_name(Path("x")).name) + 1))
+    files.check_writable(longest, force=False)
+    files.write_text(longest, "text")
+    with pytest.raises(GraftError, match="File name too long, with the 15 characters that are added while"):
+        files.check_writable(tmp_path / f"{longest.name}y", force=False)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"inspect {LONG}", f"check {LONG}", f"view {LONG} -o x.svg", f"match {LONG} a.onnx",
+        f"fuse {LONG} a.onnx -o x.onnx --classes 2", f"fuse a.onnx a.onnx --plan {LONG} -o x.onnx",
+        f"train {LONG} --data . -o x", f"train --resume {LONG}",
+        f"report {LONG}", f"export {LONG} -o x.onnx", f"bundle {LONG} -o x", f"verify {LONG}",
+        f"eval {LONG} --data .", f"eval a.onnx --data {LONG} --preprocess unit", f"predict {LONG} d",
+        f"eval a.onnx --data d --preprocess unit --split-file {LONG}", f"predict a.onnx {LONG}",
+        f"predict a.onnx d --labels {LONG}", f"match a.onnx a.onnx --calibrate {LONG}",
+        f"export a.onnx -o x.onnx --preprocess unit --precision int8 --calibrate {LONG}",
+    ],
+)  # fmt: skip
+def test_a_name_that_no_file_can_have_is_refused(
+    line: str, parents: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_images(tmp_path / "d", count=1)
+    result = invoke(*line.split())
+    assert result.exit_code == 1, result.output
+    assert re.search(r"^Error: cannot [^\n]*File name too long[^\n]*\n\Z", result.stderr, re.M), result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"a.onnx", "b.onnx", "d"}
+
+
+UNSPEAKABLE = os.fsdecode(b"x\xff")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_output_may_have_a_name_that_is_no_text_or_is_refused_before_any_work(
+    name: str, parents: tuple[Path, Path], run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = renamed(CALLS[name](parents, run, folder), folder, UNSPEAKABLE)
+    result = invoke(*command, "-q")
+    if name not in ("bundle", "train"):
+        assert result.exit_code == 0, result.output
+        assert [path.stem for path in folder.iterdir()] == [UNSPEAKABLE]
+        return
+    reason = f"to '{folder}/x\\udcff': its name is not UTF-8 text. Choose another -o.\n"
+    assert (result.exit_code, result.stderr.endswith(reason)) == (1, True), result.stderr
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["predict", "eval", "export", "bench", "verify"])
+def test_what_libraries_open_by_its_name_must_be_called_by_a_text(
+    name: str, run: Path, tmp_path: Path
+) -> None:
+    data = run.parent / "data"
+    source = tmp_path / UNSPEAKABLE / "model.onnx"
+    source.parent.mkdir()
+    shutil.copy(run / "model.onnx", source)
+    options: dict[str, list[object]] = {
+        "predict": [data], "eval": ["--data", data], "export": ["-o", tmp_path / "y.onnx"],
+    }  # fmt: skip
+    given = source.parent if name == "verify" else source
+    result = invoke(name, given, *options.get(name, []))
+    assert result.exit_code == 1, result.output
+    assert re.search(r"Error: cannot [^\n]*: its name is not UTF-8 text\. [^\n]*ename it\.\n", result.stderr)
+
+
+def as_nobody(*calls: Callable[[], object]) -> str:
+    """Make calls as a user without rights, who is refused each; return the messages, a line each."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if not process:
+        for call in calls:
+            try:
+                os.setuid(65534)
+                call()
+            except GraftError as error:
+                os.write(writing, f"{error.message}\n".encode())
+            except BaseException as error:
+                os.write(writing, f"{error!r}\n".encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as file:
+        said = file.read()
+    os.waitpid(process, 0)
+    return said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_what_is_in_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "x.png").touch()
+    path = tmp_path / "x.png"
+    said = as_nobody(
+        lambda: files.check_writable(path, force=True),
+        lambda: find_images(str(path)),
+        lambda: model_file(path),
+        lambda: open_data(path),
+        lambda: files.is_folder(path, "write the run to"),
+    )
+    assert said.splitlines() == [
+        f"cannot write '{path}': Permission denied in '{tmp_path}'. Choose a folder you can write to.",
+        f"cannot classify '{path}': Permission denied.",
+        f"cannot read '{path}': Permission denied.",
+        f"cannot read images from '{path}': Permission denied.",
+        f"cannot write the run to '{path}': Permission denied. Choose another -o.",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_that_may_not_be_listed_has_no_similar_names() -> None:
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        folder.chmod(0o711)
+        (folder / "x.onnx").touch()
+        missing = folder / "y.onnx"
+        assert as_nobody(lambda: model_file(missing)) == (
+            f"cannot read '{missing}': there is no such file or run folder.\n"
+        )
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name", ["match", "fuse", "export", "bundle", "train", "view"])
+def test_a_current_folder_that_was_removed_is_a_sentence(
+    name: str, parents: tuple[Path, Path], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = invoke(*CALLS[name](parents, run, Path()))
+    assert result.exit_code == 1
+    assert re.search(
+        r"^Error: cannot [^\n]*(No such file|does not exist any more)[^\n]*\n\Z", result.stderr, re.M
+    )
 
 
 @pytest.mark.parametrize("name", ["fuse", "export", "predict", "train"])

@@ -168,6 +168,12 @@ def test_json_lines_are_records() -> None:
     assert (from_record(first), from_record(second)) == (ANSWER, UNREADABLE)
 
 
+def test_parquet_may_be_written_to_any_name(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"x\xff.parquet")
+    write(iter([ANSWER]), path, "parquet", 2)
+    assert pyarrow.parquet.read_table(io.BytesIO(path.read_bytes())).num_rows == 1
+
+
 def test_parquet_has_typed_columns_and_nulls(tmp_path: Path) -> None:
     write([ANSWER, UNREADABLE], tmp_path / "out.parquet", "parquet", 2)
     table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
@@ -210,8 +216,13 @@ class StopError(Exception):
 
 
 class TestResuming:
-    def interrupted(self, classifier: Classifier, images: list[Path], output: Path, after: int) -> Path:
-        """Write predictions and stop when `after` images are answered; return the journal."""
+    def interrupted(
+        self, classifier: Classifier, images: list[Path], output: Path, after: int, *, force: bool = False
+    ) -> Path:
+        """Write predictions and stop when `after` images are answered; return the journal.
+
+        `force` is for an output that is there.
+        """
         answered = 0
 
         def count(images: int) -> None:
@@ -221,8 +232,8 @@ class TestResuming:
                 raise StopError
 
         with pytest.raises(StopError):
-            write_predictions(classifier, images, output, batch_size=3, style="jsonl", on_images=count)
-        assert not output.exists()
+            self.again(classifier, images, output, on_images=count, force=force)
+        assert output.exists() == force
         return output.with_name(f"{output.name}.part")
 
     def again(self, classifier: Classifier, images: list[Path], output: Path, **options: Any) -> Written:
@@ -349,12 +360,14 @@ class TestResuming:
         assert self.again(classifier, images, tmp_path / "out.jsonl", force=True).resumed == 0
         assert (tmp_path / "out.jsonl").read_bytes() == whole
 
-    def test_a_forced_command_is_resumed_without_force(
-        self, classifier: Classifier, images: list[Path], tmp_path: Path, whole: bytes
+    @pytest.mark.parametrize("moment", [0, 4e9], ids=["past", "future"])
+    def test_a_forced_command_is_resumed_without_force_whatever_the_clock_says(
+        self, classifier: Classifier, images: list[Path], tmp_path: Path, whole: bytes, moment: float
     ) -> None:
-        part = self.interrupted(classifier, images, tmp_path / "out.jsonl", 6)
         (tmp_path / "out.jsonl").write_text("old")
-        os.utime(tmp_path / "out.jsonl", ns=(0, part.stat().st_mtime_ns - 1))
+        os.utime(tmp_path / "out.jsonl", (moment, moment))
+        self.interrupted(classifier, images, tmp_path / "out.jsonl", 6, force=True)
+        assert (tmp_path / "out.jsonl").read_text() == "old"
         assert self.again(classifier, images, tmp_path / "out.jsonl").resumed == 6
         assert (tmp_path / "out.jsonl").read_bytes() == whole
 
@@ -363,9 +376,22 @@ class TestResuming:
     ) -> None:
         part = self.interrupted(classifier, images, tmp_path / "out.jsonl", 6)
         (tmp_path / "out.jsonl").write_text("finished")
+        os.utime(tmp_path / "out.jsonl", (0, 0))
         with pytest.raises(GraftError, match=r"it exists\. Choose another -o, or pass --force"):
             self.again(classifier, images, tmp_path / "out.jsonl")
         assert not part.exists()
+
+    @pytest.mark.parametrize("force", [False, True])
+    def test_a_link_or_a_pipe_in_the_place_of_the_answers_so_far_is_refused(
+        self, classifier: Classifier, images: list[Path], tmp_path: Path, force: bool
+    ) -> None:
+        (tmp_path / "mine").write_text("mine")
+        (tmp_path / "link.jsonl.part").symlink_to("mine")
+        os.mkfifo(tmp_path / "pipe.jsonl.part")
+        for name in ("link", "pipe"):
+            with pytest.raises(DataError, match=r"it is no regular file\. Remove it, or choose"):
+                self.again(classifier, images, tmp_path / f"{name}.jsonl", force=force)
+        assert (tmp_path / "mine").read_text() == "mine"
 
     def test_two_commands_cannot_write_one_file(
         self, classifier: Classifier, images: list[Path], tmp_path: Path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
@@ -33,7 +32,7 @@ from graftonnx.errors import DataError, GraftError
 from graftonnx.evaluation import Selection, select
 from graftonnx.exporting import export
 from graftonnx.exporting.form import ElementType
-from graftonnx.files import locked, replace_folder, sweep, temporary_name
+from graftonnx.files import check_text, is_folder, made_folder, replace_folder, sweep
 from graftonnx.images import Pixels
 from graftonnx.metadata import ImageLayout, Precision, Preprocess
 
@@ -170,7 +169,7 @@ def _name(given: str | None, output: Path) -> str:
         raise GraftError(
             f"cannot name the network {given!r}: give letters, digits, '-', '_', and '.' behind the first."
         )
-    return given or _UNFIT.sub("-", output.resolve().name).strip(".-") or "network"
+    return given or _UNFIT.sub("-", _place(output).name).strip(".-") or "network"
 
 
 def _manifest(name: str, classifiers: Mapping[Precision, Classifier]) -> Manifest:
@@ -200,9 +199,7 @@ def _write_contents(folder: Path, manifest: Manifest, classifiers: Mapping[Preci
 
 def _check_target(output: Path, *, force: bool) -> None:
     """Refuse a folder that cannot or should not be written, before any work is done."""
-    if output.exists() and not output.is_dir():
-        raise GraftError(f"cannot write the bundle to '{output}': it is a file. Choose another -o.")
-    if output.is_dir() and any(output.iterdir()):
+    if is_folder(output, "write the bundle to") and any(output.iterdir()):
         if not force:
             raise GraftError(
                 f"cannot write the bundle to '{output}': it is not empty. Choose another -o, or pass --force "
@@ -213,27 +210,53 @@ def _check_target(output: Path, *, force: bool) -> None:
                 f"cannot replace '{output}': it is not empty, and what it holds is no bundle. Choose another "
                 "-o."
             )
-    if not output.resolve().parent.is_dir():
+    check_text(_place(output), "write the bundle to", "Choose another -o.")
+    if not _place(output).parent.is_dir():
         raise GraftError(
             f"cannot write the bundle to '{output}': the folder '{output.parent}' does not exist. Create it "
             "first."
         )
 
 
+def _place(output: Path) -> Path:
+    """Return where a folder will be, links followed.
+
+    Raises:
+        GraftError: If the current folder was removed.
+    """
+    try:
+        return output.resolve()
+    except FileNotFoundError as error:
+        raise GraftError(
+            f"cannot write the bundle to '{output}': the current folder does not exist any more. Go to "
+            "another."
+        ) from error
+
+
 @contextlib.contextmanager
 def _published(output: Path) -> Iterator[Path]:
-    """Yield a new folder; when the block ends without an error it takes the place of `output`."""
-    place = output.resolve()
-    temporary = temporary_name(place)
+    """Yield a new folder; when the block ends without an error it takes the place of `output`.
+
+    An error in the block names `output` instead of the new folder, which is gone then.
+    """
+    place = _place(output)
     sweep(place)
     try:
-        temporary.mkdir()
-        with locked(temporary):
+        with made_folder(place) as temporary:
             for name in ("models", "selfcheck"):
                 (temporary / name).mkdir()
-            yield temporary
+            with _named(temporary, output):
+                yield temporary
             replace_folder(temporary, place)
     except OSError as error:
         raise GraftError(f"cannot write the bundle to '{output}': {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _named(temporary: Path, output: Path) -> Iterator[None]:
+    """Let errors of the block name `output` in the place of what is gone then."""
+    try:
+        yield
+    except GraftError as error:
+        error.args = (error.message.replace(str(temporary), str(output)), *error.args[1:])
+        raise

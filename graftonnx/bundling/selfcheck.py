@@ -61,7 +61,7 @@ def write_outputs(folder: Path, precision: Precision, classifier: Classifier, im
     )
 
 
-def check_outputs(folder: Path, precision: str, classifier: Classifier) -> tuple[float, float]:
+def check_outputs(folder: Path, precision: Precision, classifier: Classifier) -> tuple[float, float]:
     """Run a precision on the images again.
 
     Returns:
@@ -74,15 +74,16 @@ def check_outputs(folder: Path, precision: str, classifier: Classifier) -> tuple
     (images,) = _read(folder / INPUTS, "images")
     expected, tolerance = _read(outputs_path(folder, precision), "probabilities", "tolerance")
     if images.dtype != np.uint8 or images.shape[1:] != (*classifier.size, 3):
-        raise GraftError(
-            f"cannot use '{folder / INPUTS}': its images do not fit the network {precision}. Make "
-            "the bundle anew."
-        )
-    if expected.shape != (len(images), classifier.classes):
-        raise GraftError(
-            f"cannot use '{outputs_path(folder, precision)}': its probabilities do not fit images and "
-            "network. Make the bundle anew."
-        )
+        raise _unusable(folder / INPUTS, f"its images do not fit the network {precision}")
+    if not 1 <= len(images) <= DRAWN:
+        raise _unusable(folder / INPUTS, f"it has {len(images):,} images, expected 1 to {DRAWN}")
+    path, most = outputs_path(folder, precision), TOLERANCES[precision]
+    if tolerance.dtype.kind != "f" or tolerance.shape or not 0 <= tolerance <= most:
+        raise _unusable(path, f"its tolerance is no number from 0 to {most:g}")
+    if expected.dtype.kind != "f" or expected.shape != (len(images), classifier.classes):
+        raise _unusable(path, "its probabilities do not fit images and network")
+    if not np.all((expected >= -tolerance) & (expected <= 1 + tolerance)):
+        raise _unusable(path, "its probabilities are not all from 0 to 1")
     difference = float(np.abs(_probabilities(classifier, images) - expected).max())
     if not difference <= tolerance:
         raise ParityError(
@@ -91,6 +92,10 @@ def check_outputs(folder: Path, precision: str, classifier: Classifier) -> tuple
             "here."
         )
     return difference, float(tolerance)
+
+
+def _unusable(path: Path, reason: str) -> GraftError:
+    return GraftError(f"cannot use '{path}': {reason}. Make the bundle anew.")
 
 
 def _probabilities(classifier: Classifier, images: Pixels) -> Floats:

@@ -17,7 +17,7 @@ from graftonnx.bundling.sums import check_sums
 from graftonnx.bundling.triton import check_repository
 from graftonnx.classifier import Classifier, open_classifier
 from graftonnx.errors import GraftError, ModelError
-from graftonnx.files import read_text
+from graftonnx.files import check_text, read_text
 from graftonnx.normalise.sizes import check_sizes
 from graftonnx.providers import Provider
 from graftonnx.weights import read
@@ -72,6 +72,7 @@ def verify(folder: str | Path, *, provider: Provider = "cpu") -> Verified:
         RuntimeProviderError: If the provider cannot be used here.
     """
     folder = Path(folder)
+    check_text(folder, "verify", "Rename it.")
     files = check_sums(folder)
     manifest = read_manifest(folder)
     return Verified(manifest.name, files, *_checked(folder, manifest, provider))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 
@@ -15,8 +16,16 @@ def main() -> None:
     # The limit of graftonnx.images is lower, and large JPEGs are reduced while they are decoded.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     limits.own_process()
+    _occupy_closed_streams()
     with ended_by_signals():
         sys.exit(graftonnx())
+
+
+def _occupy_closed_streams() -> None:
+    """Keep files that are opened later from becoming stdin, stdout or stderr, where libraries print."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
 
 
 __all__ = ["graftonnx", "main"]

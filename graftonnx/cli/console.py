@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graftonnx.cli.exit_codes import BROKEN_PIPE
+from graftonnx.errors import GraftError
 from graftonnx.printable import printable, printable_json
 
 if TYPE_CHECKING:
@@ -25,15 +26,20 @@ QUIET = "graftonnx.quiet"
 
 
 def say(text: str) -> None:
-    """Print a line of the result to stdout."""
-    with _reader():
+    """Print a line of the result to stdout; raises as `_printing`."""
+    with _printing():
         click.echo(printable(text))
 
 
 def say_data(text: str) -> None:
-    """Print a line of data to stdout, as it is where a program reads it."""
-    with _reader():
-        click.echo(printable(text) if sys.stdout.isatty() else text)
+    """Print a line of data to stdout, as it is where a program reads it; raises as `_printing`."""
+    with _printing():
+        click.echo(printable(text) if is_terminal() else text)
+
+
+def is_terminal() -> bool:
+    """Return whether stdout is a terminal; it may be closed."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def note(text: str) -> None:
@@ -59,7 +65,10 @@ def is_quiet() -> bool:
 
 
 def print_json(value: object) -> None:
-    """Print the result as JSON to stdout: a record, a data class, or plain data with these inside."""
+    """Print the result as JSON to stdout: a record, a data class, or plain data with these inside.
+
+    Raises as `_printing`.
+    """
     from pydantic_core import to_jsonable_python
 
     say(printable_json(json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False)))
@@ -83,20 +92,44 @@ def stdout() -> Console:
 
 
 def print_table(table: Table) -> None:
-    """Print a rich table to stdout."""
+    """Print a rich table to stdout; raises as `_printing`."""
     console = stdout()
-    with console.capture() as captured:
-        console.print(table)
-    with _reader():
+    with _printing():
+        with console.capture() as captured:
+            console.print(table)
         click.echo(captured.get(), nl=False)
 
 
 @contextlib.contextmanager
-def _reader() -> Iterator[None]:
-    """End the program without a word where nobody reads its results any more, as in `| head -1`."""
+def _printing() -> Iterator[None]:
+    """Print to stdout in the block.
+
+    Where nobody reads the results any more, as in `| head -1`, the program ends without a word.
+
+    Raises:
+        GraftError: If stdout is closed, or what it leads to takes no more.
+    """
+    if sys.stdout is None:
+        raise GraftError("cannot print the result: standard output is closed. Send it to a file or a pipe.")
     try:
         yield
     except BrokenPipeError:
-        # Else the interpreter would complain about what is left in its buffer.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget()
         sys.exit(BROKEN_PIPE)
+    except OSError as error:
+        _forget()
+        raise GraftError(f"cannot print the result: {error.strerror or error}.") from error
+
+
+def settle() -> None:
+    """Forget what stdout does not take, if anything is left in its buffer."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _forget()
+
+
+def _forget() -> None:
+    """Let go of what is left in the buffer of stdout: the interpreter would complain about it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 import warnings
@@ -95,12 +96,17 @@ class LazyGroup(click.Group):
         return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Remember what was typed."""
+        """Remember what was typed; print the help if that is asked for."""
         ctx.meta[TYPED] = list(args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            fail(_spelled(error))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error of ours becomes one sentence on stderr and exit code 1."""
+        """Run the command; an error of ours, or of the system, becomes a sentence on stderr, exit code 1."""
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
@@ -119,14 +125,38 @@ class LazyGroup(click.Group):
                 raise
             fail(error.message)
         except (MemoryError, ImportError, OSError, RuntimeError) as error:
-            if ctx.params.get("debug") or not _is_memory(error):
+            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise
-            fail("memory ran out. Free some, or raise the limit of this process; nothing is half-written.")
+            if _is_memory(error):
+                fail(
+                    "memory ran out. Free some, or raise the limit of this process; nothing is half-written."
+                )
+            if not isinstance(error, OSError):
+                raise
+            fail(_spelled(error))
 
 
 def _is_memory(error: Exception) -> bool:
     """Return whether an error says that there is no more memory, for numbers or for libraries."""
     return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
+
+
+def _spelled(error: OSError) -> str:
+    """Return what the system refuses, and where; stdout is rid of what it did not take."""
+    console.settle()
+    if error.filename is None and isinstance(error, FileNotFoundError) and not _is_somewhere():
+        return "cannot go on: the current folder does not exist any more. Go to another."
+    where = "" if error.filename is None else f"'{error.filename}': "
+    return f"cannot go on: {where}{error.strerror or str(error) or type(error).__name__}".rstrip(".")
+
+
+def _is_somewhere() -> bool:
+    """Return whether the current folder still exists."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 def fail(message: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -164,7 +165,7 @@ def load_parents(
 
 
 def _is_preprocess(text: str) -> bool:
-    return _PREPROCESS.fullmatch(text) is not None and not Path(text).exists()
+    return _PREPROCESS.fullmatch(text) is not None and not os.path.exists(text)
 
 
 input_size_option = click.option(

@@ -16,6 +16,7 @@ from graftonnx.cli.exit_codes import INTERRUPTED, SOME_UNREADABLE
 from graftonnx.cli.inference_options import note_fallback, preprocess_option, run_options
 from graftonnx.cli.parameters import Choice, any_file, json_option, quiet_option
 from graftonnx.cli.progress import progress
+from graftonnx.errors import DataError
 from graftonnx.printable import printable_json
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def command(
 
     names: Iterable[str] = ()
     if "-" in images:
-        names = read_names(cast(io.BufferedIOBase, sys.stdin.buffer), b"\0" if null else b"\n")
+        names = read_names(_standard_input(), b"\0" if null else b"\n")
     listing = list_images(images, names)
     given = read_labels(labels) if labels else ()
     classifier = open_classifier(
@@ -149,6 +150,12 @@ def _check_usage(images: Sequence[str], style: Style, *, null: bool, as_json: bo
         raise click.UsageError("-0 is about names on standard input: give - as well.")
 
 
+def _standard_input() -> io.BufferedIOBase:
+    if sys.stdin is None:
+        raise DataError("cannot read names from standard input: it is closed. Give it a file or a pipe.")
+    return cast(io.BufferedIOBase, sys.stdin.buffer)
+
+
 def _save(job: _Job, style: Format, output: Path, *, force: bool) -> Written:
     """Write the answers to a file; after Ctrl-C say how to go on."""
     from graftonnx.prediction import write_predictions
@@ -185,7 +192,7 @@ def _show(job: _Job, style: Style) -> Tally:
     from graftonnx.prediction.formats import lines
 
     tally = Tally()
-    streamed = style != "table" and sys.stdout.isatty()
+    streamed = style != "table" and console.is_terminal()
     with progress("Classifying", job.listing.count, hidden=streamed) as advance:
         found = predict(
             job.classifier, job.listing.names, top=job.top, batch_size=job.batch_size, workers=job.workers

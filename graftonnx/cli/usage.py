@@ -75,7 +75,7 @@ def _repetition(error: click.UsageError, args: list[str]) -> str:
 
 def _watched() -> bool:
     """Return whether a person reads what is printed to stderr."""
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _path(context: click.Context | None) -> list[str]:

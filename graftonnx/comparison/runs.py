@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 from graftonnx import documents, training
 from graftonnx.comparison.record import AVERAGE, CONCATENATED, FUSED, Other, Request
 from graftonnx.errors import GraftError
-from graftonnx.files import check_writable, read_text, write_text
+from graftonnx.files import check_writable, is_folder, read_text, write_text
 from graftonnx.metadata import Parent
 from graftonnx.model import save
 from graftonnx.network import Network
@@ -95,7 +96,7 @@ class Folder:
         Raises:
             GraftError: If it is a file, cannot be written, or holds something else.
         """
-        fresh = not self.path.exists()
+        fresh = not os.path.lexists(self.path)
         self._prepare(request, force=force)
         try:
             yield
@@ -105,9 +106,8 @@ class Folder:
             raise
 
     def _prepare(self, request: Request, *, force: bool) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise GraftError(f"cannot compare in '{self.path}': it is a file. Choose another -o.")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        is_there = is_folder(self.path, "compare in")
+        if is_there and any(self.path.iterdir()):
             found = self._read()
             if not force and _settings(found) == _settings(request):
                 self._add(found, request)
@@ -117,7 +117,7 @@ class Folder:
                     f"cannot go on in '{self.path}': its runs were made with {_difference(found, request)}. "
                     "Give the same again, choose another -o, or pass --force to replace them."
                 )
-        check_writable(self.request if self.path.is_dir() else self.path, force=True)
+        check_writable(self.request if is_there else self.path, force=True)
         self.path.mkdir(exist_ok=True)
         for source in (request.source, *(other.source for other in request.others)):
             if any(source.is_relative_to(folder.resolve()) for folder in self._replaced()):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from graftonnx.data import archives, arrays, folders, hub, manifests, saved, shards, strips
 from graftonnx.data.catalogue import Data
 from graftonnx.errors import DataError
-from graftonnx.files import beside
+from graftonnx.files import beside, missing
 from graftonnx.images import natural_key
 
 EXPECTED = "a folder, a .csv, .parquet, .npz, .zip or .tar file, or hf:NAME"
@@ -29,7 +30,7 @@ def open_data(where: str | Path) -> Data:
         return hub.open_hub(str(where))
     path = Path(where)
     try:
-        return _open_folder(path) if path.is_dir() else _open_file(path)
+        return _open_folder(path) if os.path.isdir(path) else _open_file(path)
     except OSError as error:
         raise DataError(f"cannot read '{where}': {error.strerror or error}.") from error
 
@@ -46,7 +47,7 @@ def is_remote(where: str | Path) -> bool:
 
 def is_there(where: str) -> bool:
     """Return whether the data is still where it was; a name on the hub is asked when it is opened."""
-    return where.startswith(hub.PREFIX) or Path(where).exists()
+    return where.startswith(hub.PREFIX) or os.path.exists(where)
 
 
 def _open_folder(folder: Path) -> Data:
@@ -86,8 +87,9 @@ def _check_regular(*paths: Path) -> None:
 
 def _open_file(path: Path) -> Data:
     name = path.name.lower()
-    if not path.exists():
-        raise DataError(f"cannot read images from '{path}': there is no such file or folder.{beside(path)}")
+    reason = missing(path)
+    if reason is not None:
+        raise DataError(f"cannot read images from '{path}': {reason}.{beside(path)}")
     _check_regular(path)
     if name.endswith(".csv"):
         return manifests.open_csv(path)

@@ -114,7 +114,7 @@ def _write_parquet(answers: Iterable[Answer], path: Path, top: int) -> None:
     types = {"probability": pa.float64()}
     schema = pa.schema([(name, types.get(name.split("_")[0], pa.string())) for name in columns(top)])
     remaining = iter(answers)
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+    with path.open("wb") as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
         while rows := [_cells(answer) for answer in itertools.islice(remaining, ROW_GROUP)]:
             writer.write_table(pa.Table.from_pylist(rows, schema))
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Literal
 
 from pydantic import ValidationError
 
+from graftonnx import files
 from graftonnx.errors import DataError
 from graftonnx.metadata import Record
 from graftonnx.prediction.answers import Answer, from_record, spelled, to_record
@@ -32,6 +35,7 @@ class Settings(Record):
         top: Likeliest classes to give.
         batch_size: Images that go through the network at once.
         use_of_mirror_images: Whether the answers to mirror images are averaged in.
+        replaces: Size and time of the output that is to be replaced; it decides over nothing.
     """
 
     kind: Literal["graftonnx predict"] = "graftonnx predict"
@@ -41,6 +45,7 @@ class Settings(Record):
     top: int
     batch_size: int
     use_of_mirror_images: bool = False
+    replaces: str | None = None
 
 
 class Journal:
@@ -135,7 +140,7 @@ class Journal:
                 "Remove it, or choose another -o."
             ) from error
         for name, value in found:
-            if value != getattr(self._settings, name):
+            if name != "replaces" and value != getattr(self._settings, name):
                 raise DataError(
                     f"cannot go on with '{self.path}': it was begun with another {name.replace('_', ' ')}. "
                     "Give the same as then, or --force to begin anew."
@@ -158,6 +163,28 @@ def journal_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.part")
 
 
+def replaceable(output: Path) -> str | None:
+    """Return what tells an output from the one that will take its place; None where there is none."""
+    try:
+        status = output.stat()
+    except OSError:
+        return None
+    return f"{status.st_size} bytes of {status.st_mtime_ns} ns"
+
+
+def is_left_over(path: Path, output: Path) -> bool:
+    """Return whether a command had finished that was killed before it removed its journal.
+
+    Then the output is another one than the command found when it began. No clock is asked.
+    """
+    found = replaceable(output)
+    try:
+        with files.opened(path) as file:
+            return found is not None and Settings.model_validate_json(file.readline()).replaces != found
+    except (OSError, ValidationError):  # no journal, or one that is refused later
+        return False
+
+
 @contextlib.contextmanager
 def opened(path: Path, settings: Settings) -> Iterator[Journal]:
     """Open a journal for the block, or make it; no other process may have it open meanwhile.
@@ -165,26 +192,37 @@ def opened(path: Path, settings: Settings) -> Iterator[Journal]:
     One that holds nothing in the end goes away.
 
     Raises:
-        DataError: If another process has it open.
+        DataError: If another process has it open, or something else than a file is in its place.
         OSError: If it cannot be made.
     """
-    with path.open("a+b") as file:
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise DataError(
+            f"cannot keep answers in '{path}': it is no regular file. Remove it, or choose another -o."
+        )
+    with open(path, "a+b", opener=_open_itself) as file:
         _lock(file, path)
         try:
             yield Journal(path, file, settings)
         finally:
-            if not path.stat().st_size:
-                path.unlink()
+            if not os.fstat(file.fileno()).st_size:
+                path.unlink(missing_ok=True)
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open a file, and not what a link in its place leads to."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _lock(file: IO[bytes], path: Path) -> None:
-    """Lock a file until it is closed, where the system knows how."""
+    """Lock a file until it is closed, where the system knows how; refuse one that was removed meanwhile."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.fstat(file.fileno()).st_nlink:
+            raise BlockingIOError
     except BlockingIOError as error:
         raise DataError(
             f"cannot write '{path}': another graftonnx predict is writing it. Wait for it, or choose "

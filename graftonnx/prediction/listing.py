@@ -12,7 +12,7 @@ from pathlib import Path
 
 from graftonnx.data.folders import FolderTree
 from graftonnx.errors import DataError
-from graftonnx.files import beside
+from graftonnx.files import beside, missing
 from graftonnx.images import EXTENSIONS, natural_key
 
 STANDARD_INPUT = "-"
@@ -61,7 +61,7 @@ def find_images(argument: str) -> list[str]:
         DataError: If it means nothing, or a folder in it cannot be read.
     """
     path = Path(argument)
-    if path.is_dir():
+    if os.path.isdir(path):
         inside = [str(path / name) for name in FolderTree(path).images("")]
         if not inside:
             raise DataError(
@@ -69,10 +69,11 @@ def find_images(argument: str) -> list[str]:
                 f"(looked for {', '.join(sorted(EXTENSIONS))})."
             )
         return inside
-    if path.exists():
+    reason = missing(path)
+    if reason is None:
         return [argument]
     if not glob.has_magic(argument):
-        raise DataError(f"cannot classify '{argument}': there is no such file or folder.{beside(path)}")
+        raise DataError(f"cannot classify '{argument}': {reason}.{beside(path)}")
     matches = sorted(glob.glob(argument, recursive=True), key=natural_key)
     files = [name for name in matches if os.path.isfile(name)]
     if not files:

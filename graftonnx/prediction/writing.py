@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from graftonnx.errors import GraftError
 from graftonnx.files import atomic, check_writable, sha256
 from graftonnx.prediction.answers import Answer, predict
 from graftonnx.prediction.formats import Format, check_format, write
-from graftonnx.prediction.journal import Settings, journal_of, opened
+from graftonnx.prediction.journal import Settings, is_left_over, journal_of, opened, replaceable
 
 SHOWN = 20
 """Unreadable images of which the errors are kept."""
@@ -101,6 +102,7 @@ def write_predictions(
         top=min(top, classifier.classes),
         batch_size=batch_size,
         use_of_mirror_images=classifier.mirror,
+        replaces=replaceable(output),
     )
     report = on_images or (lambda count: None)
     with _explained(part), opened(part, settings) as journal:
@@ -116,20 +118,19 @@ def write_predictions(
             report(len(batch))
         with atomic(output) as temporary:
             write(written.counted(journal.answers()), temporary, style, settings.top)
-    part.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     return written
 
 
 def _part(output: Path, *, force: bool) -> Path:
     """Return the journal of an output that may be written.
 
-    Where there is one, the command that began it was allowed to replace the output. But one that is not newer
-    than the output is what a command left that was killed when it had finished.
+    Where there is one, the command that began it was allowed to replace the output, unless it has done so.
     """
     part = journal_of(output)
-    if part.exists() and output.exists() and part.stat().st_mtime_ns <= output.stat().st_mtime_ns:
+    if is_left_over(part, output):
         part.unlink()
-    check_writable(output, force=force or part.exists())
+    check_writable(output, force=force or os.path.exists(part))
     return part
 
 

@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from graftonnx import limits
 from graftonnx.errors import ModelError, RuntimeProviderError
+from graftonnx.files import check_text
 from graftonnx.machine import cores
 from graftonnx.metadata import read_metadata
 from graftonnx.normalise.sizes import Sizes, check_sizes
@@ -71,6 +72,7 @@ def open_session(
         if not model.is_file():
             what = "it is a folder" if model.is_dir() else "there is no such file"
             raise ModelError(f"cannot read '{model}': {what}. Give the path of an ONNX file.")
+        check_text(model, "run", "ONNX Runtime reads no other: rename it.")
         sizes, held = _vet(model)
         loading = partial(limits.bounded, f"cannot load '{name}': ONNX Runtime", _COPIES * held)
     else:

@@ -105,10 +105,16 @@ def written(path: Path) -> Iterator[Path]:
             if isinstance(error, GraftError)
             else f"cannot write '{path}': {_first_line(error)}."
         )
-        raise GraftError(
-            f"{reason} The checkpoint before it is whole: make room, then go on with "
-            f"{RunFolder(path.parent.parent).resuming}."
-        ) from error
+        raise GraftError(f"{reason} {_what_is_left(RunFolder(path.parent.parent))}") from error
+
+
+def _what_is_left(run: RunFolder) -> str:
+    """Return what there is of a run that cannot write its checkpoint, and what to do."""
+    if not run.config.is_file():
+        return "The run that was in this folder is gone: train again."
+    if not run.last.is_file():
+        return f"No checkpoint was written yet: make room, then begin again with {run.resuming}."
+    return f"The checkpoint before it is whole: make room, then go on with {run.resuming}."
 
 
 def _first_line(error: Exception) -> str:

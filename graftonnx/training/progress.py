@@ -42,7 +42,7 @@ def bars(*, visible: bool) -> Progress:
         console=Console(stderr=True),
         refresh_per_second=4,
         transient=True,
-        disable=not (visible and sys.stderr.isatty()),
+        disable=not (visible and sys.stderr is not None and sys.stderr.isatty()),
     )
 
 

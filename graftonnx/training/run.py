@@ -16,7 +16,16 @@ from pydantic import Field, ValidationError
 from graftonnx import documents
 from graftonnx.data.opening import is_remote
 from graftonnx.errors import GraftError
-from graftonnx.files import MODEL_FILE, SPLIT_FILE, BusyError, check_writable, locked, read_text, write_text
+from graftonnx.files import (
+    MODEL_FILE,
+    SPLIT_FILE,
+    BusyError,
+    check_writable,
+    is_folder,
+    locked,
+    read_text,
+    write_text,
+)
 from graftonnx.metadata import Record
 from graftonnx.model import save
 from graftonnx.training.config import Device, Layout, Logger, Precision, TrainConfig
@@ -120,22 +129,22 @@ class RunFolder:
             GraftError: If it is a file, holds something and `force` is false, holds something that is no run
                 or the source, or cannot be written.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise GraftError(f"cannot write the run to '{self.path}': it is a file. Choose another -o.")
-        if self.path.is_dir() and any(self.path.iterdir()) and not force:
+        is_there = is_folder(self.path, "write the run to")
+        is_filled = is_there and any(self.path.iterdir())
+        if is_filled and not force:
             hint = f"go on with {self.resuming}, " if self.config.is_file() else ""
             raise GraftError(
                 f"cannot write the run to '{self.path}': it is not empty. Choose another -o, {hint}"
                 "or pass --force to replace the run in it."
             )
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if is_filled:
             self._check_replaceable()
         if source.resolve() in (file.resolve() for file in self.files):
             raise GraftError(
                 f"cannot replace the run in '{self.path}': '{source}', which is to be trained, is a part of "
                 "it. Choose another -o."
             )
-        check_writable(self.config if self.path.is_dir() else self.path, force=True)
+        check_writable(self.config if is_there else self.path, force=True)
 
     def _check_replaceable(self) -> None:
         """Refuse to put a run over files that are neither one nor the beginning of one."""
@@ -167,7 +176,7 @@ class RunFolder:
             GraftError: If another one does.
         """
         try:
-            with locked(self.path):
+            with locked(self.path.resolve()):  # which may be a link to a folder
                 yield
         except BusyError:
             raise GraftError(
@@ -182,16 +191,16 @@ class RunFolder:
         Raises:
             GraftError: If another process writes into it.
         """
-        fresh = not self.path.exists()
+        fresh = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            with self.alone():
+        with self.alone():
+            try:
                 yield
-        except BaseException:
-            if fresh:
-                with contextlib.suppress(OSError):
-                    self.path.rmdir()
-            raise
+            except BaseException:
+                if fresh:
+                    with contextlib.suppress(OSError):
+                        self.path.rmdir()
+                raise
 
     def create(self, record: RunRecord, split: str, data: str, start: onnx.ModelProto | None = None) -> None:
         """Make the folder, remove an earlier run's files, and write what the run starts from.

@@ -170,6 +170,30 @@ def flipped(content: bytes, position: int) -> bytes:
     return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
 
 
+TOLERANCES: dict[str, Any] = {
+    "two tolerances": np.full(2, 1e-3),
+    "no tolerance": np.zeros(0),
+    "tolerance as text": np.array("0.001"),
+    "complex tolerance": np.array(1e-3j),
+    "infinite tolerance": np.array(np.inf),
+    "tolerance that is no number": np.array(np.nan),
+    "large tolerance": np.array(1.1e-3),
+    "negative tolerance": np.array(-1e-3),
+}
+"""Of a selfcheck in float32."""
+
+PROBABILITIES: dict[str, Callable[[Any], Any]] = {
+    "probabilities as text": lambda found: found.astype(str),
+    "probabilities as records": lambda found: found.astype([("a", "f4")]),
+    "probabilities as dates": lambda found: found.astype(int).astype("M8[s]"),
+    "complex probabilities": lambda found: found.astype(np.complex64),
+    "probabilities that are no numbers": lambda found: found * np.nan,
+    "infinite probabilities": lambda found: found + np.inf,
+    "large probabilities": lambda found: found + 1,
+    "probabilities of fewer images": lambda found: found[1:],
+}
+
+
 class TestMaking:
     def test_the_folder_holds_what_it_should_and_nothing_is_left_beside_it(self, whole: Path) -> None:
         files = sorted(p.relative_to(whole).as_posix() for p in whole.rglob("*") if p.is_file())
@@ -419,6 +443,29 @@ class TestVerifying:
     )
     def test_files_that_do_not_fit_each_other_are_refused(self, bundle: Path, change: str) -> None:
         message = TAMPERINGS[change](bundle)
+        write_sums(bundle)
+        result = invoke("verify", bundle)
+        assert (result.exit_code, message in result.stderr) == (1, True), result.stderr
+
+    @pytest.mark.parametrize("change", ["no images", "many images", *TOLERANCES, *PROBABILITIES])
+    def test_a_selfcheck_that_checks_nothing_or_never_ends_is_refused(
+        self, bundle: Path, change: str
+    ) -> None:
+        inputs, outputs = (bundle / "selfcheck" / name for name in ("inputs.npz", "fp32.npz"))
+        images, answers = np.load(inputs)["images"], dict(np.load(outputs))
+        message = "its probabilities "
+        if change in TOLERANCES:
+            answers["tolerance"] = TOLERANCES[change]
+            message = "its tolerance is no number from 0 to 0.001."
+        elif change in PROBABILITIES:
+            answers["probabilities"] = PROBABILITIES[change](answers["probabilities"])
+        else:
+            count = 0 if change == "no images" else 65
+            images = np.zeros((count, *images.shape[1:]), np.uint8)
+            answers["probabilities"] = np.zeros((count, 3), np.float32)
+            message = f"it has {count} images, expected 1 to 64."
+        np.savez_compressed(inputs, images=images)
+        np.savez_compressed(outputs, **answers)
         write_sums(bundle)
         result = invoke("verify", bundle)
         assert (result.exit_code, message in result.stderr) == (1, True), result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -14,6 +15,7 @@ import click
 import pytest
 from builders import plain_cnn, residual_cnn, saved
 from click.testing import CliRunner
+from PIL import Image
 
 from graftonnx.cli import exit_codes, graftonnx, usage
 from graftonnx.cli.group import COMMANDS
@@ -111,6 +113,101 @@ def test_a_reader_that_leaves_ends_the_command_without_a_word(options: list[str]
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (exit_codes.BROKEN_PIPE, "")
+
+
+def without(stream: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run graftonnx with a stream as a shell redirects it: `>&-` closes stdout."""
+    script = f'exec "$@" {stream}'
+    return subprocess.run(["sh", "-c", script, "sh", *PROGRAM, *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.usefixtures("parents")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    "line",
+    ["inspect a.onnx", "match a.onnx b.onnx --json", "zoo list --json", "schema eval", "completion bash"],
+)
+def test_a_full_disk_behind_stdout_is_a_sentence(line: str) -> None:
+    done = without("> /dev/full", *line.split())
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: cannot print the result: No space left on device.\n",
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("line", ["--help", "--version", "fuse --help", "zoo list --help"])
+def test_a_full_disk_behind_a_help_page_is_a_sentence(line: str) -> None:
+    done = without("> /dev/full", *line.split())
+    assert (done.returncode, done.stderr) == (1, "Error: cannot go on: No space left on device.\n")
+
+
+@pytest.mark.usefixtures("parents")
+@pytest.mark.parametrize("options", ["", "--format csv", "--format jsonl", "--json"])
+def test_stdout_that_is_closed_is_a_sentence(options: str) -> None:
+    Image.new("RGB", (32, 32)).save("x.png")
+    done = without(">&-", "predict", "a.onnx", "x.png", "--preprocess", "unit", *options.split())
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        1,
+        "Error: cannot print the result: standard output is closed. Send it to a file or a pipe.",
+    )
+
+
+@pytest.mark.usefixtures("parents")
+def test_stdin_that_is_closed_is_a_sentence() -> None:
+    done = without("<&-", "predict", "a.onnx", "-", "--preprocess", "unit")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: cannot read names from standard input: it is closed. Give it a file or a pipe.\n",
+    )
+
+
+@pytest.mark.usefixtures("parents")
+def test_without_stderr_a_result_is_printed_as_always() -> None:
+    done = without("2>&-", "inspect", "a.onnx", "--json")
+    assert (done.returncode, json.loads(done.stdout)["name"]) == (0, "a.onnx")
+    assert without("2>&-", "fuse").returncode == exit_codes.USAGE
+
+
+@pytest.mark.usefixtures("parents")
+def test_a_file_does_not_take_the_place_of_a_stream_that_is_closed() -> None:
+    code = (
+        "import os, sys; from graftonnx import cli; cli.graftonnx = lambda: None;"
+        "cli.sys.exit = lambda code: os.fdopen(os.open('x', os.O_CREAT | os.O_WRONLY), 'w').write("
+        "str(os.open('y', os.O_CREAT)));"
+        "cli.main()"
+    )
+    subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code], check=False)
+    assert Path("x").read_text() > "3"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(13, "Permission denied", "x\n.onnx"), "cannot go on: 'x .onnx': Permission denied."),
+        (OSError(5, "Input/output error"), "cannot go on: Input/output error."),
+        (OSError("it hangs."), "cannot go on: it hangs."),
+        (TimeoutError(), "cannot go on: TimeoutError."),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence_wherever_it_happens(
+    error: OSError, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("graftonnx.model.load", refuse)
+    result = CliRunner().invoke(graftonnx, ["inspect", "a.onnx"])
+    assert (result.exit_code, result.stderr) == (1, f"Error: {message}\n")
+    assert CliRunner().invoke(graftonnx, ["--debug", "inspect", "a.onnx"]).exception is error
+
+
+def test_an_error_of_ours_in_the_program_is_shown_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise LookupError("x")
+
+    monkeypatch.setattr("graftonnx.model.load", fail)
+    assert isinstance(CliRunner().invoke(graftonnx, ["inspect", "a.onnx"]).exception, LookupError)
 
 
 def test_ctrl_c_before_the_first_checkpoint_says_that_nothing_was_saved(

@@ -208,3 +208,33 @@ def test_a_file_whose_plan_is_none_is_not_drawn(text: str) -> None:
     next(entry for entry in proto.metadata_props if entry.key == "graftonnx.plan").value = text
     with pytest.raises(ModelError, match=r"its metadata 'graftonnx.plan' is damaged: .*\. Fuse again\."):
         open_picture(from_proto(proto, "m"), [])
+
+
+def test_a_scan_of_many_pieces_is_refused() -> None:
+    proto = behind_a_crop(
+        """b = Expand(s, long)  o, all = Scan <num_scan_inputs = 1, body =
+             t (float before, float piece) => (float after, float copy) {
+               after = Max(before, piece)  copy = Identity(piece) }> (s, b)""",
+        {"long": np.int64([100_001])},
+    )
+    with pytest.raises(ModelError, match=r"the steps of its loop 'o' are 100,001; the limit is 100,000\."):
+        check_sizes(proto)
+
+
+@pytest.mark.parametrize(("steps", "is_refused"), [(5, False), (6, True)])
+def test_the_results_of_all_steps_of_a_loop_are_counted(steps: int, *, is_refused: bool) -> None:
+    """100 MB in each step, 537 MB at most."""
+    proto = behind_a_crop(
+        """end, all = Loop <body =
+             t (int64 i, bool was, float before) => (bool going, float after, float[25000000] copy) {
+               going = Identity(was)  after = Identity(before)  copy = Expand(before, long) }>
+             (steps, yes, s)
+           o = Identity(end)""",
+        {"steps": np.int64(steps), "yes": np.bool_(True), "long": np.int64([25_000_000])},
+    )
+    if is_refused:
+        message = r"the bytes of its value 'all', of 6 steps, are 600,000,000; the limit is 536,870,912\."
+        with pytest.raises(ModelError, match=message):
+            check_sizes(proto)
+    else:
+        check_sizes(proto)

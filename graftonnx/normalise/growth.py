@@ -8,6 +8,7 @@ numbers in an image counts as any number.
 | grows a value | its extents are constants or follow from shapes, at the size at which the network runs |
 | loop with a number of steps | likewise |
 | loop without one | its condition follows from constants and the steps that were taken, and ends |
+| scan | a step for each piece of what it reads |
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 from graftonnx import limits
 from graftonnx.declarations import shortened
 from graftonnx.fragility import MOST_AXES
-from graftonnx.graph import bodies, ints, subgraphs, value_shapes
+from graftonnx.graph import bodies, integer, ints, subgraphs, value_shapes
 from graftonnx.normalise.computing import Work
 from graftonnx.normalise.opset import inline_functions
 from graftonnx.normalise.probing import Around, around, body_probe, probe, settled
@@ -109,8 +110,10 @@ def _check(model: onnx.ModelProto, times: int, work: Work) -> None:
     for node in graph.node:
         _check_growing(node, tensors, shapes, makers)
         steps = times
-        if node.op_type == "Loop":
-            steps = times * _steps(node, tensors, makers, model, work)
+        if node.op_type in ("Loop", "Scan"):
+            is_scan = node.op_type == "Scan"
+            taken = _scanned(model, node, shapes) if is_scan else _steps(node, tensors, makers, model, work)
+            steps = times * taken
             where = f"the steps of its loop '{shortened(node.name or node.output[0])}' are"
             if steps > 1:
                 limits.check("steps", steps, where)
@@ -133,7 +136,7 @@ def _check_inside(outside: Around, node: NodeProto, steps: int, work: Work) -> N
 def _check_states(
     outside: Around, shapes: Mapping[str, Shape], node: NodeProto, steps: int, work: Work
 ) -> None:
-    """Refuse a loop whose states grow from step to step until they no longer fit into memory."""
+    """Refuse a loop whose states grow, or whose results of all steps do not fit into memory together."""
     body = subgraphs(node)[0]
     states: list[Shape | None] = [shapes.get(name) for name in node.input[2:]]
     sizes = [_sizes(states)]
@@ -145,6 +148,11 @@ def _check_states(
         if before and once and twice and twice > once:
             where = f"the bytes of its value '{shortened(name)}' after {steps:,} steps are about"
             limits.check("value", 4 * _last(before, once, twice, steps), where)
+    results = zip(node.output[len(states) :], body.output[1 + len(states) :], strict=False)
+    for name, value in results:
+        (size,) = _sizes([inner.get(value.name)])
+        where = f"the bytes of its value '{shortened(name)}', of {steps:,} steps, are"
+        limits.check("value", 4 * steps * (size or 1), where)
 
 
 def _sizes(shapes: Iterable[Shape | None]) -> list[int | None]:
@@ -163,6 +171,19 @@ def _last(before: int, once: int, twice: int, steps: int) -> int:
     return ANY if doublings > 60 else int(twice * 2**doublings)
 
 
+def _scanned(model: onnx.ModelProto, node: NodeProto, shapes: Mapping[str, Shape]) -> int:
+    """Return how many steps a `Scan` takes, an extent of what it reads in pieces; 1 if that is not known."""
+    count = min(max(integer(node, "num_scan_inputs", 0), 0), len(node.input))
+    opset = next((entry.version for entry in model.opset_import if not entry.domain), 0)
+    axes = ints(node, "scan_input_axes") or [1 if opset < 9 else 0] * count
+    extents = []
+    for name, axis in zip(node.input[len(node.input) - count :], axes, strict=False):
+        shape = shapes.get(name, ())
+        if -len(shape) <= axis < len(shape):
+            extents.append(shape[axis] or 1)
+    return max([1, *extents])
+
+
 def _has_kinds(graph: GraphProto) -> bool:
     return any(node.op_type in KINDS for node in graph.node)
 
@@ -174,7 +195,7 @@ def _is_open(graph: GraphProto | onnx.FunctionProto, outer: dict[str, TensorProt
     known = outer | constants(graph)
     for node in graph.node:
         decisive = _decisive(node)
-        if node.op_type == "Loop":
+        if node.op_type in ("Loop", "Scan"):
             return True
         if any(name not in known for name in decisive):
             return True

@@ -7,7 +7,6 @@ compresses nothing, and writes each value where it belongs.
 from __future__ import annotations
 
 import json
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,8 +34,11 @@ SAVED = (PARTS_FILE, STATE_FILE)
 LARGEST_RECORD = 1 << 24
 """Bytes of one of them."""
 
-PLAIN = re.compile(r"[^/\\:]*[^/\\:.][^/\\:]*")
-"""The name of a file or folder: neither a path nor an address."""
+SEPARATING = frozenset("/\\:")
+"""Characters of a path or an address."""
+
+LONGEST_SHOWN = 200
+"""Characters of a name that a message shows."""
 
 HEADER, CUSTOM = 2, 4
 """Fields of a message: what it holds, and what others add to it, which may be how it is compressed."""
@@ -184,14 +186,19 @@ def _listed(path: Path, key: str) -> list[Any]:
     return found
 
 
+def _is_plain(name: Any) -> bool:
+    """Return whether something is the name of a file or folder, neither a path nor an address."""
+    return isinstance(name, str) and bool(name.strip(".")) and SEPARATING.isdisjoint(name)
+
+
 def _inside(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     """Yield what a record names in its folder, each once and by a name that cannot lead elsewhere."""
     seen: set[str] = set()
     for name in names:
-        if not PLAIN.fullmatch(name) or name in seen:
+        if not _is_plain(name) or name in seen:
             raise DataError(
-                f"cannot read '{folder}': it names {name!r}, expected each file and folder in it once. "
-                "Save it anew."
+                f"cannot read '{folder}': it names {str(name)[:LONGEST_SHOWN]!r}, expected each file and "
+                "folder in it once. Save it anew."
             )
         seen.add(name)
         yield folder / name

@@ -330,6 +330,8 @@ def _check_arity(node: NodeProto, rule: _Rule, inputs: Sequence[str], outputs: S
             raise ModelError(f"{_where(node)} has {len(names)} {what}; expected {expected}. Export it again.")
         if "" in names[:needed] and what == "inputs":
             raise ModelError(f"{_where(node)} lacks its input {names.index('') + 1}. Export it again.")
+    if "" in inputs[rule.repeated :]:
+        raise ModelError(f"{_where(node)} lacks one of its inputs, which may be any number. Export it again.")
 
 
 _ANY = 1 << 30
@@ -343,11 +345,13 @@ class _Rule(NamedTuple):
         inputs: The least, the most, and how many must be there at the beginning.
         outputs: Likewise.
         attributes: The type of each.
+        repeated: The place from which on there may be any number of inputs, but no gap.
     """
 
     inputs: tuple[int, int, int]
     outputs: tuple[int, int, int]
     attributes: dict[str, int]
+    repeated: int
 
 
 @lru_cache(4096)
@@ -366,6 +370,7 @@ def _rule(domain: str, kind: str, opset: int) -> _Rule | None:
         (schema.min_input, schema.max_input, needed[0]),
         (schema.min_output, schema.max_output, needed[1]),
         types,
+        len(schema.inputs) - 1 if schema.max_input > _ANY else schema.max_input,
     )
 
 

@@ -80,11 +80,12 @@ def _kernel(node: NodeProto, typed: Typed) -> None:
         )
 
 
-def _no_empty_bias(node: NodeProto, typed: Typed) -> None:
-    """ONNX Runtime reads the bias wherever it is listed."""
-    if list(node.input[2:]) == [""]:
+def _no_empty_end(node: NodeProto, typed: Typed) -> None:
+    """ONNX Runtime reads the third input, and those behind, wherever they are listed."""
+    if len(node.input) > 2 and not any(node.input[2:]):
         raise ModelError(
-            f"{_where(node)} lists a bias without a name, which ONNX Runtime would read. Export it again."
+            f"{_where(node)} lists an input without a name at the end, which ONNX Runtime would read. "
+            "Export it again."
         )
 
 
@@ -92,7 +93,7 @@ FRAGILE: dict[str, Callable[[NodeProto, Typed], None]] = {
     "Conv": _kernel,
     "ConvTranspose": _kernel,
     "EyeLike": _needs_type,
-    "LayerNormalization": _no_empty_bias,
+    **dict.fromkeys(("DFT", "LayerNormalization", "STFT"), _no_empty_end),
     "RegexFullMatch": _needs_type,
     "DictVectorizer": _needs_type,
     "LabelEncoder": _needs_type,

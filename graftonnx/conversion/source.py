@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto, defs
 from onnx.inliner import inline_selected_functions
 
 from graftonnx import limits, weights, wire
@@ -227,7 +227,7 @@ def _opsets(model: ModelProto) -> dict[str, int]:
     """Return the opsets of a model.
 
     Raises:
-        ModelError: If the default domain has none, or one that is too old.
+        ModelError: If the default domain has none, or one that is too old or not known yet.
     """
     opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}
     if "" not in opsets:
@@ -239,6 +239,12 @@ def _opsets(model: ModelProto) -> dict[str, int]:
         raise ModelError(
             f"the model has opset {opsets['']}, expected {OLDEST_OPSET} or later. "
             "Convert it with onnx.version_converter."
+        )
+    newest = defs.onnx_opset_version()
+    if opsets[""] > newest:
+        raise ModelError(
+            f"the model has opset {opsets['']}, expected {newest} or earlier, which this onnx knows. "
+            "Install a newer onnx, or export it with that."
         )
     return opsets
 

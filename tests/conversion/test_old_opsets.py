@@ -8,6 +8,7 @@ import torch
 from conversion.small_models import model, random
 
 from graftonnx.conversion import onnx_name, to_torch, write_back
+from graftonnx.errors import ModelError
 
 CHANNELS = random(3)
 X = random(2, 3, 8, 8, seed=1)
@@ -33,6 +34,12 @@ def test_the_second_operand_lies_along_the_axis(
     np.testing.assert_allclose(module(torch.from_numpy(X)).detach().numpy(), expected, rtol=1e-6)
     assert [onnx_name(key) for key, _ in module.named_parameters()] == ["w"]
     assert write_back(module).SerializeToString() == proto.SerializeToString()
+
+
+def test_an_opset_that_is_not_known_yet_is_refused() -> None:
+    proto = model("y = Mul(, x)", {}, opset=1 << 16)
+    with pytest.raises(ModelError, match=r"the model has opset 65536, expected \d+ or earlier"):
+        to_torch(proto)
 
 
 def test_batch_norm_and_dropout_of_opset_6_follow_the_mode_of_the_module() -> None:

@@ -20,7 +20,6 @@ from graftonnx.errors import DataError, ModelError
 from graftonnx.feeds import Feed, image_shape
 from graftonnx.files import MODEL_FILE, beside, missing
 from graftonnx.images import Decoded, Pixels, Planes, as_input, decode_stream, to_input, undecodable
-from graftonnx.limits import limits
 from graftonnx.metadata import PRESETS, Metadata, Preprocess
 from graftonnx.model import load
 from graftonnx.providers import Provider
@@ -36,6 +35,9 @@ FILES = 4
 
 PIXELS = 1 << 24
 """Pixels of them, from the second one on."""
+
+TOGETHER = 1 << 27
+"""Bytes that one value may take on the CPU, of all images of a batch."""
 
 Floats = NDArray[np.float32]
 
@@ -114,7 +116,7 @@ class Classifier:
 
     def _run(self, images: Pixels) -> Floats:
         """Return the probabilities [N, K] of images [N, H, W, 3] as they are."""
-        step = self.batch or len(images)
+        step = self.batch or max(1, self._most(len(images)))
         filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % step, axis=0)])
         parts = (to_input(filled[start : start + step]) for start in range(0, len(filled), step))
         scores = np.concatenate([self._scores(part) for part in parts])[: len(images)]
@@ -194,10 +196,15 @@ class Classifier:
                 yield batch, answers.result()
 
     def _fitting(self, batch_size: int) -> int:
-        """Return the largest divisor of a batch size with which no value takes more than the limit."""
+        """Return the largest divisor of a batch size that fits into memory."""
+        return max(part for part in range(1, self._most(batch_size) + 1) if batch_size % part == 0)
+
+    def _most(self, count: int) -> int:
+        """Return how many of so many images may go through the network at once."""
         sizes = self.session.sizes
-        most = batch_size if sizes is None else max(1, limits().value // sizes.largest)
-        return max(part for part in range(1, min(most, batch_size) + 1) if batch_size % part == 0)
+        if sizes is None or self.session.provider != "cpu":
+            return count
+        return min(count, max(1, TOGETHER // sizes.largest))
 
     def _answers(self, batch: list[Decoded]) -> Floats:
         """Return the probabilities [M, K] of the images that have pixels."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from onnx import helper
 from graftonnx.classifier import open_classifier
 from graftonnx.drawing.picture import open_picture
 from graftonnx.errors import ModelError
-from graftonnx.limits import Limits
 from graftonnx.model import from_proto
 from graftonnx.normalise.sizes import check_sizes
 from graftonnx.runtime.messages import _LONGEST, sentence
@@ -97,10 +97,14 @@ def test_a_network_of_large_values_takes_a_part_of_a_batch(
     monkeypatch.setattr(classifier, "probabilities", counted)
     paths = [tmp_path / f"{k}.png" for k in range(6)]
     assert len(list(classifier.predict(paths, batch_size=6))) == 6
-    most = Limits(value=4 * classifier.session.sizes.largest)
-    monkeypatch.setattr("graftonnx.classifier.limits", lambda: most)
+    monkeypatch.setattr("graftonnx.classifier.TOGETHER", 4 * classifier.session.sizes.largest)
     assert len(list(classifier.predict(paths, batch_size=6))) == 6
     assert found == [6, 3, 3]
+
+    ran: list[int] = []
+    monkeypatch.setattr(classifier.session, "bounded", lambda count: ran.append(count) or nullcontext())
+    assert whole(np.zeros((6, 512, 512, 3), np.uint8)).shape == (6, 3)
+    assert ran == [4, 2]
 
 
 class TestDivisions:

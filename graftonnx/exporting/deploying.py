@@ -123,7 +123,9 @@ def export(
         ranges = for_calibration(given, path, split_file) if given is not None else random_pictures()
         kept = draft.convert(ranges)
         pictures = pictures or ranges
-    fidelity = compare(classifier, draft.classifier(), pictures) if pictures is not None else None
+    fidelity = None
+    if pictures is not None:
+        fidelity = compare(classifier, draft.classifier(classifier.session.sizes), pictures)
     if fidelity is not None and not accept_loss:
         _check_agreement(path, precision, fidelity)
     draft.save(output, force=force)

@@ -29,6 +29,7 @@ from graftonnx.metadata import (
 from graftonnx.model import load, save_skeleton
 from graftonnx.normalise.inference import infer_shapes
 from graftonnx.normalise.opset import OPSET, convert_opset, declared_opset
+from graftonnx.normalise.sizes import Sizes
 from graftonnx.runtime import open_session
 from graftonnx.weights import Weights, exceeds_protobuf, read, whole
 
@@ -124,9 +125,13 @@ class Draft:
         self._check()
         return kept
 
-    def classifier(self) -> Classifier:
-        """Return the file, ready to run on the CPU."""
-        session = open_session(self.model, weights=self._weights, provider="cpu")
+    def classifier(self, sizes: Sizes | None = None) -> Classifier:
+        """Return the file, ready to run on the CPU.
+
+        Args:
+            sizes: What the values of the network take that it was made of.
+        """
+        session = open_session(self.model, weights=self._weights, provider="cpu", sizes=sizes)
         return Classifier(session, self._expects.preprocess, softmax=self._form.with_softmax)
 
     def save(self, output: Path, *, force: bool) -> None:

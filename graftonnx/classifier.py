@@ -117,7 +117,8 @@ class Classifier:
     def _run(self, images: Pixels) -> Floats:
         """Return the probabilities [N, K] of images [N, H, W, 3] as they are."""
         step = self.batch or max(1, self._most(len(images)))
-        filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % step, axis=0)])
+        lacking = -len(images) % step if self.batch else 0
+        filled = np.concatenate([images, np.repeat(images[-1:], lacking, axis=0)]) if lacking else images
         parts = (to_input(filled[start : start + step]) for start in range(0, len(filled), step))
         scores = np.concatenate([self._scores(part) for part in parts])[: len(images)]
         if not np.isfinite(scores).all():

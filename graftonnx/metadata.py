@@ -44,6 +44,14 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+EXTREME = 1e6
+"""How large a scale, mean or standard deviation may be; the last is at least one in as many."""
+
+Factor = Annotated[float, Field(gt=0, le=EXTREME)]
+Mean = Annotated[float, Field(ge=-EXTREME, le=EXTREME)]
+Deviation = Annotated[float, Field(ge=1 / EXTREME, le=EXTREME)]
+
+
 class Preprocess(Record):
     """From an RGB image in 0..1 to what a network was trained on: `(x[order] * scale - mean) / std`.
 
@@ -52,9 +60,9 @@ class Preprocess(Record):
     """
 
     order: Literal["rgb", "bgr", "grey"] = "rgb"
-    scale: float = Field(default=1.0, gt=0)
-    mean: tuple[float, ...] = Field(default=(0.0,), min_length=1)
-    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1)
+    scale: Factor = 1.0
+    mean: tuple[Mean, ...] = Field(default=(0.0,), min_length=1)
+    std: tuple[Deviation, ...] = Field(default=(1.0,), min_length=1)
 
 
 PRESETS: dict[str, Preprocess] = {

@@ -84,13 +84,16 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
     Raises:
         DataError: Then.
-        zipfile.BadZipFile: If it is none.
+        zipfile.BadZipFile: If it is none, or one that cannot be read.
     """
     with path.open("rb") as file:
         record = zipfile._EndRecData(file)  # type: ignore[attr-defined]
         if record is not None:
             _check_directory(path, file, record)
-    return zipfile.ZipFile(path)
+    try:
+        return zipfile.ZipFile(path)
+    except NotImplementedError as error:  # an entry asks for a later version of the format
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _check_directory(path: Path, file: IO[bytes], record: Sequence[Any]) -> None:

@@ -18,11 +18,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import nn
 
 from graftonnx.errors import GraftError
-from graftonnx.files import atomic
+from graftonnx.files import atomic, opened
 from graftonnx.models import pickles
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.data import Batch, TrainBatches
@@ -77,7 +77,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
         GraftError: If it is damaged, or of another network.
     """
     try:
-        network.load_state_dict(load_file(path))
+        with opened(path, path.stat().st_size) as file:
+            network.load_state_dict(load(file.read()))  # `load_file` keeps two objects for each tensor
     except (SafetensorError, RuntimeError, OSError) as error:
         raise damaged(path, error) from error
 

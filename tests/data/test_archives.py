@@ -253,3 +253,12 @@ def test_an_encrypted_entry_does_not_count(tmp_path: Path) -> None:
     content[entry + 8] |= 1
     path.write_bytes(content)
     assert "red/5.png" not in {s.name for s in open_data(path).train}
+
+
+def test_an_entry_of_a_later_version_of_the_format_is_damage(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zip", FILES)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\1\2") + 6] = 99
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot read '.*a.zip': .*zip file version 9.9"):
+        open_data(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from graftonnx.errors import GraftError
-from graftonnx.training.checkpoints import AtomicCheckpoints
+from graftonnx.training.checkpoints import AtomicCheckpoints, load_weights, save_weights
 
 DICT = b"\x80\x02}"
 KEY = b"X\x01\x00\x00\x00a"
@@ -122,3 +124,16 @@ def test_tensors_and_plain_values_are_read(tmp_path: Path) -> None:
     assert found["others"] == content["others"]
     for key in ("parameter", "half", "view"):
         assert torch.equal(found[key], content[key])
+
+
+def test_reading_weights_leaves_nothing_behind(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(50)))
+    save_weights(network.state_dict(), tmp_path / "w.safetensors")
+    for _ in range(3):
+        load_weights(network, tmp_path / "w.safetensors")
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(20):
+        load_weights(network, tmp_path / "w.safetensors")
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 20 * 50  # two for each tensor would be 4000

@@ -7,7 +7,6 @@ that a small file made to unpack to a large one is refused before it fills the m
 from __future__ import annotations
 
 import bisect
-import contextlib
 import functools
 import stat
 import tarfile
@@ -20,8 +19,7 @@ from graftonnx.data import tars
 from graftonnx.data.bounds import check_growth, check_size, open_zip, read_entry
 from graftonnx.data.catalogue import Data, Store, catalogue
 from graftonnx.data.folders import class_folders, is_image
-from graftonnx.data.tars import entries, is_compressed, open_tar
-from graftonnx.errors import DataError
+from graftonnx.data.tars import described, entries, is_compressed, open_tar
 from graftonnx.images import natural_key
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -30,6 +28,7 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", "
 ENCRYPTED = 1
 """The flag of an encrypted entry of a zip file."""
 
+KIND = "zip or tar"
 DAMAGED = (*tars.DAMAGED, zipfile.BadZipFile)
 """What reading a damaged archive raises."""
 
@@ -150,7 +149,7 @@ class CompressedTarStore:
     def contents(self, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
         """Give each image, in the order of the file."""
         places = {name: place for place, name in enumerate(names)}
-        with _described(self._path), open_tar(self._path) as archive:
+        with described(self._path, KIND, DAMAGED), open_tar(self._path) as archive:
             for name, entry in _images(self._path, archive):
                 place = places.pop(name, None)
                 if place is not None:
@@ -168,7 +167,7 @@ def open_archive(path: Path) -> Data:
         DataError: If the archive is damaged or unpacks to too much, or as
             :func:`graftonnx.data.folders.open_folder`.
     """
-    with _described(path):
+    with described(path, KIND, DAMAGED):
         store = _store(path)
     tree = ArchiveTree(store.names)
     prefix = ""
@@ -205,14 +204,3 @@ def _is_plain(info: zipfile.ZipInfo) -> bool:
     """Return whether an entry is a file that can be read: neither a link nor encrypted."""
     mode = info.external_attr >> 16
     return (not stat.S_IFMT(mode) or stat.S_ISREG(mode)) and not info.flag_bits & ENCRYPTED
-
-
-@contextlib.contextmanager
-def _described(path: Path) -> Iterator[None]:
-    """Turn what a damaged archive raises into a sentence."""
-    try:
-        yield
-    except DAMAGED as error:
-        raise DataError(
-            f"cannot read '{path}': it is no zip or tar file, or a damaged one ({error}). Get it anew."
-        ) from error

@@ -6,7 +6,6 @@ with a limit; what other files hold is not looked at.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import tarfile
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 from graftonnx.data.bounds import LARGEST_RECORD, check_label, check_size
 from graftonnx.data.catalogue import LABELS, Data, Part, catalogue, part_of
 from graftonnx.data.folders import is_image
-from graftonnx.data.tars import DAMAGED, entries, open_tar
+from graftonnx.data.tars import DAMAGED, described, entries, open_tar
 from graftonnx.errors import DataError
 
 PEEK = 16
@@ -123,7 +122,7 @@ def is_shard(path: Path) -> bool:
 def _files(path: Path) -> Iterator[File]:
     """Yield the visible files of a shard."""
     row, last = -1, None
-    with _described(path), open_tar(path) as archive:
+    with described(path), open_tar(path) as archive:
         for entry in entries(path, archive):
             folder, _, name = entry.name.rpartition("/")
             stem, dot, field = name.partition(".")
@@ -215,14 +214,3 @@ def _content(file: File) -> bytes:
 
 def _suffix(field: str) -> str:
     return field.rpartition(".")[2]
-
-
-@contextlib.contextmanager
-def _described(path: Path) -> Iterator[None]:
-    """Turn what a damaged shard raises into a sentence."""
-    try:
-        yield
-    except DAMAGED as error:
-        raise DataError(
-            f"cannot read '{path}': it is no tar file, or a damaged one ({error}). Get it anew."
-        ) from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from graftonnx.data.bounds import BoundedTarInfo, check_entries, most_growth, most_packed, overgrown
+from graftonnx.errors import DataError
 
 COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -24,6 +25,28 @@ COMPRESSED: dict[bytes, Callable[..., Any]] = {
 
 DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 """What reading a damaged tar file raises."""
+
+
+@contextlib.contextmanager
+def described(
+    path: Path, kind: str = "tar", damaged: tuple[type[Exception], ...] = DAMAGED
+) -> Iterator[None]:
+    """Turn what a damaged archive raises into a sentence.
+
+    Args:
+        path: The archive.
+        kind: What it should be, for the message.
+        damaged: What reading it raises.
+
+    Raises:
+        DataError: Then.
+    """
+    try:
+        yield
+    except damaged as error:
+        raise DataError(
+            f"cannot read '{path}': it is no {kind} file, or a damaged one ({error}). Get it anew."
+        ) from error
 
 
 class Counted:

@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from graftonnx.data.catalogue import Data
+from graftonnx.images import decode_stream
+
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (200, 50, 40)}
 
 
@@ -86,3 +89,21 @@ def closed_to_all(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
     monkeypatch.setattr(os, "scandir", refusing(os.scandir))
     monkeypatch.setattr(os, "listdir", refusing(os.listdir))
+
+
+NAMES = ["red", "green", "blue", "green", "red", "blue"]
+"""The classes of six rows."""
+
+PICTURES = [encoded(picture(name, row)) for row, name in enumerate(NAMES)]
+"""Their images."""
+
+
+def check_rows(data: Data, classes: tuple[str, ...] = ("blue", "green", "red")) -> None:
+    """Compare all of the training part with the six rows."""
+    assert data.classes == classes
+    assert [s.name for s in data.train] == [f"train/{row}" for row in range(6)]
+    wanted = ["train/5", "train/0", "train/3"]
+    for image in decode_stream(data.store.contents(wanted), (6, 8), workers=1):
+        row = int(wanted[image.position].removeprefix("train/"))
+        assert image.pixels is not None
+        np.testing.assert_array_equal(image.pixels, picture(NAMES[row], row))

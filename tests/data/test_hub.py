@@ -8,21 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data.pictures import encoded, labelled, picture, write_folder
+from data.pictures import NAMES, PICTURES, check_rows, labelled, write_folder
 
-from graftonnx.data.catalogue import Data
 from graftonnx.data.opening import open_data
 from graftonnx.errors import DataError
 from graftonnx.images import decode_stream
 
-NAMES = ["red", "green", "blue", "green", "red", "blue"]
 """The class of each row."""
 
-PICTURES = [encoded(picture(name, row)) for row, name in enumerate(NAMES)]
 CLASSES = ["red", "green", "blue"]
 
 
@@ -50,21 +46,10 @@ def dataset() -> datasets.Dataset:
     return datasets.Dataset.from_dict(rows, features=features)
 
 
-def check(data: Data, classes: tuple[str, ...] = ("blue", "green", "red")) -> None:
-    """Compare all of the training part with the six rows."""
-    assert data.classes == classes
-    assert [s.name for s in data.train] == [f"train/{row}" for row in range(6)]
-    wanted = ["train/5", "train/0", "train/3"]
-    for image in decode_stream(data.store.contents(wanted), (6, 8), workers=1):
-        row = int(wanted[image.position].removeprefix("train/"))
-        assert image.pixels is not None
-        np.testing.assert_array_equal(image.pixels, picture(NAMES[row], row))
-
-
 class TestParquet:
     def test_of_a_published_data_set_knows_its_class_names(self, tmp_path: Path) -> None:
         dataset().to_parquet(tmp_path / "a.parquet")
-        check(open_data(tmp_path / "a.parquet"))
+        check_rows(open_data(tmp_path / "a.parquet"))
 
     @pytest.mark.parametrize("kind", ["bytes", "struct", "struct without path"])
     @pytest.mark.parametrize(("image", "label"), [("image", "label"), ("img", "fine_label"), ("png", "cls")])
@@ -75,7 +60,7 @@ class TestParquet:
             "struct without path": [{"bytes": content, "path": None} for content in PICTURES],
         }
         pq.write_table(pa.table({image: cells[kind], label: NAMES, "n": range(6)}), tmp_path / "a.parquet")
-        check(open_data(tmp_path / "a.parquet"))
+        check_rows(open_data(tmp_path / "a.parquet"))
 
     def test_in_several_files_with_the_part_in_their_names(self, tmp_path: Path) -> None:
         for name, rows in {
@@ -87,7 +72,7 @@ class TestParquet:
             dataset().select(rows).to_parquet(tmp_path / f"{name}.parquet")
         (tmp_path / "README.md").write_text("text beside the files")
         data = open_data(tmp_path)
-        check(data)
+        check_rows(data)
         assert [(s.name, data.classes[s.label]) for s in data.val] == [("val/0", "green")]
         assert [(s.name, data.classes[s.label]) for s in data.test] == [("test/0", "blue"), ("test/1", "red")]
 
@@ -99,7 +84,7 @@ class TestParquet:
         )
         table = pa.table({"image": cells, "label": NAMES}, schema=schema)
         pq.write_table(table, tmp_path / "a.parquet")
-        check(open_data(tmp_path / "a.parquet"))
+        check_rows(open_data(tmp_path / "a.parquet"))
 
     def test_a_row_without_an_image_is_a_bad_image(self, tmp_path: Path) -> None:
         pq.write_table(pa.table({"image": [*PICTURES[:5], None], "label": NAMES}), tmp_path / "a.parquet")
@@ -191,7 +176,7 @@ class TestHostileLabels:
         file = {"bytes": b"%!PS", "path": "a.eps"}
         cells = pa.array([{"label": name, "mask": file} for name in NAMES])
         kind = {"label": {"_type": "Value", "dtype": "string"}, "mask": {"_type": "Image"}}
-        check(open_data(self.write(tmp_path / "a.parquet", cells, kind)))
+        check_rows(open_data(self.write(tmp_path / "a.parquet", cells, kind)))
         kind["label"] = {"_type": "Image"}
         cells = pa.array([{"label": file, "mask": file}] * 6)
         with pytest.raises(DataError, match="its 'label' is of the type Image, expected"):
@@ -226,13 +211,13 @@ class TestHostileLabels:
 class TestSaved:
     def test_one_table(self, tmp_path: Path) -> None:
         dataset().save_to_disk(tmp_path / "saved")
-        check(open_data(tmp_path / "saved"))
+        check_rows(open_data(tmp_path / "saved"))
 
     def test_several_parts(self, tmp_path: Path) -> None:
         parts = {"train": dataset(), "validation": dataset().select([3, 0]), "extra": dataset()}
         datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
         data = open_data(tmp_path / "saved")
-        check(data)
+        check_rows(data)
         assert [(s.name, data.classes[s.label]) for s in data.val] == [("val/0", "green"), ("val/1", "red")]
         assert data.test == ()
 
@@ -240,7 +225,7 @@ class TestSaved:
         secret = dataset().map(lambda row: {"label": -1})
         datasets.DatasetDict({"train": dataset(), "test": secret}).save_to_disk(tmp_path / "saved")
         data = open_data(tmp_path / "saved")
-        check(data)
+        check_rows(data)
         assert data.test == ()
 
 
@@ -254,7 +239,7 @@ class TestHub:
 
         monkeypatch.setattr(datasets, "load_dataset", load_dataset)
         data = open_data("hf:org/name:plain")
-        check(data)
+        check_rows(data)
         assert (data.where, len(data.test)) == ("hf:org/name:plain", 6)
         open_data("hf:org/name")
         assert asked == [("org/name", "plain"), ("org/name", None)]

@@ -10,20 +10,16 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from data.pictures import encoded, labelled, picture, write_tar
+from data.pictures import NAMES, PICTURES, check_rows, labelled, write_tar
 
 from graftonnx.data import bounds
-from graftonnx.data.catalogue import Data
 from graftonnx.data.opening import open_data
 from graftonnx.errors import DataError
 from graftonnx.images import decode_stream
 
-NAMES = ["red", "green", "blue", "green", "red", "blue"]
 """The class of each row."""
 
-PICTURES = [encoded(picture(name, row)) for row, name in enumerate(NAMES)]
 CLASSES = ["red", "green", "blue"]
 
 
@@ -41,29 +37,18 @@ def shard(rows: range, **labels: Any) -> dict[str, bytes]:
     return files
 
 
-def check(data: Data, classes: tuple[str, ...] = ("blue", "green", "red")) -> None:
-    """Compare all of the training part with the six rows."""
-    assert data.classes == classes
-    assert [s.name for s in data.train] == [f"train/{row}" for row in range(6)]
-    wanted = ["train/5", "train/0", "train/3"]
-    for image in decode_stream(data.store.contents(wanted), (6, 8), workers=1):
-        row = int(wanted[image.position].removeprefix("train/"))
-        assert image.pixels is not None
-        np.testing.assert_array_equal(image.pixels, picture(NAMES[row], row))
-
-
 def test_classes_are_numbers(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", shard(range(6), cls=lambda row: CLASSES.index(NAMES[row])))
-    check(open_data(path), classes=("0", "1", "2"))
+    check_rows(open_data(path), classes=("0", "1", "2"))
 
 
 def test_classes_are_text(tmp_path: Path) -> None:
-    check(open_data(write_tar(tmp_path / "a.tar", shard(range(6), txt=lambda row: f"{NAMES[row]}\n"))))
+    check_rows(open_data(write_tar(tmp_path / "a.tar", shard(range(6), txt=lambda row: f"{NAMES[row]}\n"))))
 
 
 def test_classes_are_in_json(tmp_path: Path) -> None:
     files = shard(range(6), json=lambda row: json.dumps({"label": NAMES[row], "width": 8}))
-    check(open_data(write_tar(tmp_path / "a.tar", files)))
+    check_rows(open_data(write_tar(tmp_path / "a.tar", files)))
 
 
 def test_a_folder_of_shards(tmp_path: Path) -> None:
@@ -74,7 +59,7 @@ def test_a_folder_of_shards(tmp_path: Path) -> None:
     write_tar(tmp_path / "train-1.tar", shard(range(3, 6), txt=label))
     write_tar(tmp_path / "val-0.tar", shard(range(1, 3), txt=label))
     data = open_data(tmp_path)
-    check(data)
+    check_rows(data)
     assert [data.classes[s.label] for s in data.val] == ["green", "blue"]
 
 
@@ -85,18 +70,18 @@ def test_class_folders_in_a_tar_file_are_no_shard(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
 def test_a_shard_may_be_compressed(kind: str, tmp_path: Path) -> None:
-    check(open_data(write_tar(tmp_path / f"a.tar.{kind}", shard(range(6), txt=name_of))))
+    check_rows(open_data(write_tar(tmp_path / f"a.tar.{kind}", shard(range(6), txt=name_of))))
 
 
 def test_the_library_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    check(open_data(write_tar(tmp_path / "a.tar", shard(range(6), txt=name_of))))
+    check_rows(open_data(write_tar(tmp_path / "a.tar", shard(range(6), txt=name_of))))
 
 
 def test_shards_of_one_part_are_all_images_whatever_it_is_called(tmp_path: Path) -> None:
     write_tar(tmp_path / "test-0.tar", shard(range(3), txt=name_of))
     write_tar(tmp_path / "test-1.tar", shard(range(3, 6), txt=name_of))
-    check(open_data(tmp_path))
+    check_rows(open_data(tmp_path))
 
 
 def test_shards_without_a_training_part(tmp_path: Path) -> None:
@@ -120,7 +105,7 @@ def test_names_are_rows_and_fields(leading: str, tmp_path: Path) -> None:
     hidden = {"._0000.png": b"x", "__x.txt": b"x", ".txt": b"x", "none": b"x"}
     files = {f"{leading}{name}": content for name, content in {**hidden, **files}.items()}
     write_tar(tmp_path / "train-0.tar", files)
-    check(open_data(tmp_path))
+    check_rows(open_data(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +129,7 @@ def test_what_is_neither_image_nor_label_is_not_looked_at(
         return read(archive, entry)
 
     monkeypatch.setattr(tarfile.TarFile, "extractfile", extractfile)
-    check(open_data(path.parent), classes=("0", "1", "2"))
+    check_rows(open_data(path.parent), classes=("0", "1", "2"))
     assert {name.partition(".")[2] for name in looked} == {"cls", "png"}
 
 

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from graftonnx import images
 from graftonnx.alignment import Scores
 from graftonnx.errors import DataError, ModelError
-from graftonnx.files import beside
 from graftonnx.heads import HeadDesign
 from graftonnx.layouts import Layout
 from graftonnx.matching import candidates, fused_size, planned
 from graftonnx.network import Network
 from graftonnx.plan import Plan, Projection, Skip
 from graftonnx.proofs import explained
+from graftonnx.reading import beside
 from graftonnx.runtime import open_session, with_outputs
 from graftonnx.splice import splice
 from graftonnx.weights import whole

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from graftonnx.errors import DataError, ModelError
 from graftonnx.feeds import Feed, image_shape
-from graftonnx.files import MODEL_FILE, beside, missing
+from graftonnx.files import MODEL_FILE
 from graftonnx.images import Decoded, Pixels, Planes, as_input, decode_stream, to_input, undecodable
 from graftonnx.metadata import PRESETS, Metadata, Preprocess
 from graftonnx.model import load
 from graftonnx.providers import Provider
 from graftonnx.providers.settings import Settings
+from graftonnx.reading import beside, missing
 from graftonnx.runtime import Session, open_session
 from graftonnx.spine import final_softmax
 

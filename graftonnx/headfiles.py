@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from graftonnx import files
+from graftonnx import reading
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView
 from graftonnx.model import check_valid
@@ -87,7 +87,7 @@ def read_head(path: str | Path) -> OwnHead:
             )
     except GraftError as error:
         raise error.at(f"cannot use head '{path}'") from error
-    return OwnHead(path.name, files.sha256(path), whole(model, weights))
+    return OwnHead(path.name, reading.sha256(path), whole(model, weights))
 
 
 def inlined(own: OwnHead, vectors: Sequence[Vector], classes: int, logits: gs.Variable) -> list[gs.Node]:

@@ -24,8 +24,8 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from graftonnx.errors import DataError
-from graftonnx.files import read_bytes
 from graftonnx.pixels import Allowance, eight_bits
+from graftonnx.reading import read_bytes
 
 EXTENSIONS = frozenset(
     {

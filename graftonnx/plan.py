@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from graftonnx import documents, files, notebook
+from graftonnx import documents, files, notebook, reading
 from graftonnx.errors import ModelError, PlanError
 from graftonnx.metadata import GUESSED, InputKind, Preprocess, Record
 from graftonnx.spelling import did_you_mean
@@ -279,10 +279,10 @@ def read_plan(path: Path) -> Plan:
         PlanError: If it cannot be read or is not a plan.
     """
     try:
-        text = files.read_text(path, longest=documents.ENOUGH)
+        text = reading.read_text(path, longest=documents.ENOUGH)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
-        raise PlanError(f"cannot read plan '{path}': {reason}.{files.beside(path)}") from error
+        raise PlanError(f"cannot read plan '{path}': {reason}.{reading.beside(path)}") from error
     try:
         return from_yaml(text)
     except PlanError as error:
@@ -297,7 +297,7 @@ def write_plan(plan: Plan, path: Path, *, force: bool = False) -> None:
     """
     files.check_writable(path, force=force)
     try:
-        text = plan.to_yaml_over(files.read_text(path, longest=documents.ENOUGH))
+        text = plan.to_yaml_over(reading.read_text(path, longest=documents.ENOUGH))
     except (OSError, UnicodeDecodeError):
         text = plan.to_yaml()
     files.write_text(path, text)

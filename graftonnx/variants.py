@@ -23,7 +23,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import GraphProto
 
-from graftonnx import files
+from graftonnx import reading
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import GraphView, subgraphs
 from graftonnx.headfiles import JOINED
@@ -70,7 +70,7 @@ def read_fused(path: Path) -> Network:
             preprocess=Preprocess(),
             preprocess_reason="fused networks take RGB in 0..1",
             metadata=metadata,
-            sha256=files.sha256(path),
+            sha256=reading.sha256(path),
             producer=model.producer_name,
             opset=model.opset_import[0].version,
             ir_version=model.ir_version,

@@ -17,9 +17,9 @@ from graftonnx import wire
 from graftonnx.admission import admit
 from graftonnx.errors import ModelError
 from graftonnx.external import take_over
-from graftonnx.files import beside
 from graftonnx.graph import is_stub
 from graftonnx.limits import check
+from graftonnx.reading import beside
 from graftonnx.tensors import Array, Computed, Held, Made, SourceFile, Stored, Tensor, encoded_size
 from graftonnx.wire import INLINE_BYTES
 

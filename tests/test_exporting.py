@@ -16,11 +16,11 @@ from graftonnx.blocks import SkipInit
 from graftonnx.classifier import softmax
 from graftonnx.errors import DataError, GraftError, ModelError, ParityError
 from graftonnx.exporting import draft, export
-from graftonnx.files import read_labels
 from graftonnx.folding import Folded
 from graftonnx.fusion import fuse
 from graftonnx.metadata import InputConvention, Metadata, Preprocess, read_metadata
 from graftonnx.model import from_proto
+from graftonnx.reading import read_labels
 from graftonnx.runtime import open_session
 from graftonnx.weights import Weights
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from graftonnx import files, images, parsing
+from graftonnx import images, parsing, reading
 from graftonnx.bundling import sums
 from graftonnx.data import bounds
 from graftonnx.metadata import LARGEST_SIDE
@@ -48,7 +48,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"| {images.PIXELS_AT_ONCE / 1e6:.0f} million |",
         f"| {images.LARGEST_FILE >> 20} MiB |",
         f"| {bounds.LARGEST_IMAGE >> 20} MiB |",
-        f"| {files.LARGEST_TEXT >> 20} MiB |",
+        f"| {reading.LARGEST_TEXT >> 20} MiB |",
         f"| {bounds.MOST_ENTRIES // 10**6} million |",
         f"| {bounds.ALLOWED_GROWTH >> 30} GiB, or {bounds.MOST_GROWTH} times its size |",
         f"| {bounds.LARGEST_HEADER >> 20} MiB |",

@@ -16,8 +16,9 @@ from graftonnx.data.manifests import open_csv
 from graftonnx.data.opening import open_data
 from graftonnx.data.splits import read_split
 from graftonnx.errors import DataError, GraftError
-from graftonnx.files import LARGEST_TEXT, read_labels, read_text, write_text
+from graftonnx.files import write_text
 from graftonnx.plan import read_plan
+from graftonnx.reading import LARGEST_TEXT, read_labels, read_text
 from graftonnx.training.history import read_metrics
 from graftonnx.training.report.validation import read_findings
 from graftonnx.training.run import RunFolder

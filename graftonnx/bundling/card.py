@@ -17,11 +17,11 @@ from graftonnx.bundling.origin import Origin
 from graftonnx.classifier import Classifier
 from graftonnx.comparison.markdown import table
 from graftonnx.evaluation import TOP, Evaluation, Selection
-from graftonnx.files import sha256
 from graftonnx.graph import GraphView
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.plan import from_metadata
 from graftonnx.printable import markdown_text, printable
+from graftonnx.reading import sha256
 from graftonnx.training.run import versions
 from graftonnx.weights import read
 

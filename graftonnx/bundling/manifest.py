@@ -11,9 +11,9 @@ from pydantic import Field, ValidationError
 from graftonnx.classifier import Classifier
 from graftonnx.errors import GraftError
 from graftonnx.feeds import image_shape
-from graftonnx.files import read_bytes
 from graftonnx.images import GREY
 from graftonnx.metadata import ImageLayout, InputConvention, Precision, Preprocess, Record
+from graftonnx.reading import read_bytes
 
 MANIFEST = "bundle.json"
 CARD = "MODEL_CARD.md"

@@ -12,7 +12,8 @@ from graftonnx.comparison.record import Comparison
 from graftonnx.data.opening import is_there
 from graftonnx.errors import DataError, GraftError
 from graftonnx.evaluation import Selection, select
-from graftonnx.files import MODEL_FILE, read_bytes
+from graftonnx.files import MODEL_FILE
+from graftonnx.reading import read_bytes
 from graftonnx.training.run import RunFolder, RunRecord
 
 COMPARISON = "compare.json"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from graftonnx.errors import GraftError
-from graftonnx.files import read_bytes, sha256
+from graftonnx.reading import read_bytes, sha256
 
 SUMS = "SHA256SUMS"
 

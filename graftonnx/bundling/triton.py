@@ -22,7 +22,7 @@ from onnx import TensorProto
 
 from graftonnx.bundling.manifest import LABELS, model_path, triton_path
 from graftonnx.errors import GraftError
-from graftonnx.files import read_text, sha256
+from graftonnx.reading import read_text, sha256
 
 CONFIG = "config.pbtxt"
 VERSION = "1"

@@ -17,9 +17,10 @@ from graftonnx.bundling.sums import check_sums
 from graftonnx.bundling.triton import check_repository
 from graftonnx.classifier import Classifier, open_classifier
 from graftonnx.errors import GraftError, ModelError
-from graftonnx.files import check_text, read_text
+from graftonnx.files import check_text
 from graftonnx.normalise.sizes import check_sizes
 from graftonnx.providers import Provider
+from graftonnx.reading import read_text
 from graftonnx.weights import read
 
 _COPIES = 3

@@ -126,7 +126,7 @@ def command(
     Pillow alone, a model repository for Triton, and the sums of all files, which `graftonnx verify` checks.
     """
     from graftonnx.bundling import bundle
-    from graftonnx.files import read_labels
+    from graftonnx.reading import read_labels
 
     made = bundle(
         source,

@@ -170,7 +170,7 @@ def command(
     (bf16, int8) stay the same, unless --accept-loss is given.
     """
     from graftonnx.exporting import export
-    from graftonnx.files import read_labels
+    from graftonnx.reading import read_labels
 
     if precision == "int8" and calibrate is None and data is None:
         raise click.UsageError("--precision int8 needs images: give --calibrate, or --data.")

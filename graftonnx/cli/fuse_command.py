@@ -141,7 +141,7 @@ def command(
     joined and classified by a new head. The file is proven before it is written. A alone gets a new head
     only.
     """
-    from graftonnx import files
+    from graftonnx import files, reading
     from graftonnx.fusion import fuse, lone_plan
     from graftonnx.model import save
 
@@ -162,7 +162,7 @@ def command(
         raise click.UsageError("Missing option '-o' / '--output'. Give it, or --dry-run.")
     if output is not None and not dry_run:
         files.check_writable(output, force=force)
-    names = files.read_labels(labels) if labels else ()
+    names = reading.read_labels(labels) if labels else ()
     if len(names) == 1:
         raise DataError(f"cannot use labels '{labels}': one name; expected two or more, one each line.")
     if names and classes not in (None, len(names)):
@@ -213,7 +213,7 @@ def _loaded(
     dequantize: bool,
 ) -> tuple[list[Network], Plan | None]:
     """Load the parents, and read the plan, if there is one."""
-    from graftonnx import files
+    from graftonnx import reading
     from graftonnx.errors import PlanError
     from graftonnx.plan import read_plan
 
@@ -238,7 +238,7 @@ def _loaded(
         )
     if all(path.is_file() and os.access(path, os.R_OK) for path in paths):
         try:
-            plan.check_order([files.sha256(path) for path in paths])
+            plan.check_order([reading.sha256(path) for path in paths])
         except PlanError as error:
             raise error.at(f"cannot use plan '{plan_file}'") from error
     parents = {letter: plan.parents[letter] for letter in LETTERS[: len(paths)]}

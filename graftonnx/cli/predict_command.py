@@ -88,8 +88,8 @@ def command(
     style = _style("json" if as_json and style is None else style, output)
     _check_usage(images, style, null=null, as_json=as_json)
     from graftonnx.classifier import open_classifier
-    from graftonnx.files import read_labels
     from graftonnx.prediction.listing import list_images, read_names
+    from graftonnx.reading import read_labels
 
     names: Iterable[str] = ()
     if "-" in images:

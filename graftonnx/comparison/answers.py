@@ -15,9 +15,9 @@ from graftonnx.data.cache import BadImage, bad_images
 from graftonnx.data.catalogue import Data
 from graftonnx.errors import DataError
 from graftonnx.evaluation import Selection, match_labels, select
-from graftonnx.files import read_bytes
 from graftonnx.images import Pixels, decode_stream
 from graftonnx.providers.settings import SETTLE, Settings
+from graftonnx.reading import read_bytes
 from graftonnx.training.run import RunFolder
 
 BATCH = 32

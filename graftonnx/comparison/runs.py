@@ -24,10 +24,11 @@ from pydantic import ValidationError
 from graftonnx import documents, training
 from graftonnx.comparison.record import AVERAGE, CONCATENATED, FUSED, Other, Request
 from graftonnx.errors import GraftError
-from graftonnx.files import check_writable, is_folder, read_text, write_text
+from graftonnx.files import check_writable, is_folder, write_text
 from graftonnx.metadata import Parent
 from graftonnx.model import save
 from graftonnx.network import Network
+from graftonnx.reading import read_text
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.run import RunFolder, RunRecord
 from graftonnx.variants import variant

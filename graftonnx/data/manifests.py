@@ -17,7 +17,7 @@ from pathlib import Path
 from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
 from graftonnx.data.folders import FolderTree
 from graftonnx.errors import DataError
-from graftonnx.files import opened
+from graftonnx.reading import opened
 from graftonnx.spelling import did_you_mean
 
 COLUMNS = ("path", "label", "split")

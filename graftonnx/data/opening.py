@@ -8,8 +8,8 @@ from pathlib import Path
 from graftonnx.data import archives, arrays, folders, hub, manifests, saved, shards, strips
 from graftonnx.data.catalogue import Data
 from graftonnx.errors import DataError
-from graftonnx.files import beside, missing
 from graftonnx.images import natural_key
+from graftonnx.reading import beside, missing
 
 EXPECTED = "a folder, a .csv, .parquet, .npz, .zip or .tar file, or hf:NAME"
 

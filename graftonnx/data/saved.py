@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftonnx.data.bounds import check_entries
 from graftonnx.errors import DataError
-from graftonnx.files import opened, read_bytes
+from graftonnx.reading import opened, read_bytes
 
 if TYPE_CHECKING:
     import datasets

@@ -11,7 +11,7 @@ import numpy as np
 
 from graftonnx.data.catalogue import Data, Sample
 from graftonnx.errors import DataError
-from graftonnx.files import beside, read_text
+from graftonnx.reading import beside, read_text
 
 SHOTS_STREAM = 1
 """Keeps the random choice of few-shot images apart from that of the validation images."""

@@ -18,7 +18,7 @@ from typing import IO, Literal
 
 from pydantic import ValidationError
 
-from graftonnx import files
+from graftonnx import reading
 from graftonnx.errors import DataError
 from graftonnx.metadata import Record
 from graftonnx.prediction.answers import Answer, from_record, spelled, to_record
@@ -179,7 +179,7 @@ def is_left_over(path: Path, output: Path) -> bool:
     """
     found = replaceable(output)
     try:
-        with files.opened(path) as file:
+        with reading.opened(path) as file:
             return found is not None and Settings.model_validate_json(file.readline()).replaces != found
     except (OSError, ValidationError):  # no journal, or one that is refused later
         return False

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from graftonnx.data.folders import FolderTree
 from graftonnx.errors import DataError
-from graftonnx.files import beside, missing
 from graftonnx.images import EXTENSIONS, natural_key
+from graftonnx.reading import beside, missing
 
 STANDARD_INPUT = "-"
 """The argument that stands for the names on standard input."""

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from graftonnx.classifier import Classifier
 from graftonnx.errors import GraftError
-from graftonnx.files import atomic, check_writable, sha256
+from graftonnx.files import atomic, check_writable
 from graftonnx.prediction.answers import Answer, predict
 from graftonnx.prediction.formats import Format, check_format, write
 from graftonnx.prediction.journal import Settings, is_left_over, journal_of, opened, replaceable
+from graftonnx.reading import sha256
 
 SHOWN = 20
 """Unreadable images of which the errors are kept."""

@@ -22,8 +22,9 @@ from safetensors.torch import load, save_file
 from torch import nn
 
 from graftonnx.errors import GraftError
-from graftonnx.files import atomic, opened
+from graftonnx.files import atomic
 from graftonnx.models import pickles
+from graftonnx.reading import opened
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.data import Batch, TrainBatches
 from graftonnx.training.finetuner import Finetuner, Sums, diverged

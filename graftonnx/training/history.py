@@ -11,8 +11,9 @@ from typing import Annotated, TypeAlias
 from pydantic import Field, ValidationError
 
 from graftonnx.errors import GraftError
-from graftonnx.files import atomic, read_text, write_text
+from graftonnx.files import atomic, write_text
 from graftonnx.metadata import Record
+from graftonnx.reading import read_text
 
 MOST_EPOCHS = 1_000_000_000
 """Of a training, however many its steps ask for."""

@@ -16,18 +16,10 @@ from pydantic import Field, ValidationError
 from graftonnx import documents
 from graftonnx.data.opening import is_remote
 from graftonnx.errors import GraftError
-from graftonnx.files import (
-    MODEL_FILE,
-    SPLIT_FILE,
-    BusyError,
-    check_writable,
-    is_folder,
-    locked,
-    read_text,
-    write_text,
-)
+from graftonnx.files import MODEL_FILE, SPLIT_FILE, BusyError, check_writable, is_folder, locked, write_text
 from graftonnx.metadata import Record
 from graftonnx.model import save
+from graftonnx.reading import read_text
 from graftonnx.training.config import Device, Layout, Logger, Precision, TrainConfig
 
 HEADER = "# How this run was made. `graftonnx train --resume FOLDER` goes on from it.\n"

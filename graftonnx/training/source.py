@@ -9,8 +9,8 @@ from pathlib import Path
 import onnx
 
 from graftonnx.errors import DataError, GraftError, ModelError
-from graftonnx.files import sha256
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
+from graftonnx.reading import sha256
 from graftonnx.spelling import did_you_mean
 from graftonnx.weights import read, whole
 

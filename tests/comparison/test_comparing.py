@@ -20,9 +20,9 @@ from graftonnx.classifier import open_classifier
 from graftonnx.comparison import Comparison, compare
 from graftonnx.errors import DataError, GraftError, ModelError
 from graftonnx.evaluation import evaluate, select
-from graftonnx.files import sha256
 from graftonnx.fusion import fuse
 from graftonnx.model import from_proto, save
+from graftonnx.reading import sha256
 from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, train
 from graftonnx.training.run import RunFolder
 

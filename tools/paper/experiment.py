@@ -31,9 +31,10 @@ from graftonnx import Plan
 from graftonnx.comparison import Comparison
 from graftonnx.comparison.expenses import size
 from graftonnx.data.opening import open_data
-from graftonnx.files import sha256, write_bytes, write_text
+from graftonnx.files import write_bytes, write_text
 from graftonnx.metadata import read_metadata
 from graftonnx.plan import write_plan
+from graftonnx.reading import sha256
 from graftonnx.training.history import read_metrics
 from graftonnx.training.run import RunFolder
 from graftonnx.weights import read

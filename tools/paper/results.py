@@ -14,8 +14,9 @@ from places import ROOT
 
 from graftonnx import costs, machine
 from graftonnx.comparison import Comparison
-from graftonnx.files import sha256, write_text
+from graftonnx.files import write_text
 from graftonnx.graph import GraphView
+from graftonnx.reading import sha256
 from graftonnx.weights import read
 
 SOURCES = (

@@ -16,10 +16,10 @@ from graftonnx import pages
 from graftonnx.costs import macs, parameters
 from graftonnx.errors import GraftError
 from graftonnx.evaluation import Evaluation
-from graftonnx.files import read_text
 from graftonnx.graph import GraphView
 from graftonnx.metadata import Metadata, read_metadata
 from graftonnx.pages import DASH, TIMES, percent, short
+from graftonnx.reading import read_text
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.history import Epoch, best_of, read_metrics
 from graftonnx.training.report.charts import Line, line_chart, merged

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from graftonnx.classifier import Floats, same_picture, softmax
 from graftonnx.errors import GraftError
 from graftonnx.evaluation import LEAST, TOP, Evaluation
-from graftonnx.files import read_bytes
 from graftonnx.images import Pixels, to_input
 from graftonnx.metadata import Record
 from graftonnx.providers import Provider
+from graftonnx.reading import read_bytes
 from graftonnx.runtime import open_session
 from graftonnx.training.report.strength import Strength, add_norms, find_probes, strengths
 from graftonnx.weights import read, whole

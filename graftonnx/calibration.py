@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from graftonnx import images
 from graftonnx.alignment import Scores
+from graftonnx.data.folders import FolderTree
 from graftonnx.errors import DataError, ModelError
 from graftonnx.heads import HeadDesign
 from graftonnx.layouts import Layout
@@ -154,14 +155,14 @@ class Calibration:
 
 
 def read_images(folder: Path, size: tuple[int, ...]) -> images.Pixels:
-    """Read the images in a folder and below it; they need no labels.
+    """Read the visible images in a folder and below it; they need no labels.
 
     Args:
         folder: Where they are.
         size: Height and width, in pixels.
 
     Raises:
-        DataError: If there are too few, one cannot be read, or the networks do not take images.
+        DataError: If there are too few, one cannot be read or a folder, or the networks do not take images.
     """
     if len(size) != 2:
         raise DataError(
@@ -170,7 +171,7 @@ def read_images(folder: Path, size: tuple[int, ...]) -> images.Pixels:
         )
     if not folder.is_dir():
         raise DataError(f"cannot read images from '{folder}': there is no such folder.{beside(folder)}")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.EXTENSIONS and p.is_file())
+    paths = sorted(folder / name for name in FolderTree(folder).images(""))
     if len(paths) < LEAST_IMAGES:
         raise DataError(
             f"cannot calibrate with '{folder}': it holds {len(paths)} images, expected {LEAST_IMAGES} or "

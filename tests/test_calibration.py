@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from builders import plain_cnn, residual_cnn, token_net
+from data.pictures import closed_to_all
 from onnx import numpy_helper
 from PIL import Image
 
@@ -131,6 +132,13 @@ def test_images_are_read_from_all_folders_below(tmp_path: Path) -> None:
         read_images(tmp_path / "x", (6, 4))
     with pytest.raises(DataError, match=r"'.*absent': there is no such folder\."):
         read_images(tmp_path / "absent", (6, 4))
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").mkdir()
+    closed_to_all(monkeypatch, tmp_path / "x")
+    with pytest.raises(DataError, match=r"cannot read the folder '.*/x': Permission denied\."):
+        read_images(tmp_path, (6, 4))
 
 
 def test_images_cannot_calibrate_networks_for_sound(tmp_path: Path) -> None:

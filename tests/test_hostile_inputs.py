@@ -23,7 +23,7 @@ from numpy.lib import format as npy
 from PIL import Image
 from training.fused import save_fused, save_images
 
-from graftonnx import documents, images
+from graftonnx import decoders, documents, images
 from graftonnx.data import bounds
 from graftonnx.data.opening import open_data
 from graftonnx.data.splits import read_split
@@ -146,7 +146,7 @@ def test_comments_in_an_image_that_take_long_to_read_are_refused(content: bytes,
 
 
 def test_usual_images_of_the_same_format_may_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MOST_SLOW_PIXELS", 9)
+    monkeypatch.setattr(decoders, "MOST_SLOW_PIXELS", 9)
     for head, size in (
         (b"P6 8 8 255\n", 192),
         (b"P5 8 8 65535\n", 128),
@@ -203,8 +203,8 @@ def test_a_tile_that_is_larger_than_its_image_is_refused(big: bool, kind: int) -
 
 
 def test_a_tile_counts_beside_the_pixels_of_its_image() -> None:
-    with images.open_image(tiff((322, 4, 4096), (323, 4, 2048))) as image:
-        assert images._held(image) == 8 * 8 + 4096 * 2048
+    with decoders.open_image(tiff((322, 4, 4096), (323, 4, 2048))) as image:
+        assert decoders.pixels_held(image) == 8 * 8 + 4096 * 2048
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from graftonnx import images, pixels
+from graftonnx import decoders, images, pixels
 from graftonnx.errors import DataError
 
 
@@ -427,7 +427,7 @@ def test_a_progressive_jpeg_counts_whole_although_it_is_reduced(
 
 
 def test_an_image_in_an_array_has_no_more_pixels_than_one_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MOST_PIXELS", 99)
+    monkeypatch.setattr(decoders, "MOST_PIXELS", 99)
     (image,) = images.decode_stream([(0, np.zeros((10, 10), np.uint8))], (4, 4))
     assert image.reason == "it has 10x10 pixels, at most 0 million are decoded"
 

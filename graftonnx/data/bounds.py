@@ -16,8 +16,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from graftonnx.decoders import MOST_PIXELS
 from graftonnx.errors import DataError
-from graftonnx.images import MOST_PIXELS
 
 MOST_ENTRIES = 20_000_000
 """Entries of an archive, or images in an array."""

@@ -17,8 +17,9 @@ import numpy as np
 
 from graftonnx.data.bounds import LARGEST_TEXT, open_zip, read_entry
 from graftonnx.data.catalogue import PARTS, Data, Part, catalogue
+from graftonnx.decoders import UNREADABLE, open_image
 from graftonnx.errors import DataError
-from graftonnx.images import UNREADABLE, Pixels, open_image
+from graftonnx.images import Pixels
 
 NAMES = "labels.json"
 STRIP = re.compile(r"(train|test)_([0-9]{1,9})\.(?:webp|png)")

@@ -219,6 +219,14 @@ class TestMemory:
         )
         assert "Give --batch 2. Try a smaller --batch, or --no-memory." in caught.value.message
 
+    def test_code_in_the_current_folder_does_not_run(
+        self, networks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "numpy.py").write_text("from pathlib import Path; Path('ran').touch()")
+        monkeypatch.chdir(tmp_path)
+        measure(Contender("fixed", (networks["fixed"],)), RUNNING, (2,), ())
+        assert not (tmp_path / "ran").exists()
+
     def test_the_peak_is_never_below_what_is_held(self) -> None:
         held, most = resident(), peak()
         assert held is not None

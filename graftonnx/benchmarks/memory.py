@@ -80,7 +80,7 @@ def measure(
         cores=running.cores,
         io=running.io,
     )
-    command = [sys.executable, "-m", "graftonnx.benchmarks.memory"]
+    command = [sys.executable, "-P", "-m", "graftonnx.benchmarks.memory"]
     done = subprocess.run(command, input=request.model_dump_json(), capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

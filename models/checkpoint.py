@@ -159,7 +159,7 @@ def _read_safetensors(path: Path) -> object:
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise CheckpointError(f"cannot read '{path}': {_first_line(error)} Is the file complete?") from error
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import struct
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -49,6 +50,9 @@ DAMAGES = (
     MemoryError, ArithmeticError,
 )  # fmt: skip
 """What :func:`check` and PyTorch raise of a file that is damaged, beside RuntimeError and OSError."""
+
+_END, _END_64, _LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
+"""The records behind the directory of a zip file: its end, the end with wide numbers, where that stands."""
 
 _POPS = {"APPEND": 1, "SETITEM": 2}
 _GETS = ("BINGET", "LONG_BINGET")
@@ -97,8 +101,12 @@ def _check_zip(file: IO[bytes], size: int) -> None:
                 raise ValueError("its parts are compressed, which `torch.save` never does")
             if sum(entry.file_size for entry in entries) > size:
                 raise ValueError("its parts claim more bytes than it has")
+            _check_end(file, size, len(entries))
             names = [entry.filename for entry in entries]
-            if len({*names}) < len(names) or len({name.partition("/")[0] for name in names}) != 1:
+            if (
+                len({name.lower() for name in names}) < len(names)
+                or len({name.partition("/")[0] for name in names}) != 1
+            ):
                 raise ValueError("its parts have the same names, or stand in several folders")
             sizes = {entry.filename.partition("/")[2]: entry.file_size for entry in entries}
             if sizes.get("data.pkl", 0) > LARGEST_PICKLE:
@@ -108,6 +116,42 @@ def _check_zip(file: IO[bytes], size: int) -> None:
                     _Objects(sizes, size).check(io.BytesIO(archive.read(entry)))
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(str(error)) from error
+
+
+def _check_end(file: IO[bytes], size: int, count: int) -> None:
+    """Refuse a zip file in which two programs may find two directories.
+
+    Python looks for it right in front of the records at the end, PyTorch where these say that it is.
+
+    Args:
+        file: The file; its position moves.
+        size: Its bytes.
+        count: Entries that Python has found.
+
+    Raises:
+        ValueError: Then.
+    """
+    file.seek(max(size - _END_64.size - _LOCATOR.size - _END.size, 0))
+    tail = file.read()
+    signature, *_, entries, length, start, comment = _END.unpack(tail[-_END.size :])
+    end = size - _END.size
+    located = tail[: -_END.size]
+    is_wide = located[-_LOCATOR.size :].startswith(b"PK\6\7") and len(located) == _END_64.size + _LOCATOR.size
+    if is_wide:
+        end -= len(located)
+        wide_signature, wide_size, *_, wide_entries, wide_length, wide_start = _END_64.unpack(
+            located[: _END_64.size]
+        )
+        _, _, place, _ = _LOCATOR.unpack(located[_END_64.size :])
+        narrow = ((entries, wide_entries, 16), (length, wide_length, 32), (start, wide_start, 32))
+        if (
+            (wide_signature, wide_size, place) != (b"PK\6\6", _END_64.size - 12, end)
+            or any(found not in (wanted, 2**bits - 1) for found, wanted, bits in narrow)
+        ):  # fmt: skip
+            raise ValueError("its end does not say where its directory is")
+        entries, length, start = wide_entries, wide_length, wide_start
+    if (signature, comment, entries, start + length) != (b"PK\5\6", 0, count, end):
+        raise ValueError("its directory is not where its end says")
 
 
 class _Objects:

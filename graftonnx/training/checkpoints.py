@@ -80,7 +80,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     try:
         with opened(path, path.stat().st_size) as file:
             network.load_state_dict(load(file.read()))  # `load_file` keeps two objects for each tensor
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except (SafetensorError, RuntimeError, OSError, TypeError, ValueError) as error:
         raise damaged(path, error) from error
 
 

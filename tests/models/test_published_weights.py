@@ -75,6 +75,72 @@ def test_a_checkpoint_that_asks_for_memory_is_refused(tmp_path: Path, zipped: bo
         read_state_dict(tmp_path / "w.pth")
 
 
+NOTHING = pickle.dumps({}, protocol=2)
+
+
+def two_directories(path: Path) -> None:
+    """Write a zip file in which Python finds one directory, and PyTorch another."""
+    parts = []
+    for content in (b"\x80\x02]r\x07\0\0\0.", NOTHING):
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("w/data.pkl", content.ljust(16, b"\0"))
+            file.writestr("w/version", "3\n")
+        content = path.read_bytes()
+        start = content.rindex(b"PK\5\6")
+        offset = int.from_bytes(content[start + 16 : start + 20], "little")
+        parts.append((content[:offset], content[offset:start], content[start:]))
+    (entries, directory, end), (other_entries, other_directory, _) = parts
+    assert len(directory) == len(other_directory)
+    # Python takes the distance between the two directories for something in front of the file.
+    path.write_bytes(entries + directory + other_entries + other_directory + end)
+
+
+def two_cases(path: Path) -> None:
+    """Write a zip file with `data.pkl` and another one in capitals, which PyTorch may take for the same."""
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("w/DATA.PKL", "w/data.pkl"):
+            file.writestr(name, NOTHING)
+
+
+def appended(path: Path) -> None:
+    torch.save({}, path)
+    with path.open("ab") as file:
+        file.write(b"\0" * 5)
+
+
+def wide_end(path: Path) -> None:
+    """Let the record of wide numbers, which PyTorch reads, name another place than the narrow one."""
+    torch.save({}, path)
+    content = bytearray(path.read_bytes())
+    content[-98 + 48] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (two_directories, "its directory is not where its end says"),
+        (two_cases, "its parts have the same names"),
+        (appended, "its directory is not where its end says|not a zip file"),
+        (wide_end, "its end does not say where its directory is|Corrupt"),
+    ],
+)
+def test_a_zip_file_that_two_programs_read_differently_is_refused(
+    tmp_path: Path, make: Callable[[Path], None], message: str
+) -> None:
+    make(tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=f"cannot read .* ({message})"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("shape", ["[9223372036854775808, 0]", "[0, 18446744073709551615]"])
+def test_an_impossible_shape_in_safetensors_is_refused(tmp_path: Path, shape: str) -> None:
+    header = f'{{"w": {{"dtype": "F32", "shape": {shape}, "data_offsets": [0, 0]}}}}'.encode()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match=r"cannot read '.*w\.safetensors': "):
+        read_state_dict(tmp_path / "w.safetensors")
+
+
 def test_safetensors_load(tmp_path: Path, network: SqueezeNet, state: State) -> None:
     safetensors.torch.save_file(state, tmp_path / "w.safetensors")
     load_state_dict(network, read_state_dict(tmp_path / "w.safetensors"), classifier=CLASSIFIER)

@@ -22,12 +22,12 @@ import onnx_graphsurgeon as gs
 from graftonnx import blocks, collector
 from graftonnx.blocks import SkipInit
 from graftonnx.errors import PlanError
-from graftonnx.heads import HeadDesign, build_head
+from graftonnx.heads import MOST_WEIGHTS, HeadDesign, build_head
 from graftonnx.layouts import Layout
 from graftonnx.network import Network
 from graftonnx.normalise.batch import BATCH
 from graftonnx.plan import Plan, Skip
-from graftonnx.projections import projected_shape
+from graftonnx.projections import projected_shape, projection_parameters
 from graftonnx.remarks import carry_model, carry_outside
 from graftonnx.shapes import spelled
 from graftonnx.spelling import did_you_mean
@@ -155,6 +155,7 @@ def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Layout]:
     """
     layouts: dict[str, Layout] = {}
     seen: set[tuple[str, str]] = set()
+    weights = 0
     for skip in plan.skips:
         where = f"skip '{skip.source}' -> '{skip.target}'"
         if (skip.source, skip.target) in seen:
@@ -165,6 +166,12 @@ def check_plan(branches: Mapping[str, Branch], plan: Plan) -> dict[str, Layout]:
         if skip.source.split("/")[0] == skip.target.split("/")[0]:
             raise PlanError(f"{where} stays inside one branch; it must lead from one to another.")
         _check_projection(skip, layouts[skip.source], layouts[skip.target], where)
+        weights += projection_parameters(skip.projection, layouts[skip.source], layouts[skip.target])
+        if weights > MOST_WEIGHTS:
+            raise PlanError(
+                f"{where}: with it the skips have {weights:,} weights, at most {MOST_WEIGHTS:,} are allowed. "
+                "Make their kernels smaller, or remove some."
+            )
     _check_acyclic(branches, plan)
     return layouts
 

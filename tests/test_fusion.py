@@ -216,6 +216,16 @@ def test_a_skip_that_stands_twice_is_refused(a: Network, b: Network) -> None:
         fuse(a, b, classes=5, plan=doubled)
 
 
+def test_skips_with_too_many_weights_are_refused_before_any_is_made(a: Network, b: Network) -> None:
+    plan = match(a, b)
+    skip = next(skip for skip in plan.skips if skip.projection.kind == "equal")
+    window = Projection(kind="conv", kernel=(9001, 9001), pads=(4500,) * 4)
+    plan = plan.model_copy(update={"skips": (skip.model_copy(update={"projection": window}),)})
+    message = r"with it the skips have [\d,]+ weights, at most 268,435,456 are allowed\. Make their kernels"
+    with pytest.raises(PlanError, match=message):
+        fuse(a, b, classes=5, plan=plan)
+
+
 def test_a_fused_network_can_be_fused_again(a: Network, b: Network) -> None:
     once = fuse(a, b, classes=5)
     twice = fuse(from_proto(once.proto, "once.onnx"), b, classes=5)

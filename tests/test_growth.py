@@ -211,9 +211,11 @@ def test_open_extents_are_looked_at_in_the_size_that_is_given() -> None:
         check_sizes(model, (16_000, 16_000))
 
 
-@pytest.mark.parametrize("op", ["Loop", "If"])
-def test_a_node_without_the_graph_that_it_should_hold_is_none_of_ours(op: str) -> None:
-    inputs = ["steps", "is", "image"] if op == "Loop" else ["is"]
+@pytest.mark.parametrize(
+    ("op", "inputs"),
+    [("Loop", ["steps", "is", "image"]), ("Loop", []), ("Scan", []), ("If", ["is"]), ("If", [])],
+)
+def test_a_node_without_the_graph_that_it_should_hold_is_none_of_ours(op: str, inputs: list[str]) -> None:
     node = helper.make_node(op, inputs, ["z"])
     check_sizes(net([node], **{"is": True, "steps": 3})())
 

@@ -220,7 +220,7 @@ def _steps(
     Raises:
         ModelError: If it never ends.
     """
-    most = node.input[0]
+    most = node.input[0] if node.input else ""
     if not most:
         return simulated_steps(node, tensors, model, work)
     if most not in tensors and not _follows([most], tensors, makers):

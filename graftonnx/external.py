@@ -44,10 +44,30 @@ def take_over(model: ModelProto, folder: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: If a file is not a plain one in the model's folder, or does not hold what it should.
     """
-    files: dict[str, SourceFile] = {}
-    taken: dict[str, int] = {}
     found: dict[str, Tensor] = {}
     held = 0
+    for tensor, is_main, elements in _outside(model, folder):
+        tensor.ClearField("data_location")
+        del tensor.external_data[:]
+        tensor.ClearField("raw_data")
+        if is_main and elements.nbytes > INLINE_BYTES and tensor.name not in found:
+            found[tensor.name] = elements
+            continue
+        held += elements.nbytes
+        check("folded", held, "the bytes of external data outside its large initializers are")
+        tensor.raw_data = elements.encoded()
+    return found
+
+
+def outside(model: ModelProto, folder: Path) -> Iterator[Stored]:
+    """Yield the elements that lie in other files, tensor by tensor; raises as :func:`take_over`."""
+    return (elements for _, _, elements in _outside(model, folder))
+
+
+def _outside(model: ModelProto, folder: Path) -> Iterator[tuple[TensorProto, bool, _Elements]]:
+    """Yield every tensor with elements in another file, as :func:`_tensors` does, and these."""
+    files: dict[str, SourceFile] = {}
+    taken: dict[str, int] = {}
     for tensor, is_main in _tensors(model.graph):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
@@ -60,16 +80,7 @@ def take_over(model: ModelProto, folder: Path) -> dict[str, Tensor]:
                 f"{files[location].size:,}. Export it again."
             )
         check("file", sum(taken.values()), "the bytes of its external data are")
-        tensor.ClearField("data_location")
-        del tensor.external_data[:]
-        tensor.ClearField("raw_data")
-        if is_main and elements.nbytes > INLINE_BYTES and tensor.name not in found:
-            found[tensor.name] = elements
-            continue
-        held += elements.nbytes
-        check("folded", held, "the bytes of external data outside its large initializers are")
-        tensor.raw_data = elements.encoded()
-    return found
+        yield tensor, is_main, elements
 
 
 def _tensors(graph: GraphProto) -> Iterator[tuple[TensorProto, bool]]:

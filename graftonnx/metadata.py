@@ -117,7 +117,7 @@ class Parent(Record):
     Attributes:
         branch: The branch's letter; names of its values start with `<branch>/`.
         name: The file's name, without its folder.
-        sha256: Of the file's bytes.
+        sha256: See :func:`graftonnx.weights.digest`.
         producer: What the file says made it.
         parameters: Elements of the weights that the branch kept.
         input_size: The extents at which the branch runs; for images height and width, in pixels.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from graftonnx import collector, files, reading
+from graftonnx import collector, files
 from graftonnx.admission import admit
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.graph import WITH_BODIES, GraphView, value_shapes
@@ -36,6 +36,7 @@ from graftonnx.shapes import spelled
 from graftonnx.spine import find_head
 from graftonnx.weights import (
     Weights,
+    digest,
     exceeds_protobuf,
     read,
     split,
@@ -80,7 +81,7 @@ def load(
     path = Path(path)
     model, weights = read(path)
     try:
-        network = _normalised(model, weights, path.name, reading.sha256(path), preprocess, dequantize)
+        network = _normalised(model, weights, path.name, digest(path), preprocess, dequantize)
         network = dataclasses.replace(network, path=path)
         return network if input_size is None else resize(network, input_size)
     except GraftError as error:

@@ -34,7 +34,7 @@ class Network:
         preprocess: What the input expects, as far as we know.
         preprocess_reason: How we know.
         metadata: What the file said about itself.
-        sha256: Of the file's bytes.
+        sha256: See :func:`graftonnx.weights.digest`.
         producer: What the file says made it.
         opset: What the file was written in.
         ir_version: Likewise.

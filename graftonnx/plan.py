@@ -108,7 +108,10 @@ class Rejection(Record):
 
 
 class PlannedParent(Record):
-    """A parent as the plan saw it; `sha256` is of the file's bytes, `preprocess_reason` says how we know."""
+    """A parent as the plan saw it.
+
+    `sha256` is that of :func:`graftonnx.weights.digest`; `preprocess_reason` says how we know.
+    """
 
     name: str
     sha256: str = ""

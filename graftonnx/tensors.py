@@ -7,6 +7,7 @@ import io
 import math
 import os
 import threading
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -112,6 +113,10 @@ class Spread(Made):
     """Elements of a sparse tensor, and the zeros between them."""
 
 
+BLOCK = 1 << 24
+"""Bytes that are read at once where that is enough."""
+
+
 class Stored(Tensor):
     """Elements in a file.
 
@@ -160,6 +165,13 @@ class Stored(Tensor):
         content = bytearray(self._nbytes)
         self._file.read_into(self._start, memoryview(content))
         return bytes(content)
+
+    def blocks(self) -> Iterator[bytes]:
+        """Read the same piece by piece."""
+        for done in range(0, self._nbytes, BLOCK):
+            content = bytearray(min(BLOCK, self._nbytes - done))
+            self._file.read_into(self._start + done, memoryview(content))
+            yield bytes(content)
 
 
 class SourceFile:

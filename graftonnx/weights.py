@@ -6,6 +6,7 @@ to file.
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -13,10 +14,10 @@ from typing import Any, NamedTuple, TypeAlias
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from graftonnx import wire
+from graftonnx import reading, wire
 from graftonnx.admission import admit
 from graftonnx.errors import ModelError
-from graftonnx.external import take_over
+from graftonnx.external import outside, take_over
 from graftonnx.graph import is_stub
 from graftonnx.limits import check
 from graftonnx.reading import beside
@@ -45,8 +46,7 @@ def read(path: Path) -> tuple[ModelProto, Weights]:
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise ModelError("it is no plain file; expected an .onnx file.")
         check("file", status.st_size, "the bytes of the file are")
-        content, spans = wire.read_skeleton(path)
-        check("structure", len(content), "the bytes of the file without its large weights are")
+        content, spans = _skeleton(path)
         model = ModelProto.FromString(content)
         stubs = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in spans}
         if not spans.keys() <= stubs.keys():
@@ -83,6 +83,38 @@ def read(path: Path) -> tuple[ModelProto, Weights]:
             f"cannot read '{path}': it is not an ONNX network (no graph in it). Export it again."
         )
     return model, weights
+
+
+def _skeleton(path: Path) -> tuple[bytes, dict[str, wire.Span]]:
+    """Do what :func:`graftonnx.wire.read_skeleton` does, with a limit."""
+    content, spans = wire.read_skeleton(path)
+    check("structure", len(content), "the bytes of the file without its large weights are")
+    return content, spans
+
+
+def digest(path: Path) -> str:
+    """Return what tells a network from others, as 64 hexadecimal digits.
+
+    Returns:
+        The SHA-256 of the file's bytes; where weights lie in other files, of these 32 bytes and the weights.
+
+    Raises:
+        ModelError: If weights in other files cannot be read.
+        OSError: If the file cannot.
+    """
+    own = reading.sha256(path)
+    try:
+        content, _ = _skeleton(path)
+        model = ModelProto.FromString(content if b"location" in content else b"")
+    except DecodeError:  # no model: :func:`read` says so
+        return own
+    everything = hashlib.sha256(bytes.fromhex(own))
+    is_alone = True
+    for elements in outside(model, path.parent):
+        is_alone = False
+        for block in elements.blocks():
+            everything.update(block)
+    return own if is_alone else everything.hexdigest()
 
 
 def _check_size(name: str, tensor: Tensor) -> None:

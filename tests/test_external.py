@@ -13,8 +13,9 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from graftonnx.errors import ModelError
 from graftonnx.model import load
+from graftonnx.reading import sha256
 from graftonnx.runtime import open_session
-from graftonnx.weights import read, whole
+from graftonnx.weights import digest, read, whole
 
 NAME = "r1.conv.weight"
 
@@ -182,6 +183,24 @@ def test_a_tensor_in_an_attribute_is_confined_too(tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=r"the data of 'held' is said to lie in '../secret'"):
         read(path)
+
+
+def test_weights_outside_are_part_of_what_tells_a_network_from_others(tmp_path: Path) -> None:
+    path = model_with(tmp_path)
+    before = digest(path)
+    assert digest(path) == before == load(path).sha256 != sha256(path)
+    content = bytearray((tmp_path / "w.bin").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "w.bin").write_bytes(content)
+    assert digest(path) == load(path).sha256 != before
+
+
+def test_a_network_in_one_file_is_told_by_the_bytes_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(plain_cnn(), path)
+    assert digest(path) == load(path).sha256 == sha256(path)
+    path.write_bytes(b"no model; location")
+    assert digest(path) == sha256(path)
 
 
 def test_a_pipe_in_the_place_of_a_model_does_not_block(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ import numpy as np
 import onnx
 import pyarrow.parquet
 import pytest
+from builders import plain_cnn
 from data.pictures import closed_to_all
 from lookalikes import COLOURS, RGB, colour_network, write_image
 
 from graftonnx.classifier import Classifier, open_classifier
 from graftonnx.errors import DataError, GraftError
 from graftonnx.prediction import Answer, Candidate, Written, predict, write_predictions
-from graftonnx.prediction.answers import from_record, likeliest, spelled, to_record
+from graftonnx.prediction.answers import from_json, likeliest, spelled, to_record
 from graftonnx.prediction.formats import Format, lines, write
 from graftonnx.prediction.listing import find_images, list_images, read_names
 
@@ -156,8 +157,8 @@ def test_json_is_laid_out_as_the_library_does() -> None:
 
 
 def test_json_lines_are_records() -> None:
-    first, second = map(json.loads, text("jsonl", ANSWER, UNREADABLE).splitlines())
-    assert first == {
+    lines = text("jsonl", ANSWER, UNREADABLE).splitlines()
+    assert json.loads(lines[0]) == {
         "image": 'a "b", c.png',
         "classes": [
             {"label": "blue, dark", "index": 2, "probability": 0.75},
@@ -165,7 +166,7 @@ def test_json_lines_are_records() -> None:
         ],
         "error": None,
     }
-    assert (from_record(first), from_record(second)) == (ANSWER, UNREADABLE)
+    assert list(map(from_json, lines)) == [ANSWER, UNREADABLE]
 
 
 def test_parquet_may_be_written_to_any_name(tmp_path: Path) -> None:
@@ -331,6 +332,59 @@ class TestResuming:
         other = open_classifier(tmp_path / "other.onnx", provider="cpu")
         with pytest.raises(DataError, match="it was begun with another network"):
             self.again(other, images, tmp_path / "out.jsonl")
+
+    def test_answers_to_pixels_of_two_conventions_are_not_mixed(
+        self, images: list[Path], tmp_path: Path
+    ) -> None:
+        onnx.save(plain_cnn(), tmp_path / "plain.onnx")
+        first, second = (
+            open_classifier(tmp_path / "plain.onnx", provider="cpu", preprocess=preset)
+            for preset in ("imagenet", "caffe")
+        )
+        self.interrupted(first, images, tmp_path / "out.jsonl", 6)
+        with pytest.raises(DataError, match=r"it was begun with another preprocessing\. Give the same"):
+            self.again(second, images, tmp_path / "out.jsonl")
+
+    def test_weights_in_another_file_are_part_of_the_network(
+        self, images: list[Path], tmp_path: Path
+    ) -> None:
+        onnx.save(
+            plain_cnn(),
+            tmp_path / "outside.onnx",
+            save_as_external_data=True,
+            location="weights.bin",
+            size_threshold=0,
+        )
+        network = open_classifier(tmp_path / "outside.onnx", provider="cpu", preprocess="unit")
+        self.interrupted(network, images, tmp_path / "out.jsonl", 6)
+        content = bytearray((tmp_path / "weights.bin").read_bytes())
+        content[-1] ^= 1
+        (tmp_path / "weights.bin").write_bytes(content)
+        with pytest.raises(DataError, match=r"it was begun with another network\. Give the same"):
+            self.again(network, images, tmp_path / "out.jsonl")
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            '{"image": ' + "[" * 2000,
+            '{"image": "\\ud800", "classes": [], "error": ""}',
+            '{"image": 1, "classes": [], "error": ""}',
+            '{"image": "0.png", "classes": [{"label": 1, "index": 0, "probability": 0.5}], "error": null}',
+            '{"image": "0.png", "classes": [{"label": "x", "index": 0, "probability": 0.5}], "error": null}',
+            '{"image": "0.png", "classes": [{"label": "x", "index": 9, "probability": 0.5}], "error": null}',
+            '{"image": "0.png", "classes": [], "error": null}',
+            '{"image": "0.png", "classes": "", "error": null}',
+        ],
+    )
+    def test_an_answer_that_the_network_cannot_have_given_is_asked_for_again(
+        self, classifier: Classifier, images: list[Path], tmp_path: Path, whole: bytes, line: str
+    ) -> None:
+        part = self.interrupted(classifier, images, tmp_path / "out.jsonl", 6)
+        lines = part.read_text().splitlines()
+        lines[5] = line
+        part.write_text("".join(f"{line}\n" for line in lines))
+        assert self.again(classifier, images, tmp_path / "out.jsonl").resumed == 3
+        assert (tmp_path / "out.jsonl").read_bytes() == whole
 
     def test_other_images_are_refused(
         self, classifier: Classifier, images: list[Path], tmp_path: Path

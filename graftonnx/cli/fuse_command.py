@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -213,9 +213,9 @@ def _loaded(
     dequantize: bool,
 ) -> tuple[list[Network], Plan | None]:
     """Load the parents, and read the plan, if there is one."""
-    from graftonnx import reading
-    from graftonnx.errors import PlanError
+    from graftonnx.errors import ModelError, PlanError
     from graftonnx.plan import read_plan
+    from graftonnx.weights import digest
 
     if plan_file is None:
         networks = load_parents(paths, [input_size] * len(paths), conventions, dequantize=dequantize)
@@ -236,9 +236,10 @@ def _loaded(
             f"expected {', '.join(LETTERS[: len(paths)])}, in the order of the files. Rename them in the "
             "plan, also at the ends of its skips."
         )
-    if all(path.is_file() and os.access(path, os.R_OK) for path in paths):
+    with contextlib.suppress(ModelError, OSError):  # reading them says what is wrong
+        digests = [digest(path) for path in paths]
         try:
-            plan.check_order([reading.sha256(path) for path in paths])
+            plan.check_order(digests)
         except PlanError as error:
             raise error.at(f"cannot use plan '{plan_file}'") from error
     parents = {letter: plan.parents[letter] for letter in LETTERS[: len(paths)]}

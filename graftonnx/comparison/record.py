@@ -20,7 +20,7 @@ class Other(Record):
     Attributes:
         name: Of the network in the comparison: the file's, without its suffix.
         source: The fused file.
-        source_sha256: Of its bytes.
+        source_sha256: See :func:`graftonnx.weights.digest`.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Request(Record):
 
     Attributes:
         source: The fused file.
-        source_sha256: Of its bytes.
+        source_sha256: See :func:`graftonnx.weights.digest`.
         data: The labelled images: an absolute path, or a name on the hub.
         config: The settings of every run; its seed is the first one.
         others: Further fused files of the same parents; more may be added later.

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 
 from graftonnx.classifier import Classifier
+from graftonnx.metadata import Record
 
 DIGITS = 6
 """Decimals of a probability wherever it is written down."""
@@ -106,10 +108,24 @@ def to_record(answer: Answer) -> dict[str, Any]:
     }
 
 
-def from_record(record: dict[str, Any]) -> Answer:
-    """Return the answer of such an object.
+def from_json(text: str | bytes) -> Answer:
+    """Return the answer of such an object, written as JSON.
 
     Raises:
-        KeyError, TypeError: If it is none.
+        ValueError: If it is none.
     """
-    return Answer(record["image"], tuple(Candidate(**c) for c in record["classes"]), record["error"])
+    found = _Line.model_validate_json(text, strict=True)
+    candidates = (Candidate(c.index, c.label, c.probability) for c in found.classes)
+    return Answer(found.image, tuple(candidates), found.error)
+
+
+class _Class(Record):
+    label: str
+    index: NonNegativeInt
+    probability: float
+
+
+class _Line(Record):
+    image: str
+    classes: tuple[_Class, ...]
+    error: str | None

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from graftonnx import reading
 from graftonnx.errors import DataError
-from graftonnx.metadata import Record
-from graftonnx.prediction.answers import Answer, from_record, spelled, to_record
+from graftonnx.metadata import Preprocess, Record
+from graftonnx.prediction.answers import Answer, from_json, spelled, to_record
 
 
 class Settings(Record):
@@ -29,8 +29,9 @@ class Settings(Record):
 
     Attributes:
         kind: Tells the file from others.
-        network: SHA-256 of its file; empty for one in memory.
+        network: See :func:`graftonnx.weights.digest`; empty for one in memory.
         labels: Class names.
+        preprocessing: What the inputs expect.
         provider: Where it runs.
         top: Likeliest classes to give.
         batch_size: Images that go through the network at once.
@@ -41,6 +42,7 @@ class Settings(Record):
     kind: Literal["graftonnx predict"] = "graftonnx predict"
     network: str
     labels: tuple[str, ...]
+    preprocessing: Preprocess
     provider: str
     top: int
     batch_size: int
@@ -117,10 +119,20 @@ class Journal:
             if not line.endswith(b"\n"):
                 return
             try:
-                answer = from_record(json.loads(line))
-            except (ValueError, KeyError, TypeError):
+                answer = from_json(line)
+            except ValueError:
+                return
+            if not self._is_possible(answer):
                 return
             yield answer
+
+    def _is_possible(self, answer: Answer) -> bool:
+        """Return whether the network could have given an answer."""
+        labels = self._settings.labels
+        return len(answer.candidates) == (self._settings.top if answer.error is None else 0) and all(
+            (c.index < len(labels) and c.label == labels[c.index]) if labels else c.label == str(c.index)
+            for c in answer.candidates
+        )
 
     def _cut(self, end: int) -> None:
         self._file.seek(end)

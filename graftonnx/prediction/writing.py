@@ -15,7 +15,7 @@ from graftonnx.files import atomic, check_writable
 from graftonnx.prediction.answers import Answer, predict
 from graftonnx.prediction.formats import Format, check_format, write
 from graftonnx.prediction.journal import Settings, is_left_over, journal_of, opened, replaceable
-from graftonnx.reading import sha256
+from graftonnx.weights import digest
 
 SHOWN = 20
 """Unreadable images of which the errors are kept."""
@@ -97,8 +97,9 @@ def write_predictions(
     part = _part(output, force=force)
     names = map(Path, images)
     settings = Settings(
-        network=sha256(classifier.path) if classifier.path is not None else "",
+        network=digest(classifier.path) if classifier.path is not None else "",
         labels=classifier.labels,
+        preprocessing=classifier.preprocess,
         provider=classifier.session.provider,
         top=min(top, classifier.classes),
         batch_size=batch_size,

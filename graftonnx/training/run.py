@@ -31,7 +31,7 @@ class RunRecord(Record):
 
     Attributes:
         source: The network that is fine-tuned.
-        source_sha256: Of its bytes.
+        source_sha256: See :func:`graftonnx.weights.digest`.
         data: The labelled images: an absolute path, or a name on the hub.
         labels: Class names in the order of the logits.
         images: Number of images in each part of the split, before bad ones are left out.

@@ -10,9 +10,8 @@ import onnx
 
 from graftonnx.errors import DataError, GraftError, ModelError
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
-from graftonnx.reading import sha256
 from graftonnx.spelling import did_you_mean
-from graftonnx.weights import read, whole
+from graftonnx.weights import digest, read, whole
 
 SHOWN = 10
 """Class names that a message lists before it says how many more there are."""
@@ -24,7 +23,7 @@ class Source:
 
     Attributes:
         path: Its file.
-        sha256: Of the file's bytes.
+        sha256: See :func:`graftonnx.weights.digest`.
         model: Its content; images [N, 3, H, W] in 0..1 go in, or several of C = 3 (RGB) or 1 (luma), and
             one output [N, K] comes out.
         size: H and W, in pixels; of several inputs the largest.
@@ -64,7 +63,7 @@ def open_source(path: Path) -> Source:
     except GraftError as error:
         raise error.at(f"cannot train '{path}'") from error
     size = max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
-    return Source(path, sha256(path), model, size, shapes, classes, metadata)
+    return Source(path, digest(path), model, size, shapes, classes, metadata)
 
 
 def labels_for(source: Source, classes: Sequence[str], data: str) -> tuple[str, ...]:

@@ -129,6 +129,22 @@ def test_numbers_that_are_not_one_each_channel_are_refused(tmp_path: Path, what:
         open_classifier(path, provider="cpu")
 
 
+@pytest.mark.parametrize("labels", [("red",), (*COLOURS, "grey")], ids=["too few", "too many"])
+def test_labels_of_another_number_than_the_classes_are_refused(
+    tmp_path: Path, labels: tuple[str, ...]
+) -> None:
+    path = save(colour_network(UNIT.model_copy(update={"labels": labels})), tmp_path / "m.onnx")
+    message = (
+        rf"^cannot use 'm.onnx': labels in its metadata: {len(labels)}, expected 3, one for each class\. "
+        r"Give it others: graftonnx export --labels FILE\.$"
+    )
+    with pytest.raises(ModelError, match=message):
+        open_classifier(path, provider="cpu")
+    assert open_classifier(path, provider="cpu", labels=COLOURS).labels == COLOURS
+    export(path, tmp_path / "d.onnx", labels=COLOURS)
+    assert open_classifier(tmp_path / "d.onnx", provider="cpu").labels == COLOURS
+
+
 @pytest.mark.parametrize(
     ("size", "message"),
     [

@@ -21,6 +21,7 @@ from graftonnx.bundling.manifest import (
     Model,
     inputs_of,
     model_path,
+    unfit,
 )
 from graftonnx.bundling.measuring import Measured, measure
 from graftonnx.bundling.origin import Origin, origin_of
@@ -152,15 +153,10 @@ def _where(selection: Selection | None, precision: Precision) -> str | None:
 
 
 def _check_labels(source: Path, labels: Sequence[str]) -> None:
-    """Refuse class names that do not fit one line each."""
-    if not labels:
-        raise DataError(f"cannot bundle '{source}': it has no class names. Give them with --labels FILE.")
-    for label in labels:
-        if label.splitlines() != [label]:
-            raise DataError(
-                f"cannot bundle '{source}': the class name {label!r} is not one line. Give others with "
-                "--labels FILE."
-            )
+    """Refuse class names that do not fit one line each, all different."""
+    why = unfit(labels)
+    if why is not None:
+        raise DataError(f"cannot bundle '{source}': {why}. Give others with --labels FILE.")
 
 
 def _name(given: str | None, output: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -114,6 +116,18 @@ def read_manifest(folder: Path) -> Manifest:
             f"cannot use '{folder / MANIFEST}': {where}: {first['msg']}. Make the bundle anew, or upgrade "
             "graftonnx."
         ) from error
+
+
+def unfit(labels: Sequence[str]) -> str | None:
+    """Say why class names are not fit for `labels.txt`, where each has a line; None if they are."""
+    if not labels:
+        return "it has no class names"
+    for label, count in Counter(labels).items():
+        if label.splitlines() != [label]:
+            return f"the class name {label!r} is not one line"
+        if count > 1:
+            return f"{count} classes are called {label!r}"
+    return None
 
 
 def inputs_of(classifier: Classifier) -> dict[str, Input]:

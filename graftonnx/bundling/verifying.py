@@ -11,7 +11,15 @@ from pathlib import Path
 import onnx
 
 from graftonnx import limits
-from graftonnx.bundling.manifest import LABELS, Manifest, inputs_of, model_path, read_manifest, triton_path
+from graftonnx.bundling.manifest import (
+    LABELS,
+    Manifest,
+    inputs_of,
+    model_path,
+    read_manifest,
+    triton_path,
+    unfit,
+)
 from graftonnx.bundling.selfcheck import check_outputs
 from graftonnx.bundling.sums import check_sums
 from graftonnx.bundling.triton import check_repository
@@ -82,6 +90,9 @@ def verify(folder: str | Path, *, provider: Provider = "cpu") -> Verified:
 def _checked(folder: Path, manifest: Manifest, provider: Provider) -> tuple[str, tuple[VerifiedModel, ...]]:
     """Check every precision; return where they ran, and what came out."""
     labels = _labels(folder / LABELS)
+    why = unfit(labels)
+    if why is not None:
+        raise GraftError(f"cannot use '{folder / LABELS}': {why}. Make the bundle anew.")
     found = []
     for precision, model in manifest.models.items():
         path = model_path(folder, precision)

@@ -315,8 +315,9 @@ class TestMaking:
     @pytest.mark.parametrize(
         ("labels", "message"),
         [
-            ((), "it has no class names. Give them with --labels FILE."),
-            (("a", "b\nc", "d"), "is not one line."),
+            ((), "it has no class names. Give others with --labels FILE."),
+            (("a", "b\nc", "d"), "the class name 'b\\nc' is not one line."),
+            (("a", "b", "a"), "2 classes are called 'a'. Give others with --labels FILE."),
         ],
     )
     def test_a_failure_leaves_nothing(self, tmp_path: Path, labels: tuple[str, ...], message: str) -> None:
@@ -447,6 +448,30 @@ class TestVerifying:
         result = invoke("verify", bundle)
         assert (result.exit_code, message in result.stderr) == (1, True), result.stderr
 
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            ([], "labels.txt': it has no class names. Make the bundle anew."),
+            (["red"], "labels in its metadata: 1, expected 3, one for each class."),
+            (["red", "green", "blue", "grey"], "labels in its metadata: 4, expected 3, one for each class."),
+            (["red", "red", "red"], "labels.txt': 3 classes are called 'red'. Make the bundle anew."),
+        ],
+        ids=["none", "one", "more", "equal"],
+    )
+    def test_labels_that_are_not_one_for_each_class_are_refused(
+        self, bundle: Path, labels: list[str], message: str
+    ) -> None:
+        def relabel(proto: onnx.ModelProto) -> None:
+            entry = next(entry for entry in proto.metadata_props if entry.key == "graftonnx.labels")
+            entry.value = json.dumps(labels)
+
+        change_networks(bundle, relabel)
+        for folder in (bundle, bundle / "triton" / "colours"):
+            (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
+        write_sums(bundle)
+        result = invoke("verify", bundle)
+        assert (result.exit_code, message in result.stderr) == (1, True), result.stderr
+
     @pytest.mark.parametrize("change", ["no images", "many images", *TOLERANCES, *PROBABILITIES])
     def test_a_selfcheck_that_checks_nothing_or_never_ends_is_refused(
         self, bundle: Path, change: str
@@ -471,14 +496,23 @@ class TestVerifying:
         assert (result.exit_code, message in result.stderr) == (1, True), result.stderr
 
 
-def change_network(bundle: Path) -> str:
-    """Move a weight of the head, in both copies."""
+def change_networks(bundle: Path, change: Callable[[onnx.ModelProto], object]) -> None:
+    """Change both copies of the network."""
     proto = onnx.load(bundle / "models" / "fp32.onnx")
-    weight = next(tensor for tensor in proto.graph.initializer if tensor.name.startswith("head/"))
-    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + np.float32(0.5), weight.name))
+    change(proto)
     for path in (bundle / "models" / "fp32.onnx", bundle / "triton" / "colours" / "1" / "model.onnx"):
         path.unlink()
         onnx.save(proto, path)
+
+
+def change_network(bundle: Path) -> str:
+    """Move a weight of the head, in both copies."""
+
+    def move(proto: onnx.ModelProto) -> None:
+        weight = next(tensor for tensor in proto.graph.initializer if tensor.name.startswith("head/"))
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + np.float32(0.5), weight.name))
+
+    change_networks(bundle, move)
     return "gives other probabilities than were recorded: they differ by "
 
 

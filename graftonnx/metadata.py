@@ -111,6 +111,9 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 computed with in float32; or weights and most activations in 8 bits."""
 
 
+BranchName = Annotated[str, Field(pattern=r"^[a-z]$")]
+
+
 class Parent(Record):
     """A network that went into a fused file.
 
@@ -130,7 +133,7 @@ class Parent(Record):
             where all branches share one.
     """
 
-    branch: str
+    branch: BranchName
     name: str
     sha256: str
     producer: str = ""

@@ -28,7 +28,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from graftonnx import documents, files, notebook, reading
 from graftonnx.errors import ModelError, PlanError
-from graftonnx.metadata import GUESSED, InputKind, Preprocess, Record
+from graftonnx.metadata import GUESSED, BranchName, InputKind, Preprocess, Record
 from graftonnx.spelling import did_you_mean
 
 VERSION = 1
@@ -39,7 +39,6 @@ Size = Annotated[tuple[Extent, ...], Field(min_length=1, max_length=3)]
 Window = Size
 Padding = Annotated[int, Field(ge=0)]
 TapName = Annotated[str, Field(pattern=r"^[a-z]/.+")]
-BranchName = Annotated[str, Field(pattern=r"^[a-z]$")]
 
 
 class Projection(Record):

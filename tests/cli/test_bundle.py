@@ -35,8 +35,9 @@ from graftonnx.data.opening import open_data
 from graftonnx.data.splits import split as split_data
 from graftonnx.errors import GraftError
 from graftonnx.fusion import fuse
-from graftonnx.metadata import PRESETS, InputConvention, Metadata, read_metadata, write_metadata
+from graftonnx.metadata import PRESETS, HeadRecord, InputConvention, Metadata, read_metadata, write_metadata
 from graftonnx.model import from_proto, save
+from graftonnx.printable import markdown_code, markdown_text, printable
 from graftonnx.training import TrainConfig
 from graftonnx.training.run import RunRecord
 
@@ -225,6 +226,39 @@ class TestMaking:
         assert "| fused: what fused is | 90.00% [80.00, 95.00] |" in card
         assert "The skips did not help here." in card
         assert "licence of" not in card.partition("## Limits")[2]
+
+    def test_texts_of_a_run_and_a_comparison_are_no_markup_in_the_card(
+        self, run: Path, tmp_path: Path
+    ) -> None:
+        hostile = "<b>x</b>`\n# y\n[z](javascript:1)|\x1b\u202e"
+        shutil.copytree(run.parents[1], tmp_path / "compared")
+        copy = tmp_path / "compared" / "fused" / "seed0"
+        proto = onnx.load(copy / "model.onnx")
+        metadata = read_metadata(proto)
+        parents = tuple(parent.model_copy(update={"sha256": hostile}) for parent in metadata.parents)
+        head = HeadRecord(kind="file", file=hostile)
+        write_metadata(proto, metadata.model_copy(update={"head": head, "parents": parents}))
+        onnx.save(proto, copy / "model.onnx")
+        record = documents.load((copy / "config.yaml").read_text())
+        record |= {"source": hostile, "source_sha256": hostile, "versions": {"graftonnx": hostile}}
+        record["images"]["other"] = 1
+        (copy / "config.yaml").write_text(documents.dump(record))
+        found = json.loads((tmp_path / "compared" / "compare.json").read_text())
+        found |= {"verdict": hostile, "basis": hostile}
+        (tmp_path / "compared" / "compare.json").write_text(json.dumps(found))
+        result = invoke("bundle", copy, "-o", tmp_path / "b", "-q")
+        assert result.exit_code == 0, result.output
+        card = (tmp_path / "b" / "MODEL_CARD.md").read_text()
+        assert card.count(markdown_text(hostile)) == 4
+        assert card.count(markdown_code(hostile)) == 3
+        rest = card.replace(markdown_code(hostile), "").replace("\\|", "")
+        assert ("<" in rest, "\n# y" in rest, "[z]" in rest, printable(card) == card) == (
+            False, False, False, True,
+        )  # fmt: skip
+        found["better_parent"] = hostile
+        (tmp_path / "compared" / "compare.json").write_text(json.dumps(found))
+        result = invoke("bundle", copy, "-o", tmp_path / "c", "-q")
+        assert (result.exit_code, "compare.json': it is damaged." in result.stderr) == (1, True)
 
     def test_as_json(self, run: Path, tmp_path: Path) -> None:
         record = json.loads(invoke("bundle", run, "-o", tmp_path / "b", "--json", "--name", "net.1").stdout)

@@ -14,7 +14,7 @@ from graftonnx.classifier import Classifier
 from graftonnx.errors import GraftError
 from graftonnx.feeds import image_shape
 from graftonnx.images import GREY
-from graftonnx.metadata import ImageLayout, InputConvention, Precision, Preprocess, Record
+from graftonnx.metadata import ImageLayout, InputConvention, Precision, Preprocess, Record, first_error
 from graftonnx.reading import read_bytes
 
 MANIFEST = "bundle.json"
@@ -110,11 +110,9 @@ def read_manifest(folder: Path) -> Manifest:
             f"cannot read '{folder / MANIFEST}': {error.strerror}. Make the bundle anew."
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        why = ": ".join(filter(None, first_error(error)))
         raise GraftError(
-            f"cannot use '{folder / MANIFEST}': {where}: {first['msg']}. Make the bundle anew, or upgrade "
-            "graftonnx."
+            f"cannot use '{folder / MANIFEST}': {why}. Make the bundle anew, or upgrade graftonnx."
         ) from error
 
 

@@ -7,7 +7,6 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files as resources
 from pathlib import Path
 
 from graftonnx.bundling import selfcheck
@@ -15,12 +14,12 @@ from graftonnx.bundling.card import Facts, write_card
 from graftonnx.bundling.manifest import (
     LABELS,
     MANIFEST,
-    REQUIREMENTS,
-    SCRIPT,
+    WRITTEN,
     Manifest,
     Model,
     inputs_of,
     model_path,
+    template,
     unfit,
 )
 from graftonnx.bundling.measuring import Measured, measure
@@ -183,8 +182,8 @@ def _write_contents(folder: Path, manifest: Manifest, classifiers: Mapping[Preci
     labels = "".join(f"{label}\n" for label in first.labels)
     (folder / LABELS).write_text(labels, encoding="utf-8")
     (folder / MANIFEST).write_text(f"{manifest.model_dump_json(indent=2)}\n", encoding="utf-8")
-    for name in (SCRIPT, REQUIREMENTS):
-        (folder / name).write_bytes((resources("graftonnx.bundling") / "files" / name).read_bytes())
+    for name in WRITTEN:
+        (folder / name).write_bytes(template(name))
     images = selfcheck.draw(first)
     selfcheck.write_inputs(folder, images)
     for precision, classifier in classifiers.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib.resources import files as resources
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +23,9 @@ CARD = "MODEL_CARD.md"
 LABELS = "labels.txt"
 SCRIPT = "predict.py"
 REQUIREMENTS = "requirements.txt"
+WRITTEN = (SCRIPT, REQUIREMENTS)
+"""Files that are the same in every bundle of a version of graftonnx."""
+
 INPUTS = "selfcheck/inputs.npz"
 EXAMPLE = "selfcheck/example.png"
 
@@ -83,6 +87,11 @@ def model_path(folder: Path, precision: str) -> Path:
     return folder / "models" / f"{precision}.onnx"
 
 
+def external_path(folder: Path, precision: str) -> Path:
+    """Return the file with the external data of a precision, which large networks have."""
+    return folder / "models" / f"{precision}.onnx.data"
+
+
 def outputs_path(folder: Path, precision: str) -> Path:
     """Return the file with the probabilities that a precision must give."""
     return folder / "selfcheck" / f"{precision}.npz"
@@ -114,6 +123,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise GraftError(
             f"cannot use '{folder / MANIFEST}': {why}. Make the bundle anew, or upgrade graftonnx."
         ) from error
+
+
+def template(name: str) -> bytes:
+    """Return the content of one of `WRITTEN`."""
+    return (resources("graftonnx.bundling") / "files" / name).read_bytes()
 
 
 def unfit(labels: Sequence[str]) -> str | None:

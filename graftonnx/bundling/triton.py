@@ -20,7 +20,7 @@ import onnx
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from onnx import TensorProto
 
-from graftonnx.bundling.manifest import LABELS, model_path, triton_path
+from graftonnx.bundling.manifest import LABELS, external_path, model_path, triton_path
 from graftonnx.errors import GraftError
 from graftonnx.reading import read_text, sha256
 
@@ -73,8 +73,16 @@ def write_repository(folder: Path, precision: str, name: str, labels: str) -> No
     (target / CONFIG).write_text(text_format.MessageToString(describe(source, name)), encoding="utf-8")
     (target / LABELS).write_text(labels, encoding="utf-8")
     _link(source, target / VERSION / NETWORK)
-    for file in _files(source)[1:]:
+    for file in _files(folder, precision)[1:]:
         shutil.copy2(file, target / VERSION / file.name)  # external data with two names is refused by readers
+
+
+def repository(precision: str, name: str) -> tuple[set[str], set[str]]:
+    """Return the paths in a bundle of the files that serve a precision: which must be, and which may be."""
+    place = triton_path(Path(), name)
+    served = {place / CONFIG, place / LABELS, place / VERSION / NETWORK}
+    data = place / VERSION / external_path(Path(), precision).name
+    return {path.as_posix() for path in served}, {data.as_posix()}
 
 
 def check_repository(folder: Path, precision: str, name: str) -> None:
@@ -92,7 +100,7 @@ def check_repository(folder: Path, precision: str, name: str) -> None:
                 f"cannot serve '{target}': {field.name} in its {CONFIG} does not fit the network {precision}."
                 " Make the bundle anew."
             )
-    for file in _files(source):
+    for file in _files(folder, precision):
         copy = target / VERSION / (NETWORK if file == source else file.name)
         if not copy.is_file() or sha256(copy) != sha256(file):
             raise GraftError(f"cannot serve '{target}': '{copy}' is not '{file}'. Make the bundle anew.")
@@ -165,9 +173,10 @@ def _add_field(message: Any, name: str, number: int, kind: str) -> None:
         field.type = getattr(types, f"TYPE_{kind}")
 
 
-def _files(network: Path) -> list[Path]:
-    """Return the files of a network: its own, and its external data."""
-    return [network, *sorted(network.parent.glob(f"{network.name}.*"))]
+def _files(folder: Path, precision: str) -> list[Path]:
+    """Return the files of a precision: its own, and its external data where there are any."""
+    data = external_path(folder, precision)
+    return [model_path(folder, precision), *([data] if data.exists() else [])]
 
 
 def _link(file: Path, target: Path) -> None:

@@ -429,6 +429,60 @@ class TestVerifying:
         shutil.copy(bundle / "Labels.txt", bundle / "labels.txt")
         assert "not in SHA256SUMS: 'Labels.txt'." in invoke("verify", bundle).stderr
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "numpy.py", "numpy.so", "PIL/__init__.py", "README.md", "models/fp16.onnx", "models/fp32.onnx.py",
+            "selfcheck/fp16.npz", "triton/colours/2/model.onnx", "triton/colours/1/model.py",
+            "triton/colours/configs/x.pbtxt", "triton/other/config.pbtxt", "triton/model.py",
+        ],
+    )  # fmt: skip
+    def test_a_file_that_no_bundle_has_is_refused(self, bundle: Path, name: str) -> None:
+        (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+        (bundle / name).write_text("import os")
+        write_sums(bundle)
+        result = invoke("verify", bundle)
+        assert (result.exit_code, result.stderr) == (
+            1, f"Error: cannot trust '{bundle}': no part of a bundle: '{name}'. Make the bundle anew.\n",
+        )  # fmt: skip
+
+    @pytest.mark.parametrize("name", [name for name in CONTENTS if name not in (SUMS, "bundle.json")])
+    def test_a_file_that_every_bundle_has_must_be_there(self, bundle: Path, name: str) -> None:
+        (bundle / name).unlink()
+        if not any((bundle / name).parent.iterdir()):
+            (bundle / name).parent.rmdir()
+        write_sums(bundle)
+        result = invoke("verify", bundle)
+        assert (result.exit_code, f"missing: '{name}'. Make" in result.stderr) == (1, True), result.stderr
+
+    @pytest.mark.parametrize("name", ["predict.py", "requirements.txt"])
+    def test_a_program_that_another_version_wrote_is_named(self, bundle: Path, name: str) -> None:
+        assert "not as this version" not in invoke("verify", bundle).stderr
+        (bundle / name).write_text((bundle / name).read_text() + "\n")
+        write_sums(bundle)
+        result = invoke("verify", bundle)
+        assert result.exit_code == 0
+        assert result.stderr.startswith(f"Note: not as this version of graftonnx writes it: {name}. Another ")
+        assert json.loads(invoke("verify", bundle, "--json").stdout)["foreign"] == [name]
+
+    def test_external_data_belong_to_a_bundle(self, bundle: Path) -> None:
+        proto = onnx.load(bundle / "models" / "fp32.onnx")
+        for path in ("models/fp32.onnx", "triton/colours/1/model.onnx"):
+            (bundle / path).unlink()
+        onnx.save(
+            proto, bundle / "models" / "fp32.onnx", save_as_external_data=True, location="fp32.onnx.data",
+            size_threshold=0,
+        )  # fmt: skip
+        served = bundle / "triton" / "colours" / "1"
+        shutil.copy(bundle / "models" / "fp32.onnx", served / "model.onnx")
+        shutil.copy(bundle / "models" / "fp32.onnx.data", served)
+        write_sums(bundle)
+        result = invoke("verify", bundle)
+        assert result.exit_code == 0, result.stderr
+        (served / "fp32.onnx.data").write_bytes(b"other")
+        write_sums(bundle)
+        assert "is not '" in invoke("verify", bundle).stderr
+
     def test_links_and_empty_folders_are_refused(self, bundle: Path, tmp_path: Path) -> None:
         (bundle / "triton" / "other").mkdir()
         assert "an empty folder: 'triton/other'." in invoke("verify", bundle).stderr

@@ -107,18 +107,41 @@ def check_repository(folder: Path, precision: str, name: str) -> None:
 
 
 def describe(network: Path, name: str) -> Any:
-    """Return the `ModelConfig` of a network, which Triton shall call `name`."""
+    """Return the `ModelConfig` of a network, which Triton shall call `name`.
+
+    Raises:
+        GraftError: If it has several outputs, or values of a type that is not in `TYPES`.
+    """
     graph = onnx.load(network, load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {tensor.values.name for tensor in graph.sparse_initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    if len(graph.output) != 1:
+        raise GraftError(
+            f"cannot serve '{network}': it has {len(graph.output)} outputs, expected one. Make the bundle "
+            "anew."
+        )
+    for value in (*inputs, *graph.output):
+        if value.type.tensor_type.elem_type not in TYPES:
+            raise GraftError(
+                f"cannot serve '{network}': '{value.name}' is {_type(value)}, expected float, float16 or "
+                "uint8. Make the bundle anew."
+            )
     config = _types()["ModelConfig"](name=name, backend="onnxruntime")
-    dynamic = not any(value.type.tensor_type.shape.dim[0].HasField("dim_value") for value in graph.input)
+    dynamic = not any(value.type.tensor_type.shape.dim[0].HasField("dim_value") for value in inputs)
     if dynamic:
         config.max_batch_size = MOST_IMAGES
         config.dynamic_batching.SetInParent()
-    for value in graph.input:
+    for value in inputs:
         config.input.add(**_tensor(value, dynamic=dynamic))
     (output,) = graph.output
     config.output.add(**_tensor(output, dynamic=dynamic), label_filename=LABELS)
     return config
+
+
+def _type(value: onnx.ValueInfoProto) -> str:
+    """Return the type of a value's elements for people."""
+    return str(TensorProto.DataType.Name(value.type.tensor_type.elem_type)).lower()
 
 
 def _tensor(value: onnx.ValueInfoProto, *, dynamic: bool) -> dict[str, Any]:

@@ -465,6 +465,37 @@ class TestVerifying:
         assert result.stderr.startswith(f"Note: not as this version of graftonnx writes it: {name}. Another ")
         assert json.loads(invoke("verify", bundle, "--json").stdout)["foreign"] == [name]
 
+    def test_an_initializer_among_the_inputs_is_no_input(self, bundle: Path) -> None:
+        def add(proto: onnx.ModelProto) -> None:
+            proto.graph.initializer.append(numpy_helper.from_array(np.int64([1]), "kept"))
+            proto.graph.input.append(helper.make_tensor_value_info("kept", onnx.TensorProto.INT64, [1]))
+
+        change_networks(bundle, add)
+        write_sums(bundle)
+        result = invoke("verify", bundle)
+        assert result.exit_code == 0, result.stderr
+
+    @pytest.mark.parametrize("change", ["type", "outputs"])
+    def test_outputs_that_are_not_served_are_refused(self, bundle: Path, change: str) -> None:
+        def add(proto: onnx.ModelProto) -> None:
+            (output,) = proto.graph.output
+            proto.graph.node.append(
+                helper.make_node("Cast", [output.name], ["wide"], to=onnx.TensorProto.DOUBLE)
+            )
+            wide = helper.make_tensor_value_info("wide", onnx.TensorProto.DOUBLE, ["batch", 3])
+            if change == "type":
+                del proto.graph.output[:]
+            proto.graph.output.append(wide)
+
+        change_networks(bundle, add)
+        write_sums(bundle)
+        message = {
+            "type": "'wide' is double, expected float, float16 or uint8.",
+            "outputs": "it has 2 outputs",
+        }
+        result = invoke("verify", bundle)
+        assert (result.exit_code, message[change] in result.stderr) == (1, True), result.stderr
+
     def test_external_data_belong_to_a_bundle(self, bundle: Path) -> None:
         proto = onnx.load(bundle / "models" / "fp32.onnx")
         for path in ("models/fp32.onnx", "triton/colours/1/model.onnx"):

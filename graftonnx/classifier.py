@@ -235,7 +235,8 @@ def open_classifier(
             twice the time, and suits images that mean the same mirrored: no digits, no letters.
 
     Raises:
-        ModelError: If it cannot be read, is no image classifier, or does not say what its input expects.
+        ModelError: If it cannot be read, is no image classifier, does not say what its input expects, or has
+            labels that do not fit and none were given.
         DataError: If the labels do not fit.
         RuntimeProviderError: If the provider cannot be used here.
     """
@@ -246,6 +247,12 @@ def open_classifier(
             f"{classifier.classes} classes. Give one each class."
         )
     classifier.labels = labels or classifier.labels
+    if classifier.labels and len(classifier.labels) != classifier.classes:
+        raise ModelError(
+            f"cannot use '{classifier.session.name}': labels in its metadata: {len(classifier.labels):,}, "
+            f"expected {classifier.classes:,}, one for each class. Give it others: graftonnx export --labels "
+            "FILE."
+        )
     classifier.mirror = mirror
     return classifier
 

@@ -21,7 +21,7 @@ from graftonnx.costs import price
 from graftonnx.errors import PlanError
 from graftonnx.metadata import InputKind
 from graftonnx.network import Network
-from graftonnx.plan import Plan, PlannedParent, Rejection, Skip
+from graftonnx.plan import MOST_SKIPS, Plan, PlannedParent, Rejection, Skip
 from graftonnx.projections import Policy
 from graftonnx.scoring import Pairs, score
 from graftonnx.spelling import did_you_mean
@@ -65,7 +65,7 @@ def match(
         The best plan, with a rejection for every tap of the first parents that it does not use.
 
     Raises:
-        PlanError: If the parents do not take the same kind of input.
+        PlanError: If the parents do not take the same kind of input, or are to exchange at too many places.
         ValueError: If there are fewer than two parents, a limit is negative, there is no such policy, or
             `into` names no branch, a wrong one, or one twice.
     """
@@ -88,16 +88,18 @@ def match(
     pairs = _scored(branches, taps, policy, similarity, receivers)
     budget = Budget(max_macs, max_parameters)
     chosen = _aligned(receivers, taps, pairs, max_skips, budget)
+    skips = tuple(
+        skip for pair, both in pairs.items() for i, j in chosen[pair] for skip in _exchange(pair, both, i, j)
+    )
+    if len(skips) > MOST_SKIPS:
+        raise PlanError(
+            f"the plan has {len(skips):,} skips; expected at most {MOST_SKIPS:,}. Lower --max-skips."
+        )
     return Plan(
         input_size=size,
         inputs=inputs,
         parents={branch: planned(network) for branch, network in branches.items()},
-        skips=tuple(
-            skip
-            for pair, both in pairs.items()
-            for i, j in chosen[pair]
-            for skip in _exchange(pair, both, i, j)
-        ),
+        skips=skips,
         rejections=tuple(
             rejection
             for pair, both in pairs.items()

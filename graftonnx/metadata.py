@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import json
 import re
+from string import ascii_lowercase
 from typing import Annotated, Literal
 
 import onnx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, field_validator
 
 from graftonnx.errors import ModelError
 
@@ -42,6 +43,22 @@ class Record(BaseModel):
     """A value that is stored as JSON or YAML: immutable, and strict about unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+MOST_ERRORS = 1000
+"""In a record, of which the first is told; each takes time to be told."""
+
+
+def first_error(error: ValidationError) -> tuple[str, str]:
+    """Return where a record is wrong first, and what is wrong there; of many errors their number only."""
+    count = error.error_count()
+    if count > MOST_ERRORS:
+        return "", f"{count:,} of its values are wrong"
+    first = error.errors()[0]
+    why = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "too_long":
+        why = "it has {actual_length:,} entries, expected at most {max_length:,}".format(**first["ctx"])
+    return ".".join(map(str, first["loc"])), why
 
 
 EXTREME = 1e6
@@ -111,6 +128,12 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 computed with in float32; or weights and most activations in 8 bits."""
 
 
+BranchName = Annotated[str, Field(pattern=r"^[a-z]$")]
+
+MOST_PARENTS = len(ascii_lowercase)
+"""Of one network: as many as there are letters for their branches."""
+
+
 class Parent(Record):
     """A network that went into a fused file.
 
@@ -130,7 +153,7 @@ class Parent(Record):
             where all branches share one.
     """
 
-    branch: str
+    branch: BranchName
     name: str
     sha256: str
     producer: str = ""
@@ -193,12 +216,24 @@ class Metadata(Record):
     """The whole table of the module's docstring."""
 
     input: InputConvention | None = None
-    labels: tuple[str, ...] = ()
-    parents: tuple[Parent, ...] = ()
+    labels: Annotated[tuple[str, ...], FailFast()] = ()
+    parents: Annotated[tuple[Parent, ...], FailFast(), Field(max_length=MOST_PARENTS)] = ()
     plan: str | None = None
     head: HeadRecord | None = None
     activation: Literal["softmax"] | None = None
     precision: Precision | None = None
+
+    @field_validator("parents")
+    @classmethod
+    def _different(cls, parents: tuple[Parent, ...]) -> tuple[Parent, ...]:
+        """Refuse two parents of one branch."""
+        branches = [parent.branch for parent in parents]
+        for branch in branches:
+            if branches.count(branch) > 1:
+                raise ValueError(
+                    f"{branches.count(branch)} parents are branch '{branch}', expected one for each branch"
+                )
+        return parents
 
     @property
     def branch_inputs(self) -> dict[str, str]:
@@ -236,10 +271,9 @@ def read_metadata(model: onnx.ModelProto) -> Metadata:
     try:
         return Metadata.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where, why = first_error(error)
         raise ModelError(
-            f"its metadata 'graftonnx.{where}' is damaged: {first['msg']}. Fuse again."
+            f"its metadata '{'.'.join(filter(None, ('graftonnx', where)))}' is damaged: {why}. Fuse again."
         ) from error
 
 

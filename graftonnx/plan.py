@@ -24,22 +24,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import FailFast, Field, ValidationError, model_validator
 
 from graftonnx import documents, files, notebook, reading
 from graftonnx.errors import ModelError, PlanError
-from graftonnx.metadata import GUESSED, InputKind, Preprocess, Record
+from graftonnx.metadata import GUESSED, MOST_ERRORS, BranchName, InputKind, Preprocess, Record, first_error
 from graftonnx.spelling import did_you_mean
 
 VERSION = 1
 """The version of the schema that this code writes and reads."""
+
+MOST_SKIPS = 1 << 12
+"""Of a plan: more than 26 networks exchange, each with each, in both directions at six places."""
 
 Extent = Annotated[int, Field(ge=1, le=1 << 24)]
 Size = Annotated[tuple[Extent, ...], Field(min_length=1, max_length=3)]
 Window = Size
 Padding = Annotated[int, Field(ge=0)]
 TapName = Annotated[str, Field(pattern=r"^[a-z]/.+")]
-BranchName = Annotated[str, Field(pattern=r"^[a-z]$")]
 
 
 class Projection(Record):
@@ -141,8 +143,8 @@ class Plan(Record):
     input_size: Size
     inputs: InputKind = "shared"
     parents: dict[BranchName, PlannedParent]
-    skips: tuple[Skip, ...] = ()
-    rejections: tuple[Rejection, ...] = Field(default=())
+    skips: Annotated[tuple[Skip, ...], FailFast(), Field(max_length=MOST_SKIPS)] = ()
+    rejections: Annotated[tuple[Rejection, ...], FailFast()] = ()
 
     @property
     def exchanges(self) -> list[tuple[Skip, ...]]:
@@ -213,6 +215,10 @@ def from_yaml(text: str) -> Plan:
     try:
         return Plan.model_validate(data)
     except ValidationError as error:
+        if error.error_count() > MOST_ERRORS:
+            raise PlanError(
+                f"{first_error(error)[1]}. Compare it with one that `graftonnx match` wrote."
+            ) from error
         # A misspelt field is two errors: one that is missing, and one that does not exist.
         complaints = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         raise PlanError(_complaint(dict(complaints[0]), data)) from error
@@ -228,7 +234,7 @@ def from_metadata(text: str | None) -> Plan:
         return Plan.model_validate_json(text or "")
     except ValidationError as error:
         raise ModelError(
-            f"its metadata 'graftonnx.plan' is damaged: {error.errors()[0]['msg']}. Fuse again."
+            f"its metadata 'graftonnx.plan' is damaged: {first_error(error)[1]}. Fuse again."
         ) from error
 
 
@@ -238,6 +244,7 @@ LONGEST_FOUND = 200
 _MEANINGS = {
     "extra_forbidden": "there is no such field; take it out",
     "missing": "it is missing",
+    "too_long": "it has {actual_length:,} entries, expected at most {max_length:,}; take some out",
     "string_pattern_mismatch": "expected <branch>/<value>, as a/relu_3 (for a parent: its letter)",
     "greater_than_equal": "expected at least {ge}",
     "less_than_equal": "expected at most {le}",

@@ -42,6 +42,12 @@ def markdown_text(text: str) -> str:
     return re.sub(r"([\\`\[\]|])", r"\\\1", line)
 
 
+def markdown_code(text: str) -> str:
+    """Return text between backticks, on one line, that ends neither the code nor a cell of a table."""
+    line = printable(re.sub(r"\s+", " ", text)).replace("`", "'").replace("|", r"\|")
+    return f"`{line}`"
+
+
 def _json_escape(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

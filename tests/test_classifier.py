@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 import onnx
 import pytest
 from builders import plain_cnn
-from lookalikes import COLOURS, RGB, UNIT, colour_network, model, write_image
+from lookalikes import COLOURS, RGB, UNIT, colour_network, fused_metadata, model, write_image
+from onnx import helper
 
 from graftonnx.classifier import FILES, Classifier, model_file, open_classifier, softmax
 from graftonnx.cli import parameters
@@ -127,6 +129,59 @@ def test_numbers_that_are_not_one_each_channel_are_refused(tmp_path: Path, what:
     message = rf"^cannot use 'm.onnx': its preprocessing has 2 numbers in {what}, its input 3 channels\."
     with pytest.raises(ModelError, match=message):
         open_classifier(path, provider="cpu")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("parents", ["a"] * 27, r"graftonnx\.parents' is damaged: it has 27 entries, expected at most 26\."),
+        (
+            "parents",
+            ["a", "b", "a"],
+            r"graftonnx\.parents' is damaged: 2 parents are branch 'a', expected one",
+        ),
+        ("parents", ["aa"], r"graftonnx\.parents\.0\.branch' is damaged: String should match"),
+        ("parents", [""], r"graftonnx\.parents\.0\.branch' is damaged: String should match"),
+        (
+            "parents",
+            [0] * 40_000,
+            r"graftonnx\.parents\.0\.branch' is damaged: Input should be a valid string",
+        ),
+        ("labels", [0] * 100_000, r"graftonnx\.labels\.0' is damaged: Input should be a valid string"),
+        ("input", dict.fromkeys(map(str, range(100_000))), "' is damaged: 100,000 of its values are wrong"),
+    ],
+    ids=["many", "equal", "long", "empty", "wrong parents", "wrong labels", "wrong fields"],
+)
+def test_metadata_of_many_or_wrong_values_is_refused_at_once(
+    tmp_path: Path, key: str, value: list[str] | dict[str, None], message: str
+) -> None:
+    first = fused_metadata(3).parents[0].model_dump(mode="json")
+    if key == "parents":
+        value = [{**first, "branch": branch} for branch in value]
+    proto = colour_network()
+    entries = {entry.key: entry.value for entry in proto.metadata_props}
+    helper.set_model_props(proto, {**entries, f"graftonnx.{key}": json.dumps(value)})
+    path = save(proto, tmp_path / "m.onnx")
+    started = time.process_time()
+    with pytest.raises(ModelError, match=message):
+        open_classifier(path, provider="cpu")
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("labels", [("red",), (*COLOURS, "grey")], ids=["too few", "too many"])
+def test_labels_of_another_number_than_the_classes_are_refused(
+    tmp_path: Path, labels: tuple[str, ...]
+) -> None:
+    path = save(colour_network(UNIT.model_copy(update={"labels": labels})), tmp_path / "m.onnx")
+    message = (
+        rf"^cannot use 'm.onnx': labels in its metadata: {len(labels)}, expected 3, one for each class\. "
+        r"Give it others: graftonnx export --labels FILE\.$"
+    )
+    with pytest.raises(ModelError, match=message):
+        open_classifier(path, provider="cpu")
+    assert open_classifier(path, provider="cpu", labels=COLOURS).labels == COLOURS
+    export(path, tmp_path / "d.onnx", labels=COLOURS)
+    assert open_classifier(tmp_path / "d.onnx", provider="cpu").labels == COLOURS
 
 
 @pytest.mark.parametrize(

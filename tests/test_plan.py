@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
 from builders import residual_cnn
 from pydantic import ValidationError
 
-from graftonnx.errors import GraftError, PlanError
+from graftonnx import matching
+from graftonnx.errors import GraftError, ModelError, PlanError
 from graftonnx.matching import match
 from graftonnx.model import from_proto
-from graftonnx.plan import Plan, Projection, Skip, from_yaml, read_plan, write_plan
+from graftonnx.plan import MOST_SKIPS, Plan, Projection, Skip, from_metadata, from_yaml, read_plan, write_plan
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +156,32 @@ def test_anchors_in_an_older_plan_do_not_change_what_is_written(plan: Plan, tmp_
 def test_absurd_plans_are_refused(content: str, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         from_yaml(content)
+
+
+def test_a_plan_of_too_many_skips_is_refused(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = plan.model_dump(mode="json")
+    many["skips"] *= MOST_SKIPS // len(many["skips"]) + 1
+    found = f"it has {len(many['skips']):,} entries, expected at most {MOST_SKIPS:,}"
+    with pytest.raises(PlanError, match=rf"^field 'skips': {found}; take some out"):
+        from_yaml(json.dumps(many))
+    with pytest.raises(ModelError, match=rf"^its metadata 'graftonnx.plan' is damaged: {found}\. Fuse again"):
+        from_metadata(json.dumps(many))
+    monkeypatch.setattr(matching, "MOST_SKIPS", 1)
+    with pytest.raises(
+        PlanError, match=r"^the plan has \d+ skips; expected at most 1\. Lower --max-skips\.$"
+    ):
+        match(from_proto(residual_cnn(), "a.onnx"), from_proto(residual_cnn(width=12), "b.onnx"))
+
+
+@pytest.mark.parametrize("wrong", ["skips", "rejections", "parents", "fields"])
+def test_a_plan_of_many_errors_takes_no_time(plan: Plan, wrong: str) -> None:
+    broken = plan.model_dump(mode="json")
+    many = {f"x{number}": 1 for number in range(100_000)}
+    broken |= many if wrong == "fields" else {wrong: many if wrong == "parents" else list(many)}
+    started = time.process_time()
+    with pytest.raises(ModelError, match=r"^its metadata 'graftonnx.plan' is damaged: .*\. Fuse again\.$"):
+        from_metadata(json.dumps(broken))
+    assert time.process_time() - started < 1
 
 
 def test_broken_yaml_is_named_with_its_line_once(plan: Plan) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftonnx.cli import graftonnx
-from graftonnx.printable import cell, markdown_text, printable, printable_json
+from graftonnx.printable import cell, markdown_code, markdown_text, printable, printable_json
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 BIDI = "photo\u202egpj.exe"
@@ -56,6 +56,14 @@ def test_a_line_of_markdown_has_no_tag_link_code_or_end_of_cell(text: str) -> No
         assert plain.count(sign) == plain.count(f"\\{sign}")
     assert "<" not in plain
     assert "\n" not in plain
+
+
+@given(st.text())
+def test_code_in_markdown_ends_neither_itself_nor_a_cell(text: str) -> None:
+    code = markdown_code(text)
+    assert (code[0], code[-1], code.count("`")) == ("`", "`", 2)
+    assert code.count("|") == code.count("\\|")
+    assert "\n" not in code
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])

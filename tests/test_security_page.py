@@ -11,8 +11,9 @@ import pytest
 from graftonnx import decoders, images, parsing, reading
 from graftonnx.bundling import sums
 from graftonnx.data import bounds
-from graftonnx.metadata import LARGEST_SIDE
+from graftonnx.metadata import LARGEST_SIDE, MOST_PARENTS
 from graftonnx.models import pickles
+from graftonnx.plan import MOST_SKIPS
 
 PAGE = Path(__file__).parents[1] / ".github" / "SECURITY.md"
 NAMED = re.findall(r"`([\w/]+\.py)::([\w:]+)`", PAGE.read_text(encoding="utf-8"))
@@ -59,6 +60,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"| {bounds.ALLOWED_PACKED:,}, or one for each {bounds.LEAST_PACKED} bytes |",
         f"| {parsing.LONGEST >> 20} Mi characters, {parsing.DEEPEST} levels, {parsing.MOST_VALUES:,} values",
         f"| {pickles.LARGEST_PICKLE >> 20} MiB | |",
+        f"| {MOST_PARENTS}; {MOST_SKIPS:,} |",
     ):
         assert said in text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from graftonnx.evaluation import TOP, Evaluation, Selection
 from graftonnx.graph import GraphView
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.plan import from_metadata
-from graftonnx.printable import markdown_text, printable
+from graftonnx.printable import markdown_code, markdown_text
 from graftonnx.reading import sha256
 from graftonnx.training.run import versions
 from graftonnx.weights import read
@@ -77,7 +76,7 @@ def write_card(folder: Path, manifest: Manifest, facts: Facts) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(cell=cell, code=_code, percent=_percent)
+    environment.filters.update(cell=cell, code=markdown_code, percent=_percent)
     text = environment.get_template(f"{CARD}.jinja").render(
         name=manifest.name,
         labels=facts.network.labels,
@@ -110,11 +109,6 @@ def write_card(folder: Path, manifest: Manifest, facts: Facts) -> None:
 def cell(text: object) -> str:
     """Return text for one line of Markdown; a dash for none."""
     return markdown_text(str(text)) or NOTHING
-
-
-def _code(text: object) -> str:
-    """Return text that does not end the code in which it stands."""
-    return printable(re.sub(r"\s+", " ", str(text))).replace("`", "'")
 
 
 def _runtime() -> str:

@@ -7,7 +7,6 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files as resources
 from pathlib import Path
 
 from graftonnx.bundling import selfcheck
@@ -15,12 +14,13 @@ from graftonnx.bundling.card import Facts, write_card
 from graftonnx.bundling.manifest import (
     LABELS,
     MANIFEST,
-    REQUIREMENTS,
-    SCRIPT,
+    WRITTEN,
     Manifest,
     Model,
     inputs_of,
     model_path,
+    template,
+    unfit,
 )
 from graftonnx.bundling.measuring import Measured, measure
 from graftonnx.bundling.origin import Origin, origin_of
@@ -152,15 +152,10 @@ def _where(selection: Selection | None, precision: Precision) -> str | None:
 
 
 def _check_labels(source: Path, labels: Sequence[str]) -> None:
-    """Refuse class names that do not fit one line each."""
-    if not labels:
-        raise DataError(f"cannot bundle '{source}': it has no class names. Give them with --labels FILE.")
-    for label in labels:
-        if label.splitlines() != [label]:
-            raise DataError(
-                f"cannot bundle '{source}': the class name {label!r} is not one line. Give others with "
-                "--labels FILE."
-            )
+    """Refuse class names that do not fit one line each, all different."""
+    why = unfit(labels)
+    if why is not None:
+        raise DataError(f"cannot bundle '{source}': {why}. Give others with --labels FILE.")
 
 
 def _name(given: str | None, output: Path) -> str:
@@ -187,8 +182,8 @@ def _write_contents(folder: Path, manifest: Manifest, classifiers: Mapping[Preci
     labels = "".join(f"{label}\n" for label in first.labels)
     (folder / LABELS).write_text(labels, encoding="utf-8")
     (folder / MANIFEST).write_text(f"{manifest.model_dump_json(indent=2)}\n", encoding="utf-8")
-    for name in (SCRIPT, REQUIREMENTS):
-        (folder / name).write_bytes((resources("graftonnx.bundling") / "files" / name).read_bytes())
+    for name in WRITTEN:
+        (folder / name).write_bytes(template(name))
     images = selfcheck.draw(first)
     selfcheck.write_inputs(folder, images)
     for precision, classifier in classifiers.items():

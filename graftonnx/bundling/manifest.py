@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from importlib.resources import files as resources
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +15,7 @@ from graftonnx.classifier import Classifier
 from graftonnx.errors import GraftError
 from graftonnx.feeds import image_shape
 from graftonnx.images import GREY
-from graftonnx.metadata import ImageLayout, InputConvention, Precision, Preprocess, Record
+from graftonnx.metadata import ImageLayout, InputConvention, Precision, Preprocess, Record, first_error
 from graftonnx.reading import read_bytes
 
 MANIFEST = "bundle.json"
@@ -20,6 +23,9 @@ CARD = "MODEL_CARD.md"
 LABELS = "labels.txt"
 SCRIPT = "predict.py"
 REQUIREMENTS = "requirements.txt"
+WRITTEN = (SCRIPT, REQUIREMENTS)
+"""Files that are the same in every bundle of a version of graftonnx."""
+
 INPUTS = "selfcheck/inputs.npz"
 EXAMPLE = "selfcheck/example.png"
 
@@ -81,6 +87,11 @@ def model_path(folder: Path, precision: str) -> Path:
     return folder / "models" / f"{precision}.onnx"
 
 
+def external_path(folder: Path, precision: str) -> Path:
+    """Return the file with the external data of a precision, which large networks have."""
+    return folder / "models" / f"{precision}.onnx.data"
+
+
 def outputs_path(folder: Path, precision: str) -> Path:
     """Return the file with the probabilities that a precision must give."""
     return folder / "selfcheck" / f"{precision}.npz"
@@ -108,12 +119,27 @@ def read_manifest(folder: Path) -> Manifest:
             f"cannot read '{folder / MANIFEST}': {error.strerror}. Make the bundle anew."
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        why = ": ".join(filter(None, first_error(error)))
         raise GraftError(
-            f"cannot use '{folder / MANIFEST}': {where}: {first['msg']}. Make the bundle anew, or upgrade "
-            "graftonnx."
+            f"cannot use '{folder / MANIFEST}': {why}. Make the bundle anew, or upgrade graftonnx."
         ) from error
+
+
+def template(name: str) -> bytes:
+    """Return the content of one of `WRITTEN`."""
+    return (resources("graftonnx.bundling") / "files" / name).read_bytes()
+
+
+def unfit(labels: Sequence[str]) -> str | None:
+    """Say why class names are not fit for `labels.txt`, where each has a line; None if they are."""
+    if not labels:
+        return "it has no class names"
+    for label, count in Counter(labels).items():
+        if label.splitlines() != [label]:
+            return f"the class name {label!r} is not one line"
+        if count > 1:
+            return f"{count} classes are called {label!r}"
+    return None
 
 
 def inputs_of(classifier: Classifier) -> dict[str, Input]:

@@ -13,6 +13,7 @@ from graftonnx.data.opening import is_there
 from graftonnx.errors import DataError, GraftError
 from graftonnx.evaluation import Selection, select
 from graftonnx.files import MODEL_FILE
+from graftonnx.printable import markdown_code, markdown_text
 from graftonnx.reading import read_bytes
 from graftonnx.training.run import RunFolder, RunRecord
 
@@ -33,14 +34,15 @@ class Origin:
 
     @property
     def training(self) -> str:
-        """How it was trained, in sentences."""
+        """How it was trained, in sentences of Markdown."""
         record, config = self.record, self.record.config
         words = {"train": "training", "val": "validation", "test": "test"}
-        images = ", ".join(f"{n:,} {words[part]} images" for part, n in record.images.items() if n)
+        counts = {word: record.images.get(part, 0) for part, word in words.items()}
+        images = ", ".join(f"{count:,} {word} images" for word, count in counts.items() if count)
         return (
-            f"Fine-tuned by graftonnx {record.versions.get('graftonnx', '')} from {record.source.name} "
-            "(SHA-256 "
-            f"`{record.source_sha256}`) on {Path(record.data).name}: {images}. At most {config.epochs} "
+            f"Fine-tuned by graftonnx {markdown_text(record.versions.get('graftonnx', ''))} from "
+            f"{markdown_text(record.source.name)} (SHA-256 {markdown_code(record.source_sha256)}) on "
+            f"{markdown_text(Path(record.data).name)}: {images}. At most {config.epochs} "
             f"epochs, batch {config.batch_size}, {config.optimizer}, augmentation {config.augment}, seed "
             f"{config.seed}; on {record.device} in {record.precision}."
         )
@@ -68,7 +70,7 @@ class Origin:
                 f"cannot read '{file}': it is damaged. Compare again, or move it away."
             ) from error
         rows = (marked_row(standing) for standing in found.networks)
-        return "\n".join((*table(COLUMNS, rows), "", found.verdict, "", conditions(found)))
+        return "\n".join((*table(COLUMNS, rows), "", markdown_text(found.verdict), "", conditions(found)))
 
 
 def origin_of(source: Path) -> Origin | None:

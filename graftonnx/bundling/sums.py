@@ -23,11 +23,11 @@ def write_sums(folder: Path) -> None:
     (folder / SUMS).write_bytes(_rendered(_sums(folder)))
 
 
-def check_sums(folder: Path) -> int:
+def check_sums(folder: Path) -> frozenset[str]:
     """Compare every file in a folder with its sum.
 
     Returns:
-        The number of files, that with the sums included.
+        The files by their paths there, that with the sums included.
 
     Raises:
         GraftError: If the sums are missing or damaged, a file was changed, is missing or has no sum, or there
@@ -51,7 +51,7 @@ def check_sums(folder: Path) -> int:
     _refuse(folder, f"not in {SUMS}", found.keys() - expected.keys())
     if content != _rendered(found):
         raise _damaged(folder, "it is not as graftonnx writes it")
-    return len(found) + 1
+    return frozenset({*found, SUMS})
 
 
 def _rendered(sums: dict[str, str]) -> bytes:

@@ -20,7 +20,7 @@ import onnx
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from onnx import TensorProto
 
-from graftonnx.bundling.manifest import LABELS, model_path, triton_path
+from graftonnx.bundling.manifest import LABELS, external_path, model_path, triton_path
 from graftonnx.errors import GraftError
 from graftonnx.reading import read_text, sha256
 
@@ -73,8 +73,16 @@ def write_repository(folder: Path, precision: str, name: str, labels: str) -> No
     (target / CONFIG).write_text(text_format.MessageToString(describe(source, name)), encoding="utf-8")
     (target / LABELS).write_text(labels, encoding="utf-8")
     _link(source, target / VERSION / NETWORK)
-    for file in _files(source)[1:]:
+    for file in _files(folder, precision)[1:]:
         shutil.copy2(file, target / VERSION / file.name)  # external data with two names is refused by readers
+
+
+def repository(precision: str, name: str) -> tuple[set[str], set[str]]:
+    """Return the paths in a bundle of the files that serve a precision: which must be, and which may be."""
+    place = triton_path(Path(), name)
+    served = {place / CONFIG, place / LABELS, place / VERSION / NETWORK}
+    data = place / VERSION / external_path(Path(), precision).name
+    return {path.as_posix() for path in served}, {data.as_posix()}
 
 
 def check_repository(folder: Path, precision: str, name: str) -> None:
@@ -92,25 +100,48 @@ def check_repository(folder: Path, precision: str, name: str) -> None:
                 f"cannot serve '{target}': {field.name} in its {CONFIG} does not fit the network {precision}."
                 " Make the bundle anew."
             )
-    for file in _files(source):
+    for file in _files(folder, precision):
         copy = target / VERSION / (NETWORK if file == source else file.name)
         if not copy.is_file() or sha256(copy) != sha256(file):
             raise GraftError(f"cannot serve '{target}': '{copy}' is not '{file}'. Make the bundle anew.")
 
 
 def describe(network: Path, name: str) -> Any:
-    """Return the `ModelConfig` of a network, which Triton shall call `name`."""
+    """Return the `ModelConfig` of a network, which Triton shall call `name`.
+
+    Raises:
+        GraftError: If it has several outputs, or values of a type that is not in `TYPES`.
+    """
     graph = onnx.load(network, load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {tensor.values.name for tensor in graph.sparse_initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    if len(graph.output) != 1:
+        raise GraftError(
+            f"cannot serve '{network}': it has {len(graph.output)} outputs, expected one. Make the bundle "
+            "anew."
+        )
+    for value in (*inputs, *graph.output):
+        if value.type.tensor_type.elem_type not in TYPES:
+            raise GraftError(
+                f"cannot serve '{network}': '{value.name}' is {_type(value)}, expected float, float16 or "
+                "uint8. Make the bundle anew."
+            )
     config = _types()["ModelConfig"](name=name, backend="onnxruntime")
-    dynamic = not any(value.type.tensor_type.shape.dim[0].HasField("dim_value") for value in graph.input)
+    dynamic = not any(value.type.tensor_type.shape.dim[0].HasField("dim_value") for value in inputs)
     if dynamic:
         config.max_batch_size = MOST_IMAGES
         config.dynamic_batching.SetInParent()
-    for value in graph.input:
+    for value in inputs:
         config.input.add(**_tensor(value, dynamic=dynamic))
     (output,) = graph.output
     config.output.add(**_tensor(output, dynamic=dynamic), label_filename=LABELS)
     return config
+
+
+def _type(value: onnx.ValueInfoProto) -> str:
+    """Return the type of a value's elements for people."""
+    return str(TensorProto.DataType.Name(value.type.tensor_type.elem_type)).lower()
 
 
 def _tensor(value: onnx.ValueInfoProto, *, dynamic: bool) -> dict[str, Any]:
@@ -165,9 +196,10 @@ def _add_field(message: Any, name: str, number: int, kind: str) -> None:
         field.type = getattr(types, f"TYPE_{kind}")
 
 
-def _files(network: Path) -> list[Path]:
-    """Return the files of a network: its own, and its external data."""
-    return [network, *sorted(network.parent.glob(f"{network.name}.*"))]
+def _files(folder: Path, precision: str) -> list[Path]:
+    """Return the files of a precision: its own, and its external data where there are any."""
+    data = external_path(folder, precision)
+    return [model_path(folder, precision), *([data] if data.exists() else [])]
 
 
 def _link(file: Path, target: Path) -> None:

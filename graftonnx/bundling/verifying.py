@@ -5,22 +5,39 @@ Nothing in the bundle is executed but its networks, by ONNX Runtime.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
 from graftonnx import limits
-from graftonnx.bundling.manifest import LABELS, Manifest, inputs_of, model_path, read_manifest, triton_path
+from graftonnx.bundling.manifest import (
+    CARD,
+    EXAMPLE,
+    INPUTS,
+    LABELS,
+    MANIFEST,
+    WRITTEN,
+    Manifest,
+    external_path,
+    inputs_of,
+    model_path,
+    outputs_path,
+    read_manifest,
+    template,
+    triton_path,
+    unfit,
+)
 from graftonnx.bundling.selfcheck import check_outputs
-from graftonnx.bundling.sums import check_sums
-from graftonnx.bundling.triton import check_repository
+from graftonnx.bundling.sums import SUMS, check_sums
+from graftonnx.bundling.triton import check_repository, repository
 from graftonnx.classifier import Classifier, open_classifier
 from graftonnx.errors import GraftError, ModelError
 from graftonnx.files import check_text
 from graftonnx.normalise.sizes import check_sizes
 from graftonnx.providers import Provider
-from graftonnx.reading import read_text
+from graftonnx.reading import read_text, sha256
 from graftonnx.weights import read
 
 _COPIES = 3
@@ -49,12 +66,14 @@ class Verified:
     Attributes:
         name: Of the bundle.
         files: Number of files.
+        foreign: Programs in it, and what they need, that are not as this version of graftonnx writes them.
         provider: Where its networks ran.
         models: Its precisions.
     """
 
     name: str
     files: int
+    foreign: tuple[str, ...]
     provider: str
     models: tuple[VerifiedModel, ...]
 
@@ -76,12 +95,35 @@ def verify(folder: str | Path, *, provider: Provider = "cpu") -> Verified:
     check_text(folder, "verify", "Rename it.")
     files = check_sums(folder)
     manifest = read_manifest(folder)
-    return Verified(manifest.name, files, *_checked(folder, manifest, provider))
+    _check_contents(folder, manifest, files)
+    foreign = tuple(
+        name for name in WRITTEN if sha256(folder / name) != hashlib.sha256(template(name)).hexdigest()
+    )
+    return Verified(manifest.name, len(files), foreign, *_checked(folder, manifest, provider))
+
+
+def _check_contents(folder: Path, manifest: Manifest, files: frozenset[str]) -> None:
+    """Refuse files that no bundle has, which Triton may serve and Python import, and a lack of others."""
+    required = {SUMS, MANIFEST, CARD, LABELS, INPUTS, EXAMPLE, *WRITTEN}
+    allowed: set[str] = set()
+    for precision, model in manifest.models.items():
+        required |= {path(Path(), precision).as_posix() for path in (model_path, outputs_path)}
+        allowed.add(external_path(Path(), precision).as_posix())
+        served, more = repository(precision, model.triton)
+        required |= served
+        allowed |= more
+    for what, names in (("no part of a bundle", files - required - allowed), ("missing", required - files)):
+        if names:
+            listed = ", ".join(f"'{name}'" for name in sorted(names))
+            raise GraftError(f"cannot trust '{folder}': {what}: {listed}. Make the bundle anew.")
 
 
 def _checked(folder: Path, manifest: Manifest, provider: Provider) -> tuple[str, tuple[VerifiedModel, ...]]:
     """Check every precision; return where they ran, and what came out."""
     labels = _labels(folder / LABELS)
+    why = unfit(labels)
+    if why is not None:
+        raise GraftError(f"cannot use '{folder / LABELS}': {why}. Make the bundle anew.")
     found = []
     for precision, model in manifest.models.items():
         path = model_path(folder, precision)

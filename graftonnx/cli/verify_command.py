@@ -29,11 +29,17 @@ if TYPE_CHECKING:
 def command(folder: Path, provider: Provider, as_json: bool) -> None:
     """Check a bundle: every file by its sum, each network by what it computes here.
 
-    Nothing in it is executed but its networks, by ONNX Runtime.
+    Nothing in it is executed but its networks, by ONNX Runtime. Files that no bundle has are refused; a
+    predict.py or requirements.txt that this version of graftonnx does not write is named.
     """
     from graftonnx.bundling import verify
 
     verified = verify(folder, provider=provider)
+    if verified.foreign:
+        console.warn(
+            f"Note: not as this version of graftonnx writes it: {', '.join(verified.foreign)}. Another "
+            "version did, or it was changed: read it before you use it."
+        )
     if as_json:
         console.print_json(verified)
         return

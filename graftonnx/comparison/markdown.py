@@ -68,7 +68,7 @@ def conditions(comparison: Comparison) -> str:
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     return (
         f"Accuracy in ONNX Runtime on {images} {PARTS[comparison.part]} images{drawn}{chosen}. "
-        f"{comparison.basis} All runs: {epochs}, batch {config.batch_size}, seeds "
+        f"{markdown_text(comparison.basis)} All runs: {epochs}, batch {config.batch_size}, seeds "
         f"{', '.join(map(str, comparison.seeds))}, {comparison.device}, {comparison.precision} "
         f"{comparison.layout}. One image: median in ONNX Runtime, batch 1, networks taking turns. The better "
         f"branch alone, {comparison.better_parent}, was chosen by these accuracies, which favours it."

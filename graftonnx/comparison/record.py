@@ -7,7 +7,7 @@ from typing import Literal
 
 from graftonnx import notebook
 from graftonnx.comparison.significance import Estimate
-from graftonnx.metadata import Record
+from graftonnx.metadata import BranchName, Record
 from graftonnx.training.config import Device, Layout, Precision, TrainConfig
 
 FUSED, CONCATENATED, AVERAGE = "fused", "concatenated", "average"
@@ -147,7 +147,7 @@ class Comparison(Record):
     precision: Precision
     layout: Layout
     networks: tuple[Standing, ...]
-    better_parent: str
+    better_parent: BranchName
     contests: tuple[Contest, ...]
     verdict: str
 

@@ -115,7 +115,7 @@ def export(
     path = model_file(source)
     draft = Draft(path, preprocess, form, labels)
     sameness = draft.check_same()
-    classifier = open_classifier(path, provider="cpu", preprocess=preprocess)
+    classifier = open_classifier(path, provider="cpu", preprocess=preprocess, labels=draft.known)
     pictures = labelled(data, None, classifier, path, split_file) if data is not None else None
     kept: tuple[str, ...] = ()
     if precision != "fp32":

@@ -47,6 +47,7 @@ class Draft:
         model: The skeleton of the file.
         nodes_before: Nodes in the network.
         folded: What was taken out.
+        known: Class names of the network; where its own do not fit it, those that replace them.
 
     Raises:
         ModelError: If the network cannot be read, is no image classifier, or was exported in another form.
@@ -142,6 +143,7 @@ class Draft:
         """Write into the file what its users need to know, and strip what its makers left in its nodes."""
         classes = self.model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
         names = metadata.labels if labels is None else labels
+        self.known = metadata.labels if len(metadata.labels) in (0, classes) else names
         if names and len(names) != classes:
             raise DataError(
                 f"cannot label the network: {len(names)} labels given, it has {classes} classes. "

@@ -47,8 +47,11 @@ def render(
 
 
 def _visible(value: Any) -> Any:
-    """Return a text with what is not seen, or turns what is around it, spelt out; all else as it is."""
-    return printable(value) if type(value) is str else value
+    """Return what a value reads, with what is not seen, or turns what is around it, spelt out.
+
+    Markup and numbers stay as they are.
+    """
+    return value if isinstance(value, Markup | int | float) else printable(str(value))
 
 
 def read_template(package: str, name: str) -> str:
@@ -95,4 +98,4 @@ def short(value: float) -> str:
 
 def breakable(name: str) -> Markup:
     """Return a long name with places where a line may break: after dots, slashes and underscores."""
-    return Markup("<wbr>").join(re.split(r"(?<=[./_])", name))
+    return Markup("<wbr>").join(re.split(r"(?<=[./_])", printable(name)))

@@ -35,8 +35,9 @@ from graftonnx.data.opening import open_data
 from graftonnx.data.splits import split as split_data
 from graftonnx.errors import GraftError
 from graftonnx.fusion import fuse
-from graftonnx.metadata import PRESETS, InputConvention, Metadata, read_metadata, write_metadata
+from graftonnx.metadata import PRESETS, HeadRecord, InputConvention, Metadata, read_metadata, write_metadata
 from graftonnx.model import from_proto, save
+from graftonnx.printable import markdown_code, markdown_text, printable
 from graftonnx.training import TrainConfig
 from graftonnx.training.run import RunRecord
 
@@ -226,6 +227,39 @@ class TestMaking:
         assert "The skips did not help here." in card
         assert "licence of" not in card.partition("## Limits")[2]
 
+    def test_texts_of_a_run_and_a_comparison_are_no_markup_in_the_card(
+        self, run: Path, tmp_path: Path
+    ) -> None:
+        hostile = "<b>x</b>`\n# y\n[z](javascript:1)|\x1b\u202e"
+        shutil.copytree(run.parents[1], tmp_path / "compared")
+        copy = tmp_path / "compared" / "fused" / "seed0"
+        proto = onnx.load(copy / "model.onnx")
+        metadata = read_metadata(proto)
+        parents = tuple(parent.model_copy(update={"sha256": hostile}) for parent in metadata.parents)
+        head = HeadRecord(kind="file", file=hostile)
+        write_metadata(proto, metadata.model_copy(update={"head": head, "parents": parents}))
+        onnx.save(proto, copy / "model.onnx")
+        record = documents.load((copy / "config.yaml").read_text())
+        record |= {"source": hostile, "source_sha256": hostile, "versions": {"graftonnx": hostile}}
+        record["images"]["other"] = 1
+        (copy / "config.yaml").write_text(documents.dump(record))
+        found = json.loads((tmp_path / "compared" / "compare.json").read_text())
+        found |= {"verdict": hostile, "basis": hostile}
+        (tmp_path / "compared" / "compare.json").write_text(json.dumps(found))
+        result = invoke("bundle", copy, "-o", tmp_path / "b", "-q")
+        assert result.exit_code == 0, result.output
+        card = (tmp_path / "b" / "MODEL_CARD.md").read_text()
+        assert card.count(markdown_text(hostile)) == 4
+        assert card.count(markdown_code(hostile)) == 3
+        rest = card.replace(markdown_code(hostile), "").replace("\\|", "")
+        assert ("<" in rest, "\n# y" in rest, "[z]" in rest, printable(card) == card) == (
+            False, False, False, True,
+        )  # fmt: skip
+        found["better_parent"] = hostile
+        (tmp_path / "compared" / "compare.json").write_text(json.dumps(found))
+        result = invoke("bundle", copy, "-o", tmp_path / "c", "-q")
+        assert (result.exit_code, "compare.json': it is damaged." in result.stderr) == (1, True)
+
     def test_as_json(self, run: Path, tmp_path: Path) -> None:
         record = json.loads(invoke("bundle", run, "-o", tmp_path / "b", "--json", "--name", "net.1").stdout)
         assert (record["path"], record["name"], record["split"]) == (str(tmp_path / "b"), "net.1", "val")
@@ -315,8 +349,9 @@ class TestMaking:
     @pytest.mark.parametrize(
         ("labels", "message"),
         [
-            ((), "it has no class names. Give them with --labels FILE."),
-            (("a", "b\nc", "d"), "is not one line."),
+            ((), "it has no class names. Give others with --labels FILE."),
+            (("a", "b\nc", "d"), "the class name 'b\\nc' is not one line."),
+            (("a", "b", "a"), "2 classes are called 'a'. Give others with --labels FILE."),
         ],
     )
     def test_a_failure_leaves_nothing(self, tmp_path: Path, labels: tuple[str, ...], message: str) -> None:
@@ -394,6 +429,91 @@ class TestVerifying:
         shutil.copy(bundle / "Labels.txt", bundle / "labels.txt")
         assert "not in SHA256SUMS: 'Labels.txt'." in invoke("verify", bundle).stderr
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "numpy.py", "numpy.so", "PIL/__init__.py", "README.md", "models/fp16.onnx", "models/fp32.onnx.py",
+            "selfcheck/fp16.npz", "triton/colours/2/model.onnx", "triton/colours/1/model.py",
+            "triton/colours/configs/x.pbtxt", "triton/other/config.pbtxt", "triton/model.py",
+        ],
+    )  # fmt: skip
+    def test_a_file_that_no_bundle_has_is_refused(self, bundle: Path, name: str) -> None:
+        (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+        (bundle / name).write_text("import os")
+        write_sums(bundle)
+        result = invoke("verify", bundle)
+        assert (result.exit_code, result.stderr) == (
+            1, f"Error: cannot trust '{bundle}': no part of a bundle: '{name}'. Make the bundle anew.\n",
+        )  # fmt: skip
+
+    @pytest.mark.parametrize("name", [name for name in CONTENTS if name not in (SUMS, "bundle.json")])
+    def test_a_file_that_every_bundle_has_must_be_there(self, bundle: Path, name: str) -> None:
+        (bundle / name).unlink()
+        if not any((bundle / name).parent.iterdir()):
+            (bundle / name).parent.rmdir()
+        write_sums(bundle)
+        result = invoke("verify", bundle)
+        assert (result.exit_code, f"missing: '{name}'. Make" in result.stderr) == (1, True), result.stderr
+
+    @pytest.mark.parametrize("name", ["predict.py", "requirements.txt"])
+    def test_a_program_that_another_version_wrote_is_named(self, bundle: Path, name: str) -> None:
+        assert "not as this version" not in invoke("verify", bundle).stderr
+        (bundle / name).write_text((bundle / name).read_text() + "\n")
+        write_sums(bundle)
+        result = invoke("verify", bundle)
+        assert result.exit_code == 0
+        assert result.stderr.startswith(f"Note: not as this version of graftonnx writes it: {name}. Another ")
+        assert json.loads(invoke("verify", bundle, "--json").stdout)["foreign"] == [name]
+
+    def test_an_initializer_among_the_inputs_is_no_input(self, bundle: Path) -> None:
+        def add(proto: onnx.ModelProto) -> None:
+            proto.graph.initializer.append(numpy_helper.from_array(np.int64([1]), "kept"))
+            proto.graph.input.append(helper.make_tensor_value_info("kept", onnx.TensorProto.INT64, [1]))
+
+        change_networks(bundle, add)
+        write_sums(bundle)
+        result = invoke("verify", bundle)
+        assert result.exit_code == 0, result.stderr
+
+    @pytest.mark.parametrize("change", ["type", "outputs"])
+    def test_outputs_that_are_not_served_are_refused(self, bundle: Path, change: str) -> None:
+        def add(proto: onnx.ModelProto) -> None:
+            (output,) = proto.graph.output
+            proto.graph.node.append(
+                helper.make_node("Cast", [output.name], ["wide"], to=onnx.TensorProto.DOUBLE)
+            )
+            wide = helper.make_tensor_value_info("wide", onnx.TensorProto.DOUBLE, ["batch", 3])
+            if change == "type":
+                del proto.graph.output[:]
+            proto.graph.output.append(wide)
+
+        change_networks(bundle, add)
+        write_sums(bundle)
+        message = {
+            "type": "'wide' is double, expected float, float16 or uint8.",
+            "outputs": "it has 2 outputs",
+        }
+        result = invoke("verify", bundle)
+        assert (result.exit_code, message[change] in result.stderr) == (1, True), result.stderr
+
+    def test_external_data_belong_to_a_bundle(self, bundle: Path) -> None:
+        proto = onnx.load(bundle / "models" / "fp32.onnx")
+        for path in ("models/fp32.onnx", "triton/colours/1/model.onnx"):
+            (bundle / path).unlink()
+        onnx.save(
+            proto, bundle / "models" / "fp32.onnx", save_as_external_data=True, location="fp32.onnx.data",
+            size_threshold=0,
+        )  # fmt: skip
+        served = bundle / "triton" / "colours" / "1"
+        shutil.copy(bundle / "models" / "fp32.onnx", served / "model.onnx")
+        shutil.copy(bundle / "models" / "fp32.onnx.data", served)
+        write_sums(bundle)
+        result = invoke("verify", bundle)
+        assert result.exit_code == 0, result.stderr
+        (served / "fp32.onnx.data").write_bytes(b"other")
+        write_sums(bundle)
+        assert "is not '" in invoke("verify", bundle).stderr
+
     def test_links_and_empty_folders_are_refused(self, bundle: Path, tmp_path: Path) -> None:
         (bundle / "triton" / "other").mkdir()
         assert "an empty folder: 'triton/other'." in invoke("verify", bundle).stderr
@@ -447,6 +567,30 @@ class TestVerifying:
         result = invoke("verify", bundle)
         assert (result.exit_code, message in result.stderr) == (1, True), result.stderr
 
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            ([], "labels.txt': it has no class names. Make the bundle anew."),
+            (["red"], "labels in its metadata: 1, expected 3, one for each class."),
+            (["red", "green", "blue", "grey"], "labels in its metadata: 4, expected 3, one for each class."),
+            (["red", "red", "red"], "labels.txt': 3 classes are called 'red'. Make the bundle anew."),
+        ],
+        ids=["none", "one", "more", "equal"],
+    )
+    def test_labels_that_are_not_one_for_each_class_are_refused(
+        self, bundle: Path, labels: list[str], message: str
+    ) -> None:
+        def relabel(proto: onnx.ModelProto) -> None:
+            entry = next(entry for entry in proto.metadata_props if entry.key == "graftonnx.labels")
+            entry.value = json.dumps(labels)
+
+        change_networks(bundle, relabel)
+        for folder in (bundle, bundle / "triton" / "colours"):
+            (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
+        write_sums(bundle)
+        result = invoke("verify", bundle)
+        assert (result.exit_code, message in result.stderr) == (1, True), result.stderr
+
     @pytest.mark.parametrize("change", ["no images", "many images", *TOLERANCES, *PROBABILITIES])
     def test_a_selfcheck_that_checks_nothing_or_never_ends_is_refused(
         self, bundle: Path, change: str
@@ -471,14 +615,23 @@ class TestVerifying:
         assert (result.exit_code, message in result.stderr) == (1, True), result.stderr
 
 
-def change_network(bundle: Path) -> str:
-    """Move a weight of the head, in both copies."""
+def change_networks(bundle: Path, change: Callable[[onnx.ModelProto], object]) -> None:
+    """Change both copies of the network."""
     proto = onnx.load(bundle / "models" / "fp32.onnx")
-    weight = next(tensor for tensor in proto.graph.initializer if tensor.name.startswith("head/"))
-    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + np.float32(0.5), weight.name))
+    change(proto)
     for path in (bundle / "models" / "fp32.onnx", bundle / "triton" / "colours" / "1" / "model.onnx"):
         path.unlink()
         onnx.save(proto, path)
+
+
+def change_network(bundle: Path) -> str:
+    """Move a weight of the head, in both copies."""
+
+    def move(proto: onnx.ModelProto) -> None:
+        weight = next(tensor for tensor in proto.graph.initializer if tensor.name.startswith("head/"))
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + np.float32(0.5), weight.name))
+
+    change_networks(bundle, move)
     return "gives other probabilities than were recorded: they differ by "
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import jinja2
 import pytest
 from builders import residual_cnn
 from hypothesis import given
@@ -17,6 +18,7 @@ from graftonnx.drawing.layout import lay_out
 from graftonnx.drawing.page import describe, front_coded
 from graftonnx.drawing.picture import open_picture
 from graftonnx.errors import GraftError
+from graftonnx.metadata import HeadRecord
 from graftonnx.model import from_proto
 from graftonnx.network import Network
 from graftonnx.plan import Plan, from_yaml
@@ -53,6 +55,15 @@ def test_a_name_turns_no_text_of_a_page_around(tmp_path: Path) -> None:
     network = from_proto(residual_cnn(), "a\u202eb.onnx")
     page = graftonnx.view(network, output=tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<title>a\\u202eb.onnx" in page
+
+
+@pytest.mark.parametrize("value", ["a\u202eb", HeadRecord(kind="file", file="a\u202eb")])
+@pytest.mark.parametrize("shown", ["{{ value }}", "{{ value | string | breakable }}"])
+def test_no_value_turns_the_text_of_a_page_around(
+    monkeypatch: pytest.MonkeyPatch, value: object, shown: str
+) -> None:
+    monkeypatch.setattr(jinja2, "PackageLoader", lambda package: jinja2.DictLoader({"page.html": shown}))
+    assert pages.render("graftonnx.pages", "page.html", value=value).startswith("a\\u202eb")
 
 
 def test_the_page_knows_every_operator_and_the_blocks_of_every_box(fused: Network) -> None:

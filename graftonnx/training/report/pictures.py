@@ -93,9 +93,7 @@ def by_branch(strengths: Sequence[Strength]) -> list[tuple[str, list[tuple[float
 
 def draw_mistakes(path: Path, mistakes: Sequence[Mistake], images: Sequence[Pixels]) -> None:
     """Draw the mistakes as a grid, each over what it was taken for and what it is."""
-    columns, rows = min(len(mistakes), COLUMNS), -(-len(mistakes) // COLUMNS)
-    size = GAP + columns * (THUMB + GAP), GAP + rows * (THUMB + CAPTION + GAP)
-    sheet = Image.new("RGB", size, "white")
+    sheet = Image.new("RGB", grid_size(len(mistakes)), "white")
     draw = ImageDraw.Draw(sheet)
     font = _font()
     for place, (mistake, pixels) in enumerate(zip(mistakes, images, strict=True)):
@@ -109,6 +107,12 @@ def draw_mistakes(path: Path, mistakes: Sequence[Mistake], images: Sequence[Pixe
             draw.text((x, y + THUMB + 4 + 17 * number), _fitting(text, font), fill=colour, font=font)
     with atomic(path) as temporary:
         sheet.save(temporary, format="png", optimize=True)
+
+
+def grid_size(count: int) -> tuple[int, int]:
+    """Return width and height of the grid of so many mistakes, in pixels."""
+    columns, rows = min(count, COLUMNS), -(-count // COLUMNS)
+    return GAP + columns * (THUMB + GAP), GAP + rows * (THUMB + CAPTION + GAP)
 
 
 def picture_box(place: int, size: tuple[int, ...]) -> tuple[int, int, int, int]:

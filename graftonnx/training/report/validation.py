@@ -86,10 +86,14 @@ def read_findings(path: Path) -> Findings | None:
     try:
         return Findings.model_validate_json(read_bytes(path))
     except (OSError, ValidationError) as error:
-        raise GraftError(
-            f"cannot read '{path}': it is damaged. Remove it; with its data at hand, the report "
-            "measures anew."
-        ) from error
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> GraftError:
+    """Return the error about a file that the report measures or draws."""
+    return GraftError(
+        f"cannot read '{path}': it is damaged. Remove it; with its data at hand, the report measures anew."
+    )
 
 
 def examine(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import shutil
 from collections.abc import Iterator
@@ -42,6 +43,22 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
+
+
+def picture(mode: str, width: int, height: int, kind: str = "png") -> bytes:
+    """Return an empty image of that size as a file."""
+    content = io.BytesIO()
+    Image.new(mode, (width, height)).save(content, kind)
+    return content.getvalue()
+
+
+STRANGE_PICTURES = {
+    "eps": picture("RGB", 300, 300, "eps"),
+    "another format": picture("RGB", 300, 300, "jpeg"),
+    "another size": picture("RGB", 300, 300),
+    "many pixels": picture("1", 16_000, 11_500),
+    "nothing": b"",
+}
 
 
 def page_of(run: RunFolder) -> Page:
@@ -239,6 +256,17 @@ class TestWritingItAnew:
         (copy.path / name).write_text(content)
         with pytest.raises(GraftError, match=rf"cannot read '.*{name}': it is "):
             render_page(copy, copy.read())
+
+    @pytest.mark.parametrize("content", STRANGE_PICTURES.values(), ids=STRANGE_PICTURES)
+    def test_refuses_a_grid_of_mistakes_that_it_did_not_draw(self, copy: RunFolder, content: bytes) -> None:
+        copy.mistakes.write_bytes(content)
+        with pytest.raises(GraftError, match=r"cannot read '.*mistakes\.png': it is damaged\. Remove it"):
+            render_page(copy, copy.read())
+
+    def test_takes_a_grid_of_mistakes_of_another_colour_mode(self, copy: RunFolder) -> None:
+        with Image.open(copy.mistakes) as sheet:
+            sheet.convert("RGBA").save(copy.mistakes)
+        assert len(Page(render_page(copy, copy.read())).all("img")) > 0
 
     def test_refuses_metrics_that_are_none(self, copy: RunFolder) -> None:
         copy.metrics.write_text("epoch,loss\n1,much\n")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from graftonnx import plotting
 from graftonnx.evaluation import Evaluation
 from graftonnx.files import atomic
 from graftonnx.images import Pixels
@@ -36,6 +37,7 @@ COLOURS = (BLUE, ORANGE, "#007a5e", "#a0527f")
 
 def draw_confusion(path: Path, evaluation: Evaluation) -> None:
     """Draw the confusion matrix, each row as shares of its class."""
+    plotting.load()
     from matplotlib.colors import LinearSegmentedColormap
 
     count = len(evaluation.labels)
@@ -141,6 +143,7 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont) -> str:
 
 def _font() -> ImageFont.FreeTypeFont:
     """Return matplotlib's own font, which is everywhere and has most alphabets."""
+    plotting.load()
     from matplotlib import get_data_path
 
     return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 13)
@@ -149,12 +152,8 @@ def _font() -> ImageFont.FreeTypeFont:
 @contextmanager
 def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
     """Yield a figure of that many inches; write it to `path` as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    yield figure
-    with atomic(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure.savefig(temporary, format="png")
+    with plotting.figure(width, height) as figure:
+        yield figure
+        with atomic(path) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+            figure.savefig(temporary, format="png")

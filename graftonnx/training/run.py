@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import shlex
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated, TypeVar
 
 import onnx
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from graftonnx import documents
 from graftonnx.data.opening import is_remote
 from graftonnx.errors import GraftError
 from graftonnx.files import MODEL_FILE, SPLIT_FILE, BusyError, check_writable, is_folder, locked, write_text
-from graftonnx.metadata import Record
+from graftonnx.metadata import Record, Side
 from graftonnx.model import save
 from graftonnx.reading import read_text
 from graftonnx.training.config import Device, Layout, Logger, Precision, TrainConfig
 
+PathOrName = TypeVar("PathOrName", Path, str)
+
 HEADER = "# How this run was made. `graftonnx train --resume FOLDER` goes on from it.\n"
 PACKAGES = ("graftonnx", "torch", "lightning", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
+
+
+def _openable(where: PathOrName) -> PathOrName:
+    """Refuse what no file can be called.
+
+    Raises:
+        ValueError: Then.
+    """
+    if b"\0" in os.fsencode(where):
+        raise ValueError("no file has a NUL character in its name")
+    return where
 
 
 class RunRecord(Record):
@@ -46,12 +61,12 @@ class RunRecord(Record):
         versions: Of Python and of the packages that compute.
     """
 
-    source: Path
+    source: Annotated[Path, AfterValidator(_openable)]
     source_sha256: str
-    data: str
+    data: Annotated[str, AfterValidator(_openable)]
     labels: tuple[str, ...]
     images: dict[str, int]
-    input_size: tuple[int, int]
+    input_size: tuple[Side, Side]
     config: TrainConfig
     device: Device
     precision: Precision
@@ -60,6 +75,18 @@ class RunRecord(Record):
     skip_rates: dict[str, float] = Field(default_factory=dict)
     measured: dict[str, float]
     versions: dict[str, str]
+
+    @field_validator("config")
+    @classmethod
+    def _is_decided(cls, config: TrainConfig) -> TrainConfig:
+        """Refuse settings that leave the size of a batch open.
+
+        Raises:
+            ValueError: Then.
+        """
+        if config.batch_size == "auto":
+            raise ValueError("batch_size must be a number, a run has decided it")
+        return config
 
 
 class RunFolder:

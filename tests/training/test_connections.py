@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,30 @@ def test_a_record_cannot_ask_for_any_number(strange: Path, setting: str) -> None
     change(strange, {}, {setting: 100_000_000})
     with pytest.raises(GraftError, match=rf"its config\.yaml is damaged \(config.*({setting}|equal to)"):
         resume(strange)
+
+
+@pytest.mark.parametrize(
+    ("fields", "settings", "where"),
+    [
+        ({}, {"recipe": ["a"]}, r"config\.recipe"),
+        ({}, {"optimizer": {"a": "b"}}, r"config\.optimizer"),
+        ({}, {"batch_size": "auto"}, "config"),
+        ({"source": "a\0b"}, {}, "source"),
+        ({"data": "a\0b"}, {}, "data"),
+        *(({"input_size": size}, {}, "input_size") for size in ([0, 0], [-1, -1_000_000], [1, 10**6])),
+    ],
+)
+@pytest.mark.parametrize("go_on", [resume, rewrite_report])
+def test_a_record_of_what_no_run_has_is_damaged(
+    fields: dict[str, Any],
+    settings: dict[str, Any],
+    where: str,
+    go_on: Callable[[Path], object],
+    strange: Path,
+) -> None:
+    change(strange, fields, settings)
+    with pytest.raises(GraftError, match=rf"its config\.yaml is damaged \({where}[.:\w]* "):
+        go_on(strange)
 
 
 def test_a_record_starts_no_crowd_of_processes(strange: Path, monkeypatch: pytest.MonkeyPatch) -> None:

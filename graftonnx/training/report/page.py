@@ -54,6 +54,8 @@ def render_page(run: RunFolder, record: RunRecord, notes: Sequence[str] = ()) ->
     """
     epochs = read_metrics(run.metrics)
     findings = read_findings(run.findings)
+    if findings is not None and findings.labels != record.labels:
+        raise damaged(run.findings)
     network = _network(run)
     return pages.render(
         "graftonnx.training.report",

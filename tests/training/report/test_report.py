@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -58,6 +59,21 @@ STRANGE_PICTURES = {
     "another size": picture("RGB", 300, 300),
     "many pixels": picture("1", 16_000, 11_500),
     "nothing": b"",
+}
+
+
+STRANGE_FINDINGS: dict[str, dict[str, Any]] = {
+    "no matrix": {"confusion": [1]},
+    "ragged": {"confusion": [[1, 2], [3]]},
+    "empty": {"confusion": []},
+    "of one class": {"confusion": [[1]]},
+    "without images": {"confusion": [[0] * 3] * 3},
+    "negative": {"confusion": [[2, 0, 0], [0, -1, 0], [0, 0, 0]]},
+    "a huge number": {"confusion": [[1 << 70, 0, 0], [0, 1, 0], [0, 0, 0]]},
+    "a huge sum": {"confusion": [[1 << 62] * 3] * 3},
+    "a huge number of hits": {"top5_hits": 10**400},
+    "other labels": {"labels": ["a", "b", "c"]},
+    "many labels": {"labels": ["a"] * 1000},
 }
 
 
@@ -255,6 +271,13 @@ class TestWritingItAnew:
     def test_refuses_files_that_are_damaged(self, copy: RunFolder, name: str, content: str) -> None:
         (copy.path / name).write_text(content)
         with pytest.raises(GraftError, match=rf"cannot read '.*{name}': it is "):
+            render_page(copy, copy.read())
+
+    @pytest.mark.parametrize("fields", STRANGE_FINDINGS.values(), ids=STRANGE_FINDINGS)
+    def test_refuses_findings_that_no_images_give(self, copy: RunFolder, fields: dict[str, Any]) -> None:
+        found = json.loads(copy.findings.read_text(encoding="utf-8"))
+        copy.findings.write_text(json.dumps({**found, **fields}), encoding="utf-8")
+        with pytest.raises(GraftError, match=r"cannot read '.*validation\.json': it is damaged\. Remove it"):
             render_page(copy, copy.read())
 
     @pytest.mark.parametrize("content", STRANGE_PICTURES.values(), ids=STRANGE_PICTURES)

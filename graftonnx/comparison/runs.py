@@ -11,8 +11,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +28,7 @@ from graftonnx.model import save
 from graftonnx.network import Network
 from graftonnx.reading import read_text
 from graftonnx.training.config import TrainConfig
+from graftonnx.training.history import read_metrics
 from graftonnx.training.run import RunFolder, RunRecord
 from graftonnx.variants import variant
 
@@ -264,9 +263,15 @@ def _settled(config: TrainConfig, first: RunRecord) -> TrainConfig:
 
 
 def seconds(run: RunFolder) -> float:
-    """Return the time that the epochs of a finished run took."""
-    rows = csv.DictReader(io.StringIO(read_text(run.metrics)))
-    return sum(float(row["seconds"]) for row in rows)
+    """Return the time that the epochs of a finished run took.
+
+    Raises:
+        GraftError: If there is no record of them.
+    """
+    epochs = read_metrics(run.metrics)
+    if not epochs:
+        raise GraftError(f"cannot read '{run.metrics}': there is no epoch in it. Train again.")
+    return sum(row.seconds for row in epochs)
 
 
 def _settings(request: Request) -> Request:

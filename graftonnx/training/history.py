@@ -23,6 +23,7 @@ LARGEST = 3.5e38
 """Of the numbers in a record, which are computed in 32 bits; a chart has room for such numbers."""
 
 Number: TypeAlias = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Duration: TypeAlias = Annotated[float, Field(gt=0, le=LARGEST)]
 
 
 class Epoch(Record):
@@ -50,8 +51,8 @@ class Epoch(Record):
     lr_branches: Number
     lr_skips: Number
     lr_head: Number
-    train_seconds: Number
-    seconds: Number
+    train_seconds: Duration
+    seconds: Duration
     images_per_second: Number
 
     def __str__(self) -> str:

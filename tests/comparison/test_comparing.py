@@ -454,6 +454,21 @@ class TestRefuses:
         with pytest.raises(ValueError, match="seeds"):
             compare(source, data, tmp_path / "compared", CONFIG, seeds=0)
 
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"epoch\n1\n", b"epoch,seconds\n1,x\n", b"\xff\xfe", None],
+        ids=["empty", "no seconds", "words", "no text", "gone"],
+    )
+    def test_epochs_that_no_run_recorded(
+        self, content: bytes | None, finished: Comparison, copied: Path, source: Path, data: Path
+    ) -> None:
+        metrics = copied / "a" / "seed0" / "metrics.csv"
+        metrics.unlink()
+        if content is not None:
+            metrics.write_bytes(content)
+        with pytest.raises(GraftError, match=r"cannot read '.*a/seed0/metrics\.csv': .*\. Train again\."):
+            compare(source, data, copied, CONFIG, seeds=1)
+
     def test_a_damaged_record(self, finished: Comparison, copied: Path, source: Path, data: Path) -> None:
         record = documents.load((copied / "comparison.yaml").read_text())
         (copied / "comparison.yaml").write_text(documents.dump({**record, "config": 3}))

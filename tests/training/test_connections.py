@@ -162,6 +162,28 @@ def test_a_record_of_what_no_run_has_is_damaged(
         go_on(strange)
 
 
+@pytest.mark.parametrize("go_on", [resume, rewrite_report])
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"labels": ["green", "blue"]}, "the labels 'green', 'blue', .* 'blue', 'green'"),
+        ({"labels": ["blue", "blue"]}, "the labels 'blue', 'blue', .* 'blue', 'green'"),
+        ({"labels": ["blue"]}, "1 labels, .* has 2 outputs"),
+        ({"input_size": [1, 1]}, "1x1 pixels, .* has 16x16 pixels"),
+    ],
+)
+def test_a_record_fits_its_network_and_its_split(
+    fields: dict[str, Any],
+    what: str,
+    go_on: Callable[[Path], object],
+    finished: TrainResult,
+    tmp_path: Path,
+) -> None:
+    change(Path(shutil.copytree(finished.run, tmp_path / "run")), fields, {})
+    with pytest.raises(GraftError, match=rf"^cannot .* '.*run': its config\.yaml says {what}\. Bring"):
+        go_on(tmp_path / "run")
+
+
 def test_a_record_starts_no_crowd_of_processes(strange: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     change(strange, {}, {"devices": 1000})

@@ -107,6 +107,12 @@ class Folder:
 
     def _prepare(self, request: Request, *, force: bool) -> None:
         is_there = is_folder(self.path, "compare in")
+        for folder in {place for run in self.path.glob("*/seed*") for place in (run, run.parent)}:
+            if folder.is_symlink() and folder.is_dir():
+                raise GraftError(
+                    f"cannot compare in '{self.path}': '{folder}' is a link, expected a folder. Remove the "
+                    "link, or choose another -o."
+                )
         if is_there and any(self.path.iterdir()):
             found = self._read()
             if not force and _settings(found) == _settings(request):

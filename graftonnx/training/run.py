@@ -145,8 +145,8 @@ class RunFolder:
             force: Whether a run in the folder may be replaced.
 
         Raises:
-            GraftError: If it is a file, holds something and `force` is false, holds something that is no run
-                or the source, or cannot be written.
+            GraftError: If it is a file, holds something and `force` is false, holds something that is no run,
+                the source or a link to a folder, or cannot be written.
         """
         is_there = is_folder(self.path, "write the run to")
         is_filled = is_there and any(self.path.iterdir())
@@ -157,6 +157,7 @@ class RunFolder:
                 "or pass --force to replace the run in it."
             )
         if is_filled:
+            self._check_folders("write the run to")
             self._check_replaceable()
         if source.resolve() in (file.resolve() for file in self.files):
             raise GraftError(
@@ -164,6 +165,19 @@ class RunFolder:
                 "it. Choose another -o."
             )
         check_writable(self.config if is_there else self.path, force=True)
+
+    def _check_folders(self, doing: str) -> None:
+        """Refuse links in the place of the folders inside: what is written there would go elsewhere.
+
+        Raises:
+            GraftError: If one is there.
+        """
+        for folder in (self.last.parent, self.events, self.path / "wandb"):
+            if folder.is_symlink():
+                raise GraftError(
+                    f"cannot {doing} '{self.path}': its '{folder.name}' is a link, expected a folder. Remove "
+                    "the link, or put the folder itself in its place."
+                )
 
     def _check_replaceable(self) -> None:
         """Refuse to put a run over files that are neither one nor the beginning of one."""
@@ -235,6 +249,7 @@ class RunFolder:
         Raises:
             GraftError: If the file system refuses; nothing of the run is left then.
         """
+        self._check_folders("write the run to")
         self.last.parent.mkdir(parents=True, exist_ok=True)
         self.sweep()
         for file in self.files:
@@ -264,13 +279,14 @@ class RunFolder:
             doing: What for, for the message: `cannot <doing> 'run': ...`.
 
         Raises:
-            GraftError: If the folder holds no run, or its record is damaged.
+            GraftError: If the folder holds no run, its record is damaged, or a folder in it is a link.
         """
         if not self.config.is_file():
             raise GraftError(
                 f"cannot {doing} '{self.path}': there is no '{self.config.name}' in it. "
                 "Give the folder that an earlier `graftonnx train -o` wrote."
             )
+        self._check_folders(doing)
         try:
             return RunRecord.model_validate(documents.load(read_text(self.config, longest=documents.ENOUGH)))
         except (OSError, documents.YAMLError, ValidationError, UnicodeDecodeError) as error:

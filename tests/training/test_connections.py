@@ -184,6 +184,31 @@ def test_a_record_fits_its_network_and_its_split(
         go_on(tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "wandb"])
+def test_a_link_in_a_run_leads_into_no_other_run(
+    name: str, finished: TrainResult, source: Path, data: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(finished.run, tmp_path / "other"))
+    before = {file: file.read_bytes() for file in other.rglob("*") if file.is_file()}
+    run = Path(shutil.copytree(finished.run, tmp_path / "run"))
+    change(run, {}, {"epochs": 3})
+    shutil.rmtree(run / name, ignore_errors=True)
+    (run / name).symlink_to(other / name)
+    for doing, go_on in (
+        ("resume", lambda: resume(run)),
+        ("report on", lambda: rewrite_report(run)),
+        ("write the run to", lambda: train(source, data, run, CONFIG, force=True)),
+    ):
+        with pytest.raises(GraftError, match=rf"cannot {doing} '.*run': its '{name}' is a link, expected a"):
+            go_on()
+    for file in run.iterdir():
+        if not file.is_symlink() and file.is_file():
+            file.unlink()
+    with pytest.raises(GraftError, match=rf"cannot write the run to '.*run': its '{name}' is a link"):
+        train(source, data, run, CONFIG, force=True)
+    assert {file: file.read_bytes() for file in other.rglob("*") if file.is_file()} == before
+
+
 def test_a_record_starts_no_crowd_of_processes(strange: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     change(strange, {}, {"devices": 1000})

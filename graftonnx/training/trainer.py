@@ -141,7 +141,7 @@ def resume(
         config = record.config.model_copy(update={"logger": logger})
         record = record.model_copy(update={"config": config})
     world = join(record.config.device)
-    world.check_batch(record.config.batch_size)
+    world.check_batch(record.config.batch_size, is_resumed=True)
     if world.leads:
         with folder.alone():
             folder.sweep()

@@ -20,7 +20,16 @@ from graftonnx.cli import graftonnx
 from graftonnx.data import hub
 from graftonnx.data.opening import open_data
 from graftonnx.errors import GraftError
-from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, loggers, resume, train
+from graftonnx.training import (
+    Interrupted,
+    TrainConfig,
+    TrainResult,
+    finetuner,
+    launching,
+    loggers,
+    resume,
+    train,
+)
 from graftonnx.training.report import rewrite_report
 from graftonnx.training.run import RunFolder
 
@@ -207,6 +216,21 @@ def test_a_link_in_a_run_leads_into_no_other_run(
     with pytest.raises(GraftError, match=rf"cannot write the run to '.*run': its '{name}' is a link"):
         train(source, data, run, CONFIG, force=True)
     assert {file: file.read_bytes() for file in other.rglob("*") if file.is_file()} == before
+
+
+def test_a_batch_that_does_not_divide_starts_no_processes(
+    strange: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def launch(*arguments: object) -> None:
+        raise AssertionError("processes")
+
+    monkeypatch.setattr(launching, "launch", launch)
+    change(strange, {}, {"devices": 3})
+    result = CliRunner().invoke(graftonnx, ["train", "--resume", str(strange)])
+    assert " ".join(result.stderr.split()) == (
+        "Error: cannot share 8 images per batch out among 3 processes: each takes the same number. "
+        "Pass --devices with a number that divides 8."
+    )
 
 
 def test_a_record_starts_no_crowd_of_processes(strange: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,6 +242,7 @@ def _connect(wanted: str, local_rank: int, local_size: int) -> None:
         device = torch.device("cuda", local_rank) if gpus else None
         dist.init_process_group("nccl" if gpus else "gloo", device_id=device)
         atexit.register(_disconnect)
+        _control()  # takes all processes: later one of them may have ended
 
 
 def _disconnect() -> None:

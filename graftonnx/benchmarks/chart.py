@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graftonnx import plotting
 from graftonnx.benchmarks.record import Benchmark, Figures
 from graftonnx.files import atomic
 
@@ -24,22 +25,18 @@ def draw(path: Path, result: Benchmark) -> None:
 
     A latency's bar is the median; its whisker ends at the 90th percentile.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     has_memory = all(found.memory is not None for found in result.figures)
-    figure = Figure(figsize=(12 if has_memory else 8.5, 4.2), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    latency, throughput, *memory = figure.subplots(1, 3 if has_memory else 2)
-    _bars(latency, result, "latency / batch size, ms", lambda found: 1000 * found.p50 / found.batch)
-    _whiskers(latency, result)
-    _bars(throughput, result, "images per second", lambda found: found.images_per_second)
-    for axes in memory:
-        _bars(axes, result, "peak memory of the networks, MiB", lambda found: _own_memory(found) / 2**20)
-    handles, labels = latency.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png")
+    with plotting.figure(12 if has_memory else 8.5, 4.2) as figure:
+        latency, throughput, *memory = figure.subplots(1, 3 if has_memory else 2)
+        _bars(latency, result, "latency / batch size, ms", lambda found: 1000 * found.p50 / found.batch)
+        _whiskers(latency, result)
+        _bars(throughput, result, "images per second", lambda found: found.images_per_second)
+        for axes in memory:
+            _bars(axes, result, "peak memory of the networks, MiB", lambda found: _own_memory(found) / 2**20)
+        handles, labels = latency.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+        with atomic(path) as temporary:
+            figure.savefig(temporary, format="png")
 
 
 def _own_memory(figures: Figures) -> int:

@@ -154,7 +154,9 @@ def _launch_others(
     if (config.devices, config.nodes) == (1, 1):
         return
     from graftonnx.training.launching import launch
+    from graftonnx.training.world import World
 
+    World(size=config.devices * config.nodes).check_batch(config.batch_size, is_resumed=resumed is not None)
     run = resumed or output
     assert run is not None
     sys.exit(launch(sys.argv[1:], config.devices, config.nodes, run))

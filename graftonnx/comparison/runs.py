@@ -11,8 +11,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +28,7 @@ from graftonnx.model import save
 from graftonnx.network import Network
 from graftonnx.reading import read_text
 from graftonnx.training.config import TrainConfig
+from graftonnx.training.history import read_metrics
 from graftonnx.training.run import RunFolder, RunRecord
 from graftonnx.variants import variant
 
@@ -108,6 +107,12 @@ class Folder:
 
     def _prepare(self, request: Request, *, force: bool) -> None:
         is_there = is_folder(self.path, "compare in")
+        for folder in {place for run in self.path.glob("*/seed*") for place in (run, run.parent)}:
+            if folder.is_symlink() and folder.is_dir():
+                raise GraftError(
+                    f"cannot compare in '{self.path}': '{folder}' is a link, expected a folder. Remove the "
+                    "link, or choose another -o."
+                )
         if is_there and any(self.path.iterdir()):
             found = self._read()
             if not force and _settings(found) == _settings(request):
@@ -264,9 +269,15 @@ def _settled(config: TrainConfig, first: RunRecord) -> TrainConfig:
 
 
 def seconds(run: RunFolder) -> float:
-    """Return the time that the epochs of a finished run took."""
-    rows = csv.DictReader(io.StringIO(read_text(run.metrics)))
-    return sum(float(row["seconds"]) for row in rows)
+    """Return the time that the epochs of a finished run took.
+
+    Raises:
+        GraftError: If there is no record of them.
+    """
+    epochs = read_metrics(run.metrics)
+    if not epochs:
+        raise GraftError(f"cannot read '{run.metrics}': there is no epoch in it. Train again.")
+    return sum(row.seconds for row in epochs)
 
 
 def _settings(request: Request) -> Request:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from graftonnx import pages
+from graftonnx import pages, plotting
 from graftonnx.drawing.scene import Box, Point, Scene, Skip, Text, Wire
 
 if TYPE_CHECKING:
@@ -63,27 +63,24 @@ def _number(value: float) -> str:
 
 def png(scene: Scene) -> bytes:
     """Return the figure as a PNG file, on white."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure((scene.width / INCH, scene.whole / INCH), dpi=INCH * SHARPNESS)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, scene.width), ylim=(scene.whole, 0))
-    axes.axis("off")
-    painter = _Painter(axes)
-    for wire in scene.wires:
-        painter.wire(wire)
-    for box in scene.boxes:
-        painter.box(box)
-    for skip in (*scene.skips, *scene.samples):
-        painter.skip(skip)
-    for text in (*scene.texts, *scene.legend):
-        painter.text(text)
-    content = io.BytesIO()
-    with warnings.catch_warnings():
-        # What the font lacks is drawn as an empty frame.
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)
-        figure.savefig(content, format="png", metadata={"Software": None})
+    size = scene.width / INCH, scene.whole / INCH
+    with plotting.figure(*size, dpi=INCH * SHARPNESS, layout=None) as figure:
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, scene.width), ylim=(scene.whole, 0))
+        axes.axis("off")
+        painter = _Painter(axes)
+        for wire in scene.wires:
+            painter.wire(wire)
+        for box in scene.boxes:
+            painter.box(box)
+        for skip in (*scene.skips, *scene.samples):
+            painter.skip(skip)
+        for text in (*scene.texts, *scene.legend):
+            painter.text(text)
+        content = io.BytesIO()
+        with warnings.catch_warnings():
+            # What the font lacks is drawn as an empty frame.
+            warnings.filterwarnings("ignore", "Glyph", UserWarning)
+            figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from graftonnx import plotting
 from graftonnx.training.config import TrainConfig, TrainResult
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def __getattr__(name: str) -> Any:
 
         return Interrupted
     if name in ("train", "resume"):
+        plotting.load()  # Lightning imports it
         from graftonnx.training import trainer
 
         return getattr(trainer, name)

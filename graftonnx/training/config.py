@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,12 +172,12 @@ class TrainConfig(Record):
         """Fill in what the recipe and the optimiser say and the caller does not."""
         if not isinstance(given, dict):
             return given
-        filled = {**RECIPES.get(given.get("recipe", "balanced"), {}), **given}
+        filled = {**_said_of(given.get("recipe", "balanced"), RECIPES), **given}
         if "epochs" in given and "min_steps" not in given:
             filled["min_steps"] = 0
         if filled.get("strategy") == "fsdp":
             filled.setdefault("branch_loss", 0.0)
-        return {**RATES.get(filled.get("optimizer", "adamw"), {}), **filled}
+        return {**_said_of(filled.get("optimizer", "adamw"), RATES), **filled}
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
@@ -196,6 +197,11 @@ class TrainConfig(Record):
             for name in (name for name, value in taken.items() if value):
                 raise ValueError(f"{name} cannot be had with strategy='fsdp': take 'ddp', or leave it away")
         return self
+
+
+def _said_of(name: object, table: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
+    """Return what a table says of a name; nothing of what is none."""
+    return table.get(name, {}) if isinstance(name, str) else {}
 
 
 class TrainResult(Record):

@@ -10,6 +10,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field, ValidationError
 
+from graftonnx import plotting
 from graftonnx.errors import GraftError
 from graftonnx.files import atomic, write_text
 from graftonnx.metadata import Record
@@ -22,6 +23,7 @@ LARGEST = 3.5e38
 """Of the numbers in a record, which are computed in 32 bits; a chart has room for such numbers."""
 
 Number: TypeAlias = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Duration: TypeAlias = Annotated[float, Field(gt=0, le=LARGEST)]
 
 
 class Epoch(Record):
@@ -49,8 +51,8 @@ class Epoch(Record):
     lr_branches: Number
     lr_skips: Number
     lr_head: Number
-    train_seconds: Number
-    seconds: Number
+    train_seconds: Duration
+    seconds: Duration
     images_per_second: Number
 
     def __str__(self) -> str:
@@ -92,29 +94,27 @@ def read_metrics(path: Path) -> list[Epoch]:
 
 def write_curves(path: Path, epochs: Sequence[Epoch]) -> None:
     """Draw losses, accuracies and learning rates over the epochs into a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    loss, accuracy, rate = figure.subplots(1, 3)
-    x = [row.epoch for row in epochs]
-    best = best_of(epochs)
-    loss.plot(x, [row.train_loss for row in epochs], marker=".", label="train (smoothed labels, augmented)")
-    loss.plot(x, [row.val_loss for row in epochs], marker=".", label="validation")
-    loss.set_ylabel("cross-entropy, nats")
-    accuracy.plot(x, [100 * row.train_accuracy for row in epochs], marker=".", label="train (augmented)")
-    accuracy.plot(x, [100 * row.val_accuracy for row in epochs], marker=".", label="validation")
-    accuracy.plot(best.epoch, 100 * best.val_accuracy, "k*", label=f"best: {best.val_accuracy:.2%}")
-    accuracy.set_ylabel("accuracy, %")
-    rate.plot(x, [row.lr_branches for row in epochs], marker=".", label="branches")
-    rate.plot(x, [row.lr_skips for row in epochs], marker=".", label="skips")
-    rate.plot(x, [row.lr_head for row in epochs], marker=".", linestyle="--", label="head")
-    rate.set_ylabel("learning rate at the end of the epoch")
-    for axes in (loss, accuracy, rate):
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png")
+    with plotting.figure(12, 3.6) as figure:
+        loss, accuracy, rate = figure.subplots(1, 3)
+        x = [row.epoch for row in epochs]
+        best = best_of(epochs)
+        loss.plot(
+            x, [row.train_loss for row in epochs], marker=".", label="train (smoothed labels, augmented)"
+        )
+        loss.plot(x, [row.val_loss for row in epochs], marker=".", label="validation")
+        loss.set_ylabel("cross-entropy, nats")
+        accuracy.plot(x, [100 * row.train_accuracy for row in epochs], marker=".", label="train (augmented)")
+        accuracy.plot(x, [100 * row.val_accuracy for row in epochs], marker=".", label="validation")
+        accuracy.plot(best.epoch, 100 * best.val_accuracy, "k*", label=f"best: {best.val_accuracy:.2%}")
+        accuracy.set_ylabel("accuracy, %")
+        rate.plot(x, [row.lr_branches for row in epochs], marker=".", label="branches")
+        rate.plot(x, [row.lr_skips for row in epochs], marker=".", label="skips")
+        rate.plot(x, [row.lr_head for row in epochs], marker=".", linestyle="--", label="head")
+        rate.set_ylabel("learning rate at the end of the epoch")
+        for axes in (loss, accuracy, rate):
+            axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize="small")
+        with atomic(path) as temporary:
+            figure.savefig(temporary, format="png")

@@ -25,7 +25,10 @@ from graftonnx.training.world import BEREFT, ROLE
 PORT = "29400"
 """Where the nodes meet on the first of them, if MASTER_PORT does not say; the default of torchrun."""
 
-TOLD = (1, 2, *(128 + number for number in POLITE))
+REFUSED = (1, 2)
+"""Exit codes of errors that are told in a sentence."""
+
+TOLD = (*REFUSED, *(128 + number for number in POLITE))
 """Exit codes of processes that have said why themselves."""
 
 SAVING = 600
@@ -92,12 +95,15 @@ def _config(devices: int, nodes: int) -> LaunchConfig:
 def _first(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
     """Return the failure that brought the others about, with its rank.
 
-    The agent ends the others with SIGTERM, and some end by themselves when one is gone.
+    The agent ends the others with SIGTERM, and some end by themselves when one is gone. Who does not, after
+    the leader has said why it ends, is killed.
     """
+    leader = failures.get(0)
+    killed = (-signal.SIGKILL,) if leader is not None and leader.exitcode in REFUSED else ()
 
     def order(item: tuple[int, ProcessFailure]) -> tuple[int, int, int]:
         rank, failure = item
-        ranking = (*TOLD, -signal.SIGTERM, BEREFT)
+        ranking = (*TOLD, *killed, -signal.SIGTERM, BEREFT)
         place = ranking.index(failure.exitcode) + 1 if failure.exitcode in ranking else 0
         return place, failure.timestamp, rank
 

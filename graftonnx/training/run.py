@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import shlex
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated, TypeVar
 
 import onnx
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from graftonnx import documents
 from graftonnx.data.opening import is_remote
 from graftonnx.errors import GraftError
 from graftonnx.files import MODEL_FILE, SPLIT_FILE, BusyError, check_writable, is_folder, locked, write_text
-from graftonnx.metadata import Record
+from graftonnx.metadata import Record, Side
 from graftonnx.model import save
 from graftonnx.reading import read_text
 from graftonnx.training.config import Device, Layout, Logger, Precision, TrainConfig
 
+PathOrName = TypeVar("PathOrName", Path, str)
+
 HEADER = "# How this run was made. `graftonnx train --resume FOLDER` goes on from it.\n"
 PACKAGES = ("graftonnx", "torch", "lightning", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
+
+
+def _openable(where: PathOrName) -> PathOrName:
+    """Refuse what no file can be called.
+
+    Raises:
+        ValueError: Then.
+    """
+    if b"\0" in os.fsencode(where):
+        raise ValueError("no file has a NUL character in its name")
+    return where
 
 
 class RunRecord(Record):
@@ -46,12 +61,12 @@ class RunRecord(Record):
         versions: Of Python and of the packages that compute.
     """
 
-    source: Path
+    source: Annotated[Path, AfterValidator(_openable)]
     source_sha256: str
-    data: str
+    data: Annotated[str, AfterValidator(_openable)]
     labels: tuple[str, ...]
     images: dict[str, int]
-    input_size: tuple[int, int]
+    input_size: tuple[Side, Side]
     config: TrainConfig
     device: Device
     precision: Precision
@@ -60,6 +75,18 @@ class RunRecord(Record):
     skip_rates: dict[str, float] = Field(default_factory=dict)
     measured: dict[str, float]
     versions: dict[str, str]
+
+    @field_validator("config")
+    @classmethod
+    def _is_decided(cls, config: TrainConfig) -> TrainConfig:
+        """Refuse settings that leave the size of a batch open.
+
+        Raises:
+            ValueError: Then.
+        """
+        if config.batch_size == "auto":
+            raise ValueError("batch_size must be a number, a run has decided it")
+        return config
 
 
 class RunFolder:
@@ -118,8 +145,8 @@ class RunFolder:
             force: Whether a run in the folder may be replaced.
 
         Raises:
-            GraftError: If it is a file, holds something and `force` is false, holds something that is no run
-                or the source, or cannot be written.
+            GraftError: If it is a file, holds something and `force` is false, holds something that is no run,
+                the source or a link to a folder, or cannot be written.
         """
         is_there = is_folder(self.path, "write the run to")
         is_filled = is_there and any(self.path.iterdir())
@@ -130,6 +157,7 @@ class RunFolder:
                 "or pass --force to replace the run in it."
             )
         if is_filled:
+            self._check_folders("write the run to")
             self._check_replaceable()
         if source.resolve() in (file.resolve() for file in self.files):
             raise GraftError(
@@ -137,6 +165,19 @@ class RunFolder:
                 "it. Choose another -o."
             )
         check_writable(self.config if is_there else self.path, force=True)
+
+    def _check_folders(self, doing: str) -> None:
+        """Refuse links in the place of the folders inside: what is written there would go elsewhere.
+
+        Raises:
+            GraftError: If one is there.
+        """
+        for folder in (self.last.parent, self.events, self.path / "wandb"):
+            if folder.is_symlink():
+                raise GraftError(
+                    f"cannot {doing} '{self.path}': its '{folder.name}' is a link, expected a folder. Remove "
+                    "the link, or put the folder itself in its place."
+                )
 
     def _check_replaceable(self) -> None:
         """Refuse to put a run over files that are neither one nor the beginning of one."""
@@ -208,6 +249,7 @@ class RunFolder:
         Raises:
             GraftError: If the file system refuses; nothing of the run is left then.
         """
+        self._check_folders("write the run to")
         self.last.parent.mkdir(parents=True, exist_ok=True)
         self.sweep()
         for file in self.files:
@@ -237,13 +279,14 @@ class RunFolder:
             doing: What for, for the message: `cannot <doing> 'run': ...`.
 
         Raises:
-            GraftError: If the folder holds no run, or its record is damaged.
+            GraftError: If the folder holds no run, its record is damaged, or a folder in it is a link.
         """
         if not self.config.is_file():
             raise GraftError(
                 f"cannot {doing} '{self.path}': there is no '{self.config.name}' in it. "
                 "Give the folder that an earlier `graftonnx train -o` wrote."
             )
+        self._check_folders(doing)
         try:
             return RunRecord.model_validate(documents.load(read_text(self.config, longest=documents.ENOUGH)))
         except (OSError, documents.YAMLError, ValidationError, UnicodeDecodeError) as error:

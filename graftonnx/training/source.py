@@ -11,6 +11,7 @@ import onnx
 from graftonnx.errors import DataError, GraftError, ModelError
 from graftonnx.metadata import Metadata, Preprocess, read_metadata
 from graftonnx.spelling import did_you_mean
+from graftonnx.training.run import RunRecord
 from graftonnx.weights import digest, read, whole
 
 SHOWN = 10
@@ -41,8 +42,12 @@ class Source:
     metadata: Metadata
 
 
-def open_source(path: Path) -> Source:
-    """Read a network that :func:`graftonnx.fuse` wrote.
+def open_source(path: Path, doing: str = "train") -> Source:
+    """Read a network that :func:`graftonnx.fuse` wrote, or one that was trained from it.
+
+    Args:
+        path: Its file.
+        doing: What for, for the message: `cannot <doing> 'fused.onnx': ...`.
 
     Raises:
         ModelError: If it cannot be read, or takes or gives something else than a fused network.
@@ -61,7 +66,7 @@ def open_source(path: Path) -> Source:
         if metadata.activation is not None:
             raise ModelError(f"its output is behind a {metadata.activation}; expected logits. Fuse it first.")
     except GraftError as error:
-        raise error.at(f"cannot train '{path}'") from error
+        raise error.at(f"cannot {doing} '{path}'") from error
     size = max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
     return Source(path, digest(path), model, size, shapes, classes, metadata)
 
@@ -87,6 +92,33 @@ def labels_for(source: Source, classes: Sequence[str], data: str) -> tuple[str, 
             f"--classes {len(classes)}."
         )
     return labels or tuple(classes)
+
+
+def check_record(run: Path, record: RunRecord, source: Source, doing: str) -> None:
+    """Refuse the record of a run whose labels or size are not those of its network.
+
+    Args:
+        run: The run folder.
+        record: What its `config.yaml` says.
+        source: The network that the run began with, or the one that it wrote.
+        doing: What for, for the message: `cannot <doing> 'run': ...`.
+
+    Raises:
+        GraftError: Then.
+    """
+    known = source.metadata.labels
+    if len(record.labels) != source.classes:
+        found, expected = f"{len(record.labels)} labels", f"{source.classes} outputs"
+    elif known and record.labels != known:
+        found, expected = f"the labels {listed(record.labels)}", listed(known)
+    elif record.input_size != source.size:
+        found, expected = (f"{height}x{width} pixels" for height, width in (record.input_size, source.size))
+    else:
+        return
+    raise GraftError(
+        f"cannot {doing} '{run}': its config.yaml says {found}, '{source.path}' has {expected}. "
+        "Bring the files back, or start a new run."
+    )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ from graftonnx.training.progress import EpochBar, bars, counting, silence
 from graftonnx.training.report import write_report
 from graftonnx.training.run import RunFolder, check_asked, to_resume
 from graftonnx.training.sharing import share_images
-from graftonnx.training.source import open_source
+from graftonnx.training.source import check_record, listed, open_source
 from graftonnx.training.speed import (
     Mode,
     choose_device,
@@ -141,7 +141,7 @@ def resume(
         config = record.config.model_copy(update={"logger": logger})
         record = record.model_copy(update={"config": config})
     world = join(record.config.device)
-    world.check_batch(record.config.batch_size)
+    world.check_batch(record.config.batch_size, is_resumed=True)
     if world.leads:
         with folder.alone():
             folder.sweep()
@@ -153,12 +153,18 @@ def resume(
             f"cannot resume '{run}': '{record.source}' has changed since the run began. "
             "Bring the file back, or start a new run."
         )
+    check_record(folder.path, record, opened, "resume")
     if not is_there(record.data):
         raise DataError(
             f"cannot resume '{run}': its data '{record.data}' is gone. Say where it is with --data."
         )
     images = open_data(record.data)
     parts = read_split(folder.split, images)
+    if parts.classes != record.labels:
+        raise GraftError(
+            f"cannot resume '{run}': its config.yaml says the labels {listed(record.labels)}, its split.json "
+            f"{listed(parts.classes)}. Bring the files back, or start a new run."
+        )
     if choose_device(record.config.device) != record.device:
         raise GraftError(
             f"cannot resume '{run}': it ran on {record.device}, which is not what this machine would take. "

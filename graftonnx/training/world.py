@@ -67,18 +67,23 @@ class World:
         """Which rows of a global batch this process takes."""
         return slice(self.rank, None, self.size)
 
-    def check_batch(self, batch_size: int | str) -> None:
+    def check_batch(self, batch_size: int | str, *, is_resumed: bool = False) -> None:
         """Refuse a batch that the processes cannot share out evenly.
+
+        Args:
+            batch_size: Images per batch.
+            is_resumed: Whether it is that of a run that goes on, which keeps it.
 
         Raises:
             GraftError: If the number of images does not divide.
         """
         if isinstance(batch_size, int) and batch_size % self.size:
             below = batch_size // self.size * self.size
-            near = f"{below} or {below + self.size}" if below else str(self.size)
+            near = f"--batch-size {below} or {below + self.size}" if below else f"--batch-size {self.size}"
+            hint = f"--devices with a number that divides {batch_size}" if is_resumed else near
             raise GraftError(
                 f"cannot share {batch_size} images per batch out among {self.size} processes: each takes the "
-                f"same number. Pass --batch-size {near}."
+                f"same number. Pass {hint}."
             )
 
     def once(self, work: Callable[[], T]) -> T:
@@ -237,6 +242,7 @@ def _connect(wanted: str, local_rank: int, local_size: int) -> None:
         device = torch.device("cuda", local_rank) if gpus else None
         dist.init_process_group("nccl" if gpus else "gloo", device_id=device)
         atexit.register(_disconnect)
+        _control()  # takes all processes: later one of them may have ended
 
 
 def _disconnect() -> None:

@@ -454,6 +454,37 @@ class TestRefuses:
         with pytest.raises(ValueError, match="seeds"):
             compare(source, data, tmp_path / "compared", CONFIG, seeds=0)
 
+    @pytest.mark.parametrize("place", ["a", "a/seed0"])
+    def test_a_link_that_leads_into_another_run(
+        self, place: str, finished: Comparison, copied: Path, source: Path, data: Path, tmp_path: Path
+    ) -> None:
+        (copied / place).rename(tmp_path / "other")
+        (copied / place).symlink_to(tmp_path / "other")
+        before = {file: file.read_bytes() for file in (tmp_path / "other").rglob("*") if file.is_file()}
+        for force in (False, True):
+            with pytest.raises(
+                GraftError, match=rf"cannot compare in '.*': '.*{place}' is a link, expected a"
+            ):
+                compare(source, data, copied, settings(epochs=1), force=force)
+        assert {
+            file: file.read_bytes() for file in (tmp_path / "other").rglob("*") if file.is_file()
+        } == before
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"epoch\n1\n", b"epoch,seconds\n1,x\n", b"\xff\xfe", None],
+        ids=["empty", "no seconds", "words", "no text", "gone"],
+    )
+    def test_epochs_that_no_run_recorded(
+        self, content: bytes | None, finished: Comparison, copied: Path, source: Path, data: Path
+    ) -> None:
+        metrics = copied / "a" / "seed0" / "metrics.csv"
+        metrics.unlink()
+        if content is not None:
+            metrics.write_bytes(content)
+        with pytest.raises(GraftError, match=r"cannot read '.*a/seed0/metrics\.csv': .*\. Train again\."):
+            compare(source, data, copied, CONFIG, seeds=1)
+
     def test_a_damaged_record(self, finished: Comparison, copied: Path, source: Path, data: Path) -> None:
         record = documents.load((copied / "comparison.yaml").read_text())
         (copied / "comparison.yaml").write_text(documents.dump({**record, "config": 3}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,16 @@ from graftonnx.cli import graftonnx
 from graftonnx.data import hub
 from graftonnx.data.opening import open_data
 from graftonnx.errors import GraftError
-from graftonnx.training import Interrupted, TrainConfig, TrainResult, finetuner, loggers, resume, train
+from graftonnx.training import (
+    Interrupted,
+    TrainConfig,
+    TrainResult,
+    finetuner,
+    launching,
+    loggers,
+    resume,
+    train,
+)
 from graftonnx.training.report import rewrite_report
 from graftonnx.training.run import RunFolder
 
@@ -135,6 +145,92 @@ def test_a_record_cannot_ask_for_any_number(strange: Path, setting: str) -> None
     change(strange, {}, {setting: 100_000_000})
     with pytest.raises(GraftError, match=rf"its config\.yaml is damaged \(config.*({setting}|equal to)"):
         resume(strange)
+
+
+@pytest.mark.parametrize(
+    ("fields", "settings", "where"),
+    [
+        ({}, {"recipe": ["a"]}, r"config\.recipe"),
+        ({}, {"optimizer": {"a": "b"}}, r"config\.optimizer"),
+        ({}, {"batch_size": "auto"}, "config"),
+        ({"source": "a\0b"}, {}, "source"),
+        ({"data": "a\0b"}, {}, "data"),
+        *(({"input_size": size}, {}, "input_size") for size in ([0, 0], [-1, -1_000_000], [1, 10**6])),
+    ],
+)
+@pytest.mark.parametrize("go_on", [resume, rewrite_report])
+def test_a_record_of_what_no_run_has_is_damaged(
+    fields: dict[str, Any],
+    settings: dict[str, Any],
+    where: str,
+    go_on: Callable[[Path], object],
+    strange: Path,
+) -> None:
+    change(strange, fields, settings)
+    with pytest.raises(GraftError, match=rf"its config\.yaml is damaged \({where}[.:\w]* "):
+        go_on(strange)
+
+
+@pytest.mark.parametrize("go_on", [resume, rewrite_report])
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"labels": ["green", "blue"]}, "the labels 'green', 'blue', .* 'blue', 'green'"),
+        ({"labels": ["blue", "blue"]}, "the labels 'blue', 'blue', .* 'blue', 'green'"),
+        ({"labels": ["blue"]}, "1 labels, .* has 2 outputs"),
+        ({"input_size": [1, 1]}, "1x1 pixels, .* has 16x16 pixels"),
+    ],
+)
+def test_a_record_fits_its_network_and_its_split(
+    fields: dict[str, Any],
+    what: str,
+    go_on: Callable[[Path], object],
+    finished: TrainResult,
+    tmp_path: Path,
+) -> None:
+    change(Path(shutil.copytree(finished.run, tmp_path / "run")), fields, {})
+    with pytest.raises(GraftError, match=rf"^cannot .* '.*run': its config\.yaml says {what}\. Bring"):
+        go_on(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "wandb"])
+def test_a_link_in_a_run_leads_into_no_other_run(
+    name: str, finished: TrainResult, source: Path, data: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(finished.run, tmp_path / "other"))
+    before = {file: file.read_bytes() for file in other.rglob("*") if file.is_file()}
+    run = Path(shutil.copytree(finished.run, tmp_path / "run"))
+    change(run, {}, {"epochs": 3})
+    shutil.rmtree(run / name, ignore_errors=True)
+    (run / name).symlink_to(other / name)
+    for doing, go_on in (
+        ("resume", lambda: resume(run)),
+        ("report on", lambda: rewrite_report(run)),
+        ("write the run to", lambda: train(source, data, run, CONFIG, force=True)),
+    ):
+        with pytest.raises(GraftError, match=rf"cannot {doing} '.*run': its '{name}' is a link, expected a"):
+            go_on()
+    for file in run.iterdir():
+        if not file.is_symlink() and file.is_file():
+            file.unlink()
+    with pytest.raises(GraftError, match=rf"cannot write the run to '.*run': its '{name}' is a link"):
+        train(source, data, run, CONFIG, force=True)
+    assert {file: file.read_bytes() for file in other.rglob("*") if file.is_file()} == before
+
+
+def test_a_batch_that_does_not_divide_starts_no_processes(
+    strange: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def launch(*arguments: object) -> None:
+        raise AssertionError("processes")
+
+    monkeypatch.setattr(launching, "launch", launch)
+    change(strange, {}, {"devices": 3})
+    result = CliRunner().invoke(graftonnx, ["train", "--resume", str(strange)])
+    assert " ".join(result.stderr.split()) == (
+        "Error: cannot share 8 images per batch out among 3 processes: each takes the same number. "
+        "Pass --devices with a number that divides 8."
+    )
 
 
 def test_a_record_starts_no_crowd_of_processes(strange: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,6 +186,22 @@ def test_a_killed_process_ends_the_command_with_a_sentence_and_one_process_goes_
     np.testing.assert_allclose(curve(result.run), curve(whole.run), rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
+def test_a_run_that_cannot_go_on_is_refused_in_one_sentence(source: Path, data: Path, tmp_path: Path) -> None:
+    train(source, data, tmp_path / "run", TrainConfig(**{**BASE, "epochs": 1}))
+    (tmp_path / "run" / "split.json").write_text("{}")
+    done = subprocess.run(
+        [sys.executable, "-m", "graftonnx", "train", "--resume", str(tmp_path / "run"), "--devices=2"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: cannot read the split '")
+    assert done.stderr.count("\n") == 1
+
+
 def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
     """Wait until a running command has written a file."""
     for _ in range(6000):
@@ -290,6 +306,9 @@ class TestLaunching:
             ([143, -15, -15], 0),
             ([world.BEREFT, -9, world.BEREFT], 1),
             ([world.BEREFT, 1, -15], 1),
+            ([1, -9, -15], 0),
+            ([1, -9, -11], 2),
+            ([-9, 1, 1], 0),
             ([-15, world.BEREFT, -6], 2),
         ],
     )

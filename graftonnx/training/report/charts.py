@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from jinja2 import Template
 from markupsafe import Markup
 
+from graftonnx import plotting
+
 WIDTH, HEIGHT = 360, 230
 LEFT, TOP, BOTTOM = 50, 12, 38
 """Margins around the plot: for numbers, half a number, and the name of the axis."""
@@ -148,6 +150,7 @@ def _scaled(value: float, source: Point, target: Point) -> float:
 
 def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     """Return a few round numbers that span a range; within it where they are to be whole."""
+    plotting.load()
     from matplotlib.ticker import MaxNLocator
 
     values = MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=whole).tick_values(low, high)

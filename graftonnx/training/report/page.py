@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,19 @@ from PIL import Image
 
 from graftonnx import pages
 from graftonnx.costs import macs, parameters
+from graftonnx.decoders import UNREADABLE, open_image
 from graftonnx.errors import GraftError
 from graftonnx.evaluation import Evaluation
 from graftonnx.graph import GraphView
+from graftonnx.images import LARGEST_FILE
 from graftonnx.metadata import Metadata, read_metadata
 from graftonnx.pages import DASH, TIMES, percent, short
-from graftonnx.reading import read_text
+from graftonnx.reading import read_bytes, read_text
 from graftonnx.training.config import TrainConfig
 from graftonnx.training.history import Epoch, best_of, read_metrics
 from graftonnx.training.report.charts import Line, line_chart, merged
-from graftonnx.training.report.pictures import BLUE, by_branch, picture_box
-from graftonnx.training.report.validation import Findings, Mistake, read_findings
+from graftonnx.training.report.pictures import BLUE, by_branch, grid_size, picture_box
+from graftonnx.training.report.validation import Findings, Mistake, damaged, read_findings
 from graftonnx.training.run import RunFolder, RunRecord
 from graftonnx.weights import read
 
@@ -51,6 +54,8 @@ def render_page(run: RunFolder, record: RunRecord, notes: Sequence[str] = ()) ->
     """
     epochs = read_metrics(run.metrics)
     findings = read_findings(run.findings)
+    if findings is not None and findings.labels != record.labels:
+        raise damaged(run.findings)
     network = _network(run)
     return pages.render(
         "graftonnx.training.report",
@@ -186,13 +191,29 @@ def _mistakes(
     run: RunFolder, record: RunRecord, findings: Findings | None
 ) -> list[tuple[Mistake, str | None]]:
     """Return the mistakes, each with its picture, cut from the grid; None where the grid is gone."""
-    if findings is None or not run.mistakes.is_file():
-        return [(mistake, None) for mistake in (findings.mistakes if findings else ())]
-    with Image.open(run.mistakes) as sheet:
-        return [
-            (mistake, _data_url(sheet.crop(picture_box(place, record.input_size)), "jpeg"))
-            for place, mistake in enumerate(findings.mistakes)
-        ]
+    found = findings.mistakes if findings else ()
+    if not found or not run.mistakes.is_file():
+        return [(mistake, None) for mistake in found]
+    sheet = _read_grid(run.mistakes, grid_size(len(found)))
+    return [
+        (mistake, _data_url(sheet.crop(picture_box(place, record.input_size)), "jpeg"))
+        for place, mistake in enumerate(found)
+    ]
+
+
+def _read_grid(path: Path, size: tuple[int, int]) -> Image.Image:
+    """Return `mistakes.png`, of that width and height, in RGB.
+
+    Raises:
+        GraftError: If it is no such picture.
+    """
+    try:
+        sheet = open_image(read_bytes(path, LARGEST_FILE))
+        if (sheet.format, sheet.size) != ("PNG", size):
+            raise ValueError(f"a {sheet.format} of {sheet.size} pixels, expected a PNG of {size}")
+        return sheet.convert("RGB")
+    except UNREADABLE as error:
+        raise damaged(path) from error
 
 
 def _strength_chart(findings: Findings | None) -> Markup | None:

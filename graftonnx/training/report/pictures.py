@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from graftonnx import plotting
 from graftonnx.evaluation import Evaluation
 from graftonnx.files import atomic
 from graftonnx.images import Pixels
@@ -36,6 +37,7 @@ COLOURS = (BLUE, ORANGE, "#007a5e", "#a0527f")
 
 def draw_confusion(path: Path, evaluation: Evaluation) -> None:
     """Draw the confusion matrix, each row as shares of its class."""
+    plotting.load()
     from matplotlib.colors import LinearSegmentedColormap
 
     count = len(evaluation.labels)
@@ -93,9 +95,7 @@ def by_branch(strengths: Sequence[Strength]) -> list[tuple[str, list[tuple[float
 
 def draw_mistakes(path: Path, mistakes: Sequence[Mistake], images: Sequence[Pixels]) -> None:
     """Draw the mistakes as a grid, each over what it was taken for and what it is."""
-    columns, rows = min(len(mistakes), COLUMNS), -(-len(mistakes) // COLUMNS)
-    size = GAP + columns * (THUMB + GAP), GAP + rows * (THUMB + CAPTION + GAP)
-    sheet = Image.new("RGB", size, "white")
+    sheet = Image.new("RGB", grid_size(len(mistakes)), "white")
     draw = ImageDraw.Draw(sheet)
     font = _font()
     for place, (mistake, pixels) in enumerate(zip(mistakes, images, strict=True)):
@@ -109,6 +109,12 @@ def draw_mistakes(path: Path, mistakes: Sequence[Mistake], images: Sequence[Pixe
             draw.text((x, y + THUMB + 4 + 17 * number), _fitting(text, font), fill=colour, font=font)
     with atomic(path) as temporary:
         sheet.save(temporary, format="png", optimize=True)
+
+
+def grid_size(count: int) -> tuple[int, int]:
+    """Return width and height of the grid of so many mistakes, in pixels."""
+    columns, rows = min(count, COLUMNS), -(-count // COLUMNS)
+    return GAP + columns * (THUMB + GAP), GAP + rows * (THUMB + CAPTION + GAP)
 
 
 def picture_box(place: int, size: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -137,6 +143,7 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont) -> str:
 
 def _font() -> ImageFont.FreeTypeFont:
     """Return matplotlib's own font, which is everywhere and has most alphabets."""
+    plotting.load()
     from matplotlib import get_data_path
 
     return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 13)
@@ -145,12 +152,8 @@ def _font() -> ImageFont.FreeTypeFont:
 @contextmanager
 def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
     """Yield a figure of that many inches; write it to `path` as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    yield figure
-    with atomic(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure.savefig(temporary, format="png")
+    with plotting.figure(width, height) as figure:
+        yield figure
+        with atomic(path) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+            figure.savefig(temporary, format="png")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from graftonnx.classifier import Floats, same_picture, softmax
 from graftonnx.errors import GraftError
@@ -23,6 +24,11 @@ from graftonnx.weights import read, whole
 
 MOST_MISTAKES = 24
 """How many of the most confident mistakes are kept."""
+
+MOST_IMAGES = (1 << 63) - 1
+"""Images that are counted; so many can be told apart in 64 bits."""
+
+Count = Annotated[int, Field(ge=0, le=MOST_IMAGES)]
 
 Batches = Iterable[tuple[Pixels, npt.NDArray[np.int64]]]
 """Pixels uint8 [N, H, W, 3] and labels int64 [N], batch by batch."""
@@ -60,12 +66,26 @@ class Findings(Record):
     """
 
     labels: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    top5_hits: int
+    confusion: tuple[tuple[Count, ...], ...]
+    top5_hits: Count
     loss: float
     provider: str
-    mistakes: tuple[Mistake, ...] = ()
+    mistakes: tuple[Mistake, ...] = Field(default=(), max_length=MOST_MISTAKES)
     strengths: tuple[Strength, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Findings:
+        """Refuse a confusion matrix of other classes, of no images, or of more than can be counted.
+
+        Raises:
+            ValueError: Then.
+        """
+        classes, images = len(self.labels), sum(map(sum, self.confusion))
+        if [len(row) for row in self.confusion] != [classes] * classes:
+            raise ValueError(f"confusion must have {classes} rows of {classes} numbers, one for each label")
+        if not 1 <= images <= MOST_IMAGES:
+            raise ValueError(f"confusion counts {images} images, expected from 1 to {MOST_IMAGES}")
+        return self
 
     @property
     def evaluation(self) -> Evaluation:
@@ -86,10 +106,14 @@ def read_findings(path: Path) -> Findings | None:
     try:
         return Findings.model_validate_json(read_bytes(path))
     except (OSError, ValidationError) as error:
-        raise GraftError(
-            f"cannot read '{path}': it is damaged. Remove it; with its data at hand, the report "
-            "measures anew."
-        ) from error
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> GraftError:
+    """Return the error about a file that the report measures or draws."""
+    return GraftError(
+        f"cannot read '{path}': it is damaged. Remove it; with its data at hand, the report measures anew."
+    )
 
 
 def examine(

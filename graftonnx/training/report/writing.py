@@ -21,6 +21,7 @@ from graftonnx.training.report.page import render_page
 from graftonnx.training.report.pictures import draw_confusion, draw_mistakes, draw_strengths
 from graftonnx.training.report.validation import Batches, Findings, examine
 from graftonnx.training.run import RunFolder, RunRecord
+from graftonnx.training.source import check_record, open_source
 
 BATCH = 32
 """Images that go through the network at once."""
@@ -73,7 +74,7 @@ def rewrite_report(run: str | Path, *, data: str | Path | None = None, note: Not
         The page.
 
     Raises:
-        GraftError: If the folder holds no run, or cannot be written.
+        GraftError: If the folder holds no run, a record that does not fit its network, or cannot be written.
         DataError: If `data` is given and does not hold the run's images.
     """
     folder = RunFolder(Path(run))
@@ -83,6 +84,8 @@ def rewrite_report(run: str | Path, *, data: str | Path | None = None, note: Not
         record = record.model_copy(update={"data": absolute(str(data))})
         if not is_there(record.data):
             raise DataError(f"cannot report on '{run}': there is no data at '{data}'. Say where it is.")
+    if folder.model.is_file():
+        check_record(folder.path, record, open_source(folder.model, "report on"), "report on")
     remark = _missing(folder, record, asked)
     if remark is not None:
         note(f"Note: {remark}")

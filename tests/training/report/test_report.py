@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -42,6 +44,37 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
+
+
+def picture(mode: str, width: int, height: int, kind: str = "png") -> bytes:
+    """Return an empty image of that size as a file."""
+    content = io.BytesIO()
+    Image.new(mode, (width, height)).save(content, kind)
+    return content.getvalue()
+
+
+STRANGE_PICTURES = {
+    "eps": picture("RGB", 300, 300, "eps"),
+    "another format": picture("RGB", 300, 300, "jpeg"),
+    "another size": picture("RGB", 300, 300),
+    "many pixels": picture("1", 16_000, 11_500),
+    "nothing": b"",
+}
+
+
+STRANGE_FINDINGS: dict[str, dict[str, Any]] = {
+    "no matrix": {"confusion": [1]},
+    "ragged": {"confusion": [[1, 2], [3]]},
+    "empty": {"confusion": []},
+    "of one class": {"confusion": [[1]]},
+    "without images": {"confusion": [[0] * 3] * 3},
+    "negative": {"confusion": [[2, 0, 0], [0, -1, 0], [0, 0, 0]]},
+    "a huge number": {"confusion": [[1 << 70, 0, 0], [0, 1, 0], [0, 0, 0]]},
+    "a huge sum": {"confusion": [[1 << 62] * 3] * 3},
+    "a huge number of hits": {"top5_hits": 10**400},
+    "other labels": {"labels": ["a", "b", "c"]},
+    "many labels": {"labels": ["a"] * 1000},
+}
 
 
 def page_of(run: RunFolder) -> Page:
@@ -239,6 +272,24 @@ class TestWritingItAnew:
         (copy.path / name).write_text(content)
         with pytest.raises(GraftError, match=rf"cannot read '.*{name}': it is "):
             render_page(copy, copy.read())
+
+    @pytest.mark.parametrize("fields", STRANGE_FINDINGS.values(), ids=STRANGE_FINDINGS)
+    def test_refuses_findings_that_no_images_give(self, copy: RunFolder, fields: dict[str, Any]) -> None:
+        found = json.loads(copy.findings.read_text(encoding="utf-8"))
+        copy.findings.write_text(json.dumps({**found, **fields}), encoding="utf-8")
+        with pytest.raises(GraftError, match=r"cannot read '.*validation\.json': it is damaged\. Remove it"):
+            render_page(copy, copy.read())
+
+    @pytest.mark.parametrize("content", STRANGE_PICTURES.values(), ids=STRANGE_PICTURES)
+    def test_refuses_a_grid_of_mistakes_that_it_did_not_draw(self, copy: RunFolder, content: bytes) -> None:
+        copy.mistakes.write_bytes(content)
+        with pytest.raises(GraftError, match=r"cannot read '.*mistakes\.png': it is damaged\. Remove it"):
+            render_page(copy, copy.read())
+
+    def test_takes_a_grid_of_mistakes_of_another_colour_mode(self, copy: RunFolder) -> None:
+        with Image.open(copy.mistakes) as sheet:
+            sheet.convert("RGBA").save(copy.mistakes)
+        assert len(Page(render_page(copy, copy.read())).all("img")) > 0
 
     def test_refuses_metrics_that_are_none(self, copy: RunFolder) -> None:
         copy.metrics.write_text("epoch,loss\n1,much\n")

@@ -20,6 +20,7 @@ from graftonnx.matching import candidates, match
 from graftonnx.model import from_proto, load, save
 from graftonnx.network import Network
 from graftonnx.plan import Plan, from_yaml
+from graftonnx.printable import printable
 
 HOSTILE = "</script><script>document.title='owned'</script> \"'<img src=x onerror=alert(1)> \U0001f600 $x_$"
 
@@ -201,6 +202,16 @@ def test_names_are_texts_and_nothing_else(browser: Any, tmp_path: Path) -> None:
     assert HOSTILE in browser.title
     assert browser.execute_script("return document.images.length") == 1
     assert browser.get_log("browser") == []
+
+
+def test_no_name_turns_the_details_around(browser: Any, tmp_path: Path) -> None:
+    hostile = "\x1b\u202e\U000e0041"
+    page = graftonnx.view(from_proto(renamed(residual_cnn(), hostile), "a.onnx"), output=tmp_path / "a.html")
+    show(browser, page)
+    browser.execute_script("for (const block of blocks) chooseBlock(block)")
+    text = browser.execute_script("return details.textContent")
+    assert printable(hostile) == r"\x1b\u202e\U000e0041" in text
+    assert printable(text) == text
 
 
 def shown_skips(browser: Any) -> tuple[object, ...]:

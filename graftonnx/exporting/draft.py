@@ -11,7 +11,7 @@ from graftonnx.classifier import Classifier, known_preprocess
 from graftonnx.errors import DataError, ModelError
 from graftonnx.exporting.form import Form
 from graftonnx.exporting.inputs import set_inputs
-from graftonnx.exporting.opsets import to_opset
+from graftonnx.exporting.opsets import resize_all_axes, to_opset
 from graftonnx.exporting.outputs import single_output
 from graftonnx.exporting.pictures import Pictures
 from graftonnx.exporting.precision import convert
@@ -78,6 +78,8 @@ class Draft:
             model, self.folded = fold_skeleton(model, weights, split_concats=splits)
             self._logits, self._uncovered = single_output(model, with_softmax=form.with_softmax)
             self.model = to_opset(infer_shapes(model), weights, form.opset or opset)
+            if form.precision == "int8":
+                self.model = resize_all_axes(self.model, weights)
         except ModelError as error:
             raise error.at(f"cannot export '{path}'") from error
         self._weights: Weights = weights

@@ -57,6 +57,17 @@ def to_opset(model: onnx.ModelProto, weights: Weights, opset: int) -> onnx.Model
     return add_shapes(model)
 
 
+def resize_all_axes(model: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
+    """Return a network whose every Resize gives sizes for all axes; the skeleton `model` is used up.
+
+    From opset 18 on it may name axes. ONNX Runtime 1.31 loses the sizes of these where it moves the channels
+    of a network of 8 bits to the end.
+    """
+    opset = declared_opset(model)
+    _Lowering(model, weights, opset, opset).resize_all_axes()
+    return add_shapes(model)
+
+
 def _raised(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     try:
         return version_converter.convert_version(model, opset)
@@ -102,6 +113,14 @@ class _Lowering:
         for entry in self._model.opset_import:
             if not entry.domain:
                 entry.version = self._opset
+
+    def resize_all_axes(self) -> None:
+        """Let every Resize give sizes for all axes; nothing else changes."""
+        for node in self._view.nodes:
+            if node.op_type == "Resize" and not node.domain:
+                self._size_all_axes(node)
+            self._nodes.append(node)
+        replace(self._model.graph.node, self._nodes)
 
     def _lower(self, node: NodeProto) -> str | None:
         """Rewrite a node; return why that cannot be, without a full stop."""
@@ -214,6 +233,11 @@ class _Lowering:
         """Give sizes for all axes in the place of the last ones; before opset 13, an empty roi and scales."""
         if self._opset >= 18:
             return
+        self._size_all_axes(node)
+        for index, name in enumerate(node.input[1:3] if self._opset < 13 else (), 1):
+            node.input[index] = name or self._constant(f"{node.name}/none", np.zeros(0, np.float32))
+
+    def _size_all_axes(self, node: NodeProto) -> None:
         axes, rank = ints(node, "axes"), len(self._view.shapes.get(node.input[0], ()))
         sizes = self._view.constant(node.input[3]) if len(node.input) > 3 else None
         if (
@@ -224,8 +248,6 @@ class _Lowering:
         ):
             node.input[3] = self._all_sizes(node.input[0], node.input[3], rank - len(axes))
             replace(node.attribute, [item for item in node.attribute if item.name != "axes"])
-        for index, name in enumerate(node.input[1:3] if self._opset < 13 else (), 1):
-            node.input[index] = name or self._constant(f"{node.name}/none", np.zeros(0, np.float32))
 
     def _all_sizes(self, source: str, sizes: str, leading: int) -> str:
         """Return the value that holds the first extents of `source`, and `sizes` behind them."""

@@ -129,6 +129,25 @@ class TestInt8:
         assert {entry.key.split(".")[0] for entry in small.metadata_props} == {"graftonnx"}
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
+    def test_a_resize_that_names_its_axes_keeps_its_sizes(self, data: Path, tmp_path: Path) -> None:
+        eye = np.eye(3, dtype=np.float32)
+        proto = model(
+            """colours (float[batch, 3, 8, 8] input) => (float[batch, 3] logits)
+            { c = Conv(input, first)  d = Resize<axes = [2, 3], mode = "linear">(c, , , sizes)
+              e = Conv(d, second)  p = GlobalAveragePool(e)  f = Flatten(p)  logits = MatMul(f, last) }""",
+            {
+                "first": eye.reshape(3, 3, 1, 1),
+                "second": eye.reshape(3, 3, 1, 1),
+                "sizes": np.array([4, 4]),
+                "last": 10 * eye[[2, 1, 0]],
+            },
+            COLOURS,
+        )
+        source = save(proto, tmp_path / "m.onnx")
+        written = export(source, tmp_path / "d.onnx", precision="int8", data=data)
+        assert written.fidelity is not None
+        assert (written.fidelity.agreement, written.fidelity.accuracy) == (1, 1)
+
     def test_layers_that_do_harm_stay_float(self, data: Path, tmp_path: Path) -> None:
         """In 8 bits, the steps of a range 300 times too wide swallow the colours."""
         source = save(colour_cnn(noise=300), tmp_path / "m.onnx")

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from graftonnx.comparison.markdown import COLUMNS, conditions, marked_row, table
 from graftonnx.comparison.record import Comparison
+from graftonnx.data.catalogue import Part
 from graftonnx.data.opening import is_there
 from graftonnx.errors import DataError, GraftError
 from graftonnx.evaluation import Selection, select
@@ -36,8 +37,8 @@ class Origin:
     def training(self) -> str:
         """How it was trained, in sentences of Markdown."""
         record, config = self.record, self.record.config
-        words = {"train": "training", "val": "validation", "test": "test"}
-        counts = {word: record.images.get(part, 0) for part, word in words.items()}
+        words: dict[Part, str] = {"train": "training", "val": "validation", "test": "test"}
+        counts = {word: record.images[part] for part, word in words.items()}
         images = ", ".join(f"{count:,} {word} images" for word, count in counts.items() if count)
         return (
             f"Fine-tuned by graftonnx {markdown_text(record.versions.get('graftonnx', ''))} from "

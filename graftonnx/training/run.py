@@ -10,12 +10,13 @@ import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, get_args
 
 import onnx
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from graftonnx import documents
+from graftonnx.data.catalogue import Part
 from graftonnx.data.opening import is_remote
 from graftonnx.errors import GraftError
 from graftonnx.files import MODEL_FILE, SPLIT_FILE, BusyError, check_writable, is_folder, locked, write_text
@@ -24,6 +25,10 @@ from graftonnx.model import save
 from graftonnx.reading import read_text
 from graftonnx.training.config import Device, Layout, Logger, Precision, TrainConfig
 
+MOST_IMAGES = (1 << 63) - 1
+"""Images that are counted; so many can be told apart in 64 bits."""
+
+Count = Annotated[int, Field(ge=0, le=MOST_IMAGES)]
 PathOrName = TypeVar("PathOrName", Path, str)
 
 HEADER = "# How this run was made. `graftonnx train --resume FOLDER` goes on from it.\n"
@@ -65,7 +70,7 @@ class RunRecord(Record):
     source_sha256: str
     data: Annotated[str, AfterValidator(_openable)]
     labels: tuple[str, ...]
-    images: dict[str, int]
+    images: dict[Part, Count]
     input_size: tuple[Side, Side]
     config: TrainConfig
     device: Device
@@ -75,6 +80,18 @@ class RunRecord(Record):
     skip_rates: dict[str, float] = Field(default_factory=dict)
     measured: dict[str, float]
     versions: dict[str, str]
+
+    @field_validator("images")
+    @classmethod
+    def _are_all_counted(cls, images: dict[Part, int]) -> dict[Part, int]:
+        """Refuse a part that is not counted.
+
+        Raises:
+            ValueError: Then.
+        """
+        if len(images) < len(get_args(Part)):
+            raise ValueError(f"images must count {', '.join(get_args(Part))}")
+        return images
 
     @field_validator("config")
     @classmethod

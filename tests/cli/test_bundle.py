@@ -241,7 +241,6 @@ class TestMaking:
         onnx.save(proto, copy / "model.onnx")
         record = documents.load((copy / "config.yaml").read_text())
         record |= {"source": hostile, "source_sha256": hostile, "versions": {"graftonnx": hostile}}
-        record["images"]["other"] = 1
         (copy / "config.yaml").write_text(documents.dump(record))
         found = json.loads((tmp_path / "compared" / "compare.json").read_text())
         found |= {"verdict": hostile, "basis": hostile}

@@ -155,6 +155,9 @@ def test_a_record_cannot_ask_for_any_number(strange: Path, setting: str) -> None
         ({}, {"batch_size": "auto"}, "config"),
         ({"source": "a\0b"}, {}, "source"),
         ({"data": "a\0b"}, {}, "data"),
+        ({"images": {}}, {}, "images"),
+        ({"images": {"train": 8, "val": 2, "other": 0}}, {}, "images"),
+        ({"images": {"train": 2**63, "val": 2, "test": 0}}, {}, "images"),
         *(({"input_size": size}, {}, "input_size") for size in ([0, 0], [-1, -1_000_000], [1, 10**6])),
     ],
 )
@@ -167,7 +170,7 @@ def test_a_record_of_what_no_run_has_is_damaged(
     strange: Path,
 ) -> None:
     change(strange, fields, settings)
-    with pytest.raises(GraftError, match=rf"its config\.yaml is damaged \({where}[.:\w]* "):
+    with pytest.raises(GraftError, match=rf"its config\.yaml is damaged \({where}[^ ]* "):
         go_on(strange)
 
 

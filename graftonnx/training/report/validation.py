@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +19,11 @@ from graftonnx.providers import Provider
 from graftonnx.reading import read_bytes
 from graftonnx.runtime import open_session
 from graftonnx.training.report.strength import Strength, add_norms, find_probes, strengths
+from graftonnx.training.run import MOST_IMAGES, Count
 from graftonnx.weights import read, whole
 
 MOST_MISTAKES = 24
 """How many of the most confident mistakes are kept."""
-
-MOST_IMAGES = (1 << 63) - 1
-"""Images that are counted; so many can be told apart in 64 bits."""
-
-Count = Annotated[int, Field(ge=0, le=MOST_IMAGES)]
 
 Batches = Iterable[tuple[Pixels, npt.NDArray[np.int64]]]
 """Pixels uint8 [N, H, W, 3] and labels int64 [N], batch by batch."""

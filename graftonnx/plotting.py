@@ -1,4 +1,4 @@
-"""Figures of matplotlib that look the same everywhere: no `matplotlibrc` has a say in them."""
+"""Figures of matplotlib that look the same everywhere, whatever a `matplotlibrc` says."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
+from graftonnx.errors import GraftError
+from graftonnx.printable import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -14,10 +17,20 @@ RC_FILE = "matplotlibrc"
 
 
 def load() -> None:
-    """Import matplotlib; the `matplotlibrc` of the current folder, which may be a stranger's, is not read."""
+    """Import matplotlib; the `matplotlibrc` of the current folder, which may be a stranger's, is not read.
+
+    Raises:
+        GraftError: If its settings elsewhere cannot be read.
+    """
     elsewhere = contextlib.chdir(os.sep) if os.path.lexists(RC_FILE) else contextlib.nullcontext()
-    with elsewhere:
-        import matplotlib as mpl  # noqa: F401  # reads its settings now
+    try:
+        with elsewhere:
+            import matplotlib as mpl  # noqa: F401  # reads its settings now
+    except (ValueError, UnicodeDecodeError) as error:
+        raise GraftError(
+            f"cannot draw: matplotlib cannot read its own settings: {printable(str(error)).splitlines()[0]}. "
+            "Mend the matplotlibrc of your account, or the variables MPLBACKEND and MATPLOTLIBRC."
+        ) from error
 
 
 @contextlib.contextmanager

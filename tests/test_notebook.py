@@ -44,6 +44,12 @@ def test_every_cell_is_escaped() -> None:
     assert "script" not in read.tags
 
 
+def test_what_turns_text_around_is_spelt_out() -> None:
+    page = notebook.table([("a\u202eb", 1)], headings=("\x1b", "b"), caption="c\udcffd")
+    assert Cells(page).texts == [r"c\udcffd", r"\x1b", "b", r"a\u202eb", "1"]
+    assert page.encode()
+
+
 def test_long_tables_are_cut_and_say_so() -> None:
     read = Cells(notebook.table([(n, "x") for n in range(notebook.MOST_ROWS + 7)]))
     assert read.texts[-1] == "… and 7 more"

@@ -65,6 +65,27 @@ def test_settings_in_the_current_folder_are_not_read(content: bytes, drawing: st
             assert max(image.size) < 2000
 
 
+@pytest.mark.parametrize("variable", ["MPLBACKEND", "MATPLOTLIBRC"])
+def test_settings_that_cannot_be_read_get_a_sentence(variable: str, tmp_path: Path) -> None:
+    (tmp_path / "settings").write_bytes(b"\xff\xfe")
+    values = {"MPLBACKEND": "none\x1b", "MATPLOTLIBRC": str(tmp_path / "settings")}
+    program = (
+        "from graftonnx import errors, plotting\n"
+        "try: plotting.load()\n"
+        "except errors.GraftError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, variable: values[variable]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.startswith("cannot draw: matplotlib cannot read its own settings: ")
+    assert done.stdout.endswith("or the variables MPLBACKEND and MATPLOTLIBRC.\n")
+    assert "\x1b" not in done.stdout
+
+
 def test_settings_of_the_process_change_no_figure_and_stay() -> None:
     settings = {"savefig.dpi": 300, "text.usetex": True}
     with mpl.rc_context(settings):

@@ -79,7 +79,7 @@ def _tests(comparison: Comparison, contest: Contest) -> tuple[str, ...]:
     rival = comparison.network(contest.rival)
     tests = "; ".join(f"{t.fused_only} / {t.rival_only}, {spelled(t.p)}" for t in contest.by_images)
     described = markdown_text(f"{rival.name}: {rival.description}")
-    return contest.network, described, figures(contest), tests
+    return markdown_text(contest.network), described, figures(contest), tests
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

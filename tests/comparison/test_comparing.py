@@ -18,6 +18,7 @@ from training.fused import save_images, weights_of
 from graftonnx import documents, training
 from graftonnx.classifier import open_classifier
 from graftonnx.comparison import Comparison, compare
+from graftonnx.comparison.markdown import markdown
 from graftonnx.errors import DataError, GraftError, ModelError
 from graftonnx.evaluation import evaluate, select
 from graftonnx.fusion import fuse
@@ -292,6 +293,8 @@ class TestOtherFiles:
         assert found.contests[-1].difference.value == pytest.approx(difference)
         assert found.verdict == finished.verdict
         assert "| paper: fused as in paper.onnx |" in (copied / "compare.md").read_text()
+        strange = found.contests[-1].model_copy(update={"network": "<b>[x](y)"})
+        assert r"| &lt;b>\[x\](y) |" in markdown(found.model_copy(update={"contests": (strange,)}))
         new = {name for name in models(copied) if name not in models(output)}
         assert new == {"paper/seed0/model.onnx", "paper/seed1/model.onnx"}
 

@@ -77,7 +77,8 @@ def export_network(
         force: Whether an existing target may be replaced.
 
     Raises:
-        ChoiceError: If there is no such network, or it cannot have these classes, this width or this size.
+        ChoiceError: If there is no such network, it cannot have these classes, this width or this size, or
+            it would have too many weights.
         ModelError: If the checkpoint cannot be read or does not fit.
         ParityError: If ONNX Runtime's logits are not PyTorch's.
         GraftError: If the target cannot be written.

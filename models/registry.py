@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+MOST_WEIGHTS = 1 << 28
+"""Of a network that is built: 1 GiB of them."""
+
+_WIDEST = float(1 << 14)
+"""At this width every network has more than `MOST_WEIGHTS`."""
+
+
 class ChoiceError(ValueError):
     """There is no such network, or it cannot be built as asked."""
 
@@ -154,7 +161,8 @@ def build(name: str, *, classes: int | None = None, width: float = 1.0, seed: in
         seed: Of the random weights. The global random state is left as it was.
 
     Raises:
-        ChoiceError: If there is no such network, or it cannot have these classes or this width.
+        ChoiceError: If there is no such network, it cannot have these classes or this width, or it would have
+            more than `MOST_WEIGHTS`.
     """
     import torch
 
@@ -169,8 +177,25 @@ def build(name: str, *, classes: int | None = None, width: float = 1.0, seed: in
         raise ChoiceError(
             f"cannot build {entry.name}: it has no width multiplier, width (={width:g}) must be 1"
         )
+    classes = entry.classes if classes is None else classes
     with torch.random.fork_rng(devices=[]):
+        weights = _count(entry, classes, width)
+        if weights > MOST_WEIGHTS:
+            raise ChoiceError(
+                f"cannot build {entry.name}: with {classes} classes and width {width:g} it has at least "
+                f"{weights:,} weights, at most {MOST_WEIGHTS:,} are allowed. Choose fewer classes or a "
+                "smaller width"
+            )
         torch.manual_seed(seed)
-        module = entry.build(entry.classes if classes is None else classes, width)
+        module = entry.build(classes, width)
         initialise(module)
     return module.eval()
+
+
+def _count(entry: Entry, classes: int, width: float) -> int:
+    """Return how many weights a network has, without memory for them; at least so many beyond the limits."""
+    import torch
+
+    with torch.device("meta"):
+        module = entry.build(min(classes, MOST_WEIGHTS + 1), min(width, _WIDEST))
+    return sum(parameter.numel() for parameter in module.parameters())

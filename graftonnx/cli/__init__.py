@@ -7,6 +7,7 @@ import sys
 import warnings
 
 from graftonnx import limits
+from graftonnx.cli.console import forget_odd_sizes
 from graftonnx.cli.ending import ended_by_signals
 from graftonnx.cli.group import graftonnx
 
@@ -16,6 +17,7 @@ def main() -> None:
     # The limit of graftonnx.images is lower, and large JPEGs are reduced while they are decoded.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     limits.own_process()
+    forget_odd_sizes()
     _occupy_closed_streams()
     with ended_by_signals():
         sys.exit(graftonnx())

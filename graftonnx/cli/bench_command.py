@@ -11,11 +11,15 @@ from graftonnx.cli import console
 from graftonnx.cli.inference_options import provider_options
 from graftonnx.cli.parameters import (
     DATA_HELP,
+    MOST_THREADS,
     Choice,
+    FloatRange,
     ImageSize,
+    IntRange,
     any_file,
     force_option,
     json_option,
+    number_from_one,
     quiet_option,
 )
 from graftonnx.cli.progress import progress
@@ -42,9 +46,10 @@ class BatchSizes(click.ParamType[tuple[int, ...]]):
         if isinstance(value, tuple):
             return value
         parts = str(value).split(",")
-        if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        sizes = tuple(size for part in parts if (size := number_from_one(part)) is not None)
+        if len(sizes) < len(parts):
             self.fail(f"{value!r} is no list of batch sizes; give numbers from 1 on, as 1,8,32.", param, ctx)
-        return tuple(int(part) for part in parts)
+        return sizes
 
 
 class AgainstCommand(click.Command):
@@ -77,13 +82,13 @@ class AgainstCommand(click.Command):
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=0),
+    type=IntRange(0, MOST_THREADS),
     default=0,
     help="CPU threads within an operator.  [default: ONNX Runtime's choice]",
 )
 @click.option(
     "--streams",
-    type=click.IntRange(min=1),
+    type=IntRange(1, MOST_THREADS),
     default=1,
     show_default=True,
     help="Threads that run the same network at the same time.",
@@ -97,13 +102,11 @@ class AgainstCommand(click.Command):
     "device; resident: nothing is copied.",
 )
 @click.option("--cuda-graph", is_flag=True, help="Record each batch size's work once and replay it.")
-@click.option(
-    "--warm-up", type=click.IntRange(min=0), default=10, show_default=True, help="Rounds not counted."
-)
-@click.option("--rounds", type=click.IntRange(min=1), default=200, show_default=True, help="Rounds at most.")
+@click.option("--warm-up", type=IntRange(min=0), default=10, show_default=True, help="Rounds not counted.")
+@click.option("--rounds", type=IntRange(min=1), default=200, show_default=True, help="Rounds at most.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0),
+    type=FloatRange(min=0),
     default=20,
     show_default=True,
     help="For each batch size; no other round begins after them.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from graftonnx.cli import console
-from graftonnx.cli.parameters import ImageSize, json_option, quiet_option
+from graftonnx.cli.parameters import FloatRange, ImageSize, Seed, json_option, quiet_option
 
 if TYPE_CHECKING:
     from graftonnx.cli.records import Check
@@ -31,12 +31,12 @@ _COPIES = 16
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FloatRange(min=0, min_open=True),
     default=1e-4,
     show_default=True,
     help="Distance allowed, as a share of a value's largest number.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random input.")
+@click.option("--seed", type=Seed(), default=0, show_default=True, help="Of the random input.")
 @json_option
 @quiet_option
 def command(

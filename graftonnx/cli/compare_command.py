@@ -11,7 +11,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.help import grouped
-from graftonnx.cli.parameters import any_file, json_option, quiet_option
+from graftonnx.cli.parameters import IntRange, any_file, json_option, quiet_option
 from graftonnx.cli.training_options import config_of, panels, training_options
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ COMPARISON_PANEL = ["--data", "--output", "--seeds", "--force", "--json", "--qui
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the runs and results."
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=3, metavar="N", help="Runs of each network. [3]")
+@click.option("--seeds", type=IntRange(min=1), default=3, metavar="N", help="Runs of each network. [3]")
 @click.option("--force", is_flag=True, help="Replace the comparison in the output folder.")
 @training_options
 @json_option

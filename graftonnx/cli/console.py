@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -67,11 +69,28 @@ def is_quiet() -> bool:
 def print_json(value: object) -> None:
     """Print the result as JSON to stdout: a record, a data class, or plain data with these inside.
 
-    Raises as `_printing`.
+    Numbers that are not finite become null. Raises as `_printing`.
     """
     from pydantic_core import to_jsonable_python
 
-    say(printable_json(json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False)))
+    data = _finite(to_jsonable_python(value))
+    say(printable_json(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)))
+
+
+def _finite(data: Any) -> Any:
+    """Return plain data with None in the place of numbers that are not finite."""
+    if isinstance(data, dict):
+        return {name: _finite(inner) for name, inner in data.items()}
+    if isinstance(data, list):
+        return [_finite(inner) for inner in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def forget_odd_sizes() -> None:
+    """Forget a `COLUMNS` or `LINES` that is not a number of a few ASCII digits; rich may fail on it."""
+    for name in ("COLUMNS", "LINES"):
+        if name in os.environ and re.fullmatch(r"[0-9]{1,5}", os.environ[name]) is None:
+            del os.environ[name]
 
 
 def stdout() -> Console:

@@ -14,10 +14,12 @@ from graftonnx.cli.parameters import (
     DATA_HELP,
     Choice,
     ImageSize,
+    IntRange,
     any_file,
     element_option,
     json_option,
     layout_option,
+    number_from_one,
     quiet_option,
 )
 
@@ -62,9 +64,10 @@ class BatchOrDynamic(click.ParamType[int | None]):
         """Return the number; None for any."""
         if value == DYNAMIC or value is None:
             return None
-        if not str(value).isdecimal() or int(value) < 1:
+        number = number_from_one(str(value))
+        if number is None:
             self.fail(f"{value!r} is no number of images; give 1 or more, or {DYNAMIC}.", param, ctx)
-        return int(value)
+        return number
 
 
 @click.command()
@@ -103,7 +106,7 @@ class BatchOrDynamic(click.ParamType[int | None]):
 )
 @click.option(
     "--opset",
-    type=click.IntRange(min=7),
+    type=IntRange(min=7),
     help="Of the operators, for older or newer runtimes.  [default: the network's own]",
 )
 @click.option(

@@ -16,6 +16,9 @@ from graftonnx.cli.matching_options import LIMITS, calibration_of, check_into, m
 from graftonnx.cli.parameters import (
     LETTERS,
     Choice,
+    FloatRange,
+    IntRange,
+    Seed,
     any_file,
     dequantize_option,
     force_option,
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="The fused file.  [required unless --dry-run]",
 )
-@click.option("--classes", type=click.IntRange(min=2), help="Number of classes.  [default: as A]")
+@click.option("--classes", type=IntRange(min=2), help="Number of classes.  [default: as A]")
 @click.option("--labels", type=click.Path(path_type=Path), help="Text file of class names, one each line.")
 @input_size_option
 @inputs_option
@@ -87,14 +90,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--hidden",
-    type=click.IntRange(min=0),
+    type=IntRange(min=0),
     default=256,
     show_default=True,
     help="Width of the head's hidden layer; 0: none.",
 )
 @click.option(
     "--dropout",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FloatRange(0, 1, max_open=True),
     default=0.2,
     show_default=True,
     help="In the head.",
@@ -106,7 +109,7 @@ if TYPE_CHECKING:
     help="Use your own head: one input [N, C] for each branch, in order, or one with all of them side by "
     "side; one output [N, classes].",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For the new weights.")
+@click.option("--seed", type=Seed(), default=0, show_default=True, help="For the new weights.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @force_option
 @json_option

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from graftonnx.cli import console
-from graftonnx.cli.parameters import Choice, Convention
+from graftonnx.cli.parameters import MOST_THREADS, Choice, Convention, FloatRange, IntRange
 from graftonnx.providers import PROVIDERS
 from graftonnx.providers.settings import Settings
 
@@ -68,7 +68,7 @@ def provider_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--min-coverage",
-            type=click.FloatRange(0, 100),
+            type=FloatRange(0, 100),
             default=0,
             metavar="PERCENT",
             help="Fail unless so many of the network's nodes run on the provider.",
@@ -109,13 +109,13 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--workers",
-            type=click.IntRange(min=0),
+            type=IntRange(0, MOST_THREADS),
             default=0,
             show_default=True,
             help="Threads that decode images; 0: one per core.",
         ),
         click.option(
-            "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images at once."
+            "--batch-size", type=IntRange(min=1), default=32, show_default=True, help="Images at once."
         ),
     ):
         function = option(function)

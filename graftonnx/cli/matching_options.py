@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graftonnx.cli import console
-from graftonnx.cli.parameters import LETTERS, Choice
+from graftonnx.cli.parameters import LETTERS, Choice, IntRange
 
 if TYPE_CHECKING:
     from graftonnx.alignment import Scores
@@ -53,6 +54,8 @@ class AmountType(click.ParamType[Amount]):
         if found is None:
             self.fail(f"{value!r} is no amount; expected as +5% or +1M (k, M, G).", param, ctx)
         number, unit = float(found[1]), found[2]
+        if not math.isfinite(number * _UNITS.get(unit, 1.0)):
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return Amount(number / 100, True) if unit == "%" else Amount(number * _UNITS[unit], False)
 
 
@@ -103,7 +106,7 @@ def matching_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option(
-                "--max-skips", type=click.IntRange(min=0), default=6, show_default=True,
+                "--max-skips", type=IntRange(min=0), default=6, show_default=True,
                 help="Exchanges between two parents at most.",
             ),
             click.option(

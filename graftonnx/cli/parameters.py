@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -24,9 +25,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 DATA_HELP = "Labelled images: folder, archive, table, .npz, Parquet, shards or hf:NAME (see TRAINING.md)."
 """The help of `--data`."""
 
+MOST = (1 << 31) - 1
+"""The largest whole number that an option takes, unless it says another."""
+
+MOST_THREADS = 1 << 10
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-LARGEST = 1 << 15
-"""Height and width of an image in pixels."""
+MOST_PIXELS = 1 << 15
+"""Height and width of an image."""
 
 ORDERS = ("rgb", "bgr", "grey")
 
@@ -48,6 +54,47 @@ class Choice(click.Choice[str]):
         return super().get_invalid_choice_message(value, ctx) + did_you_mean(str(value), self.choices)
 
 
+def number_from_one(text: str) -> int | None:
+    """Return a number from 1 to `MOST` that ASCII digits spell; None for any other text."""
+    if re.fullmatch(r"[0-9]{1,10}", text) is None:
+        return None
+    number = int(text)
+    return number if 1 <= number <= MOST else None
+
+
+class IntRange(click.IntRange):
+    """Whole numbers in a range; without an upper end, up to `most`."""
+
+    most = MOST
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if self.max is None and number > self.most:
+            self.fail(f"{number} is too large; at most {self.most} is allowed.", param, ctx)
+        return number
+
+
+class Seed(IntRange):
+    """What random numbers begin with, from 0 on."""
+
+    most = (1 << 63) - 1
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+
+class FloatRange(click.FloatRange):
+    """Finite numbers in a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 class ImageSize(click.ParamType[tuple[int, int]]):
     """`100` for a square, `48x192` for height x width, in pixels."""
 
@@ -57,12 +104,12 @@ class ImageSize(click.ParamType[tuple[int, int]]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
         """Return height and width."""
-        found = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
+        found = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", str(value))
         if found is None:
             self.fail(f"{value!r} is not a size; give N, or HEIGHTxWIDTH.", param, ctx)
         size = int(found[1]), int(found[2] or found[1])
-        if not 1 <= min(size) <= max(size) <= LARGEST:
-            self.fail(f"{value!r} is not a size; both sides must be 1 to {LARGEST} pixels.", param, ctx)
+        if not 1 <= min(size) <= max(size) <= MOST_PIXELS:
+            self.fail(f"{value!r} is not a size; both sides must be 1 to {MOST_PIXELS} pixels.", param, ctx)
         return size
 
 

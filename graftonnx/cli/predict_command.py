@@ -14,7 +14,7 @@ from graftonnx.cli import console
 from graftonnx.cli.ending import Ended
 from graftonnx.cli.exit_codes import INTERRUPTED, SOME_UNREADABLE
 from graftonnx.cli.inference_options import note_fallback, preprocess_option, run_options
-from graftonnx.cli.parameters import Choice, any_file, json_option, quiet_option
+from graftonnx.cli.parameters import Choice, IntRange, any_file, json_option, quiet_option
 from graftonnx.cli.progress import progress
 from graftonnx.errors import DataError
 from graftonnx.printable import printable_json
@@ -34,9 +34,7 @@ Style = Literal["table", "csv", "json", "jsonl", "parquet"]
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="RUN|FILE.onnx")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|GLOB|-...", shell_complete=any_file)
-@click.option(
-    "--top", type=click.IntRange(min=1), default=1, show_default=True, help="Likeliest classes to give."
-)
+@click.option("--top", type=IntRange(min=1), default=1, show_default=True, help="Likeliest classes to give.")
 @click.option(
     "--format",
     "style",

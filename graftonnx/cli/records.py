@@ -76,13 +76,16 @@ class Inspection(TypedDict):
 
 
 class FirstDifference(TypedDict):
-    """Where two runs differ first: the two numbers, and their distance as a share of the largest one."""
+    """Where two runs differ first: the two numbers, and their distance as a share of the largest one.
+
+    None stands for a number that is not finite; where the shapes differ, the numbers are those of elements.
+    """
 
     value: str
     node: str
     index: list[int]
-    relative: float
-    numbers: list[float]
+    relative: float | None
+    numbers: list[float | None]
 
 
 class Check(TypedDict):

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from graftonnx.cli import console
 from graftonnx.cli.exit_codes import INTERRUPTED
 from graftonnx.cli.help import grouped
-from graftonnx.cli.parameters import DATA_HELP, any_file, json_option, quiet_option
+from graftonnx.cli.parameters import DATA_HELP, IntRange, any_file, json_option, quiet_option
 from graftonnx.cli.training_options import config_of, panels, training_options
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ RUN_PANEL = [
 )
 @click.option("--force", is_flag=True, help="Replace the run in the output folder.")
 @click.option("--compare", is_flag=True, help="Train its parts alike as well, as `graftonnx compare`.")
-@click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="Runs of each with --compare.  [3]")
+@click.option("--seeds", type=IntRange(min=1), metavar="N", help="Runs of each with --compare.  [3]")
 @training_options
 @json_option
 @quiet_option

@@ -9,15 +9,15 @@ from typing import Any, Literal, TypeVar, get_args
 import click
 from pydantic import ValidationError
 
-from graftonnx.cli.parameters import Choice
+from graftonnx.cli.parameters import Choice, FloatRange, IntRange, Seed, number_from_one
 from graftonnx.training import config
 from graftonnx.training.config import RATES, RECIPES, TrainConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULTS = TrainConfig()
-RATE = click.FloatRange(min=0)
-SHARE = click.FloatRange(0, 1, max_open=True)
-COUNT = click.IntRange(min=1)
+RATE = FloatRange(min=0)
+SHARE = FloatRange(0, 1, max_open=True)
+COUNT = IntRange(min=1)
 SPLIT: click.Path = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -32,9 +32,10 @@ class BatchSize(click.ParamType[int | str]):
         """Return the number, or `auto`."""
         if value == "auto":
             return "auto"
-        if not str(value).isdecimal() or int(value) < 1:
+        number = number_from_one(str(value))
+        if number is None:
             self.fail(f"{value!r} is not a batch size; give a number from 1 on, or auto.", param, ctx)
-        return int(value)
+        return number
 
 
 def _choice(alias: object) -> Choice:
@@ -49,13 +50,13 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
     "Recipe": (
         ("recipe", _choice(config.Recipe), "Source of the defaults."),
         ("epochs", COUNT, "Passes over the training images."),
-        ("min_steps", click.IntRange(min=0), "Optimiser steps at least, by more epochs, without --epochs."),
+        ("min_steps", IntRange(min=0), "Optimiser steps at least, by more epochs, without --epochs."),
         ("batch_size", BatchSize(), "Images per batch, over all devices."),
         ("accumulate", COUNT, "Batches per optimiser step."),
         ("val_every", COUNT, "Epochs from one validation to the next."),
-        ("patience", click.IntRange(min=0), "Stop after so many epochs that are no better."),
+        ("patience", IntRange(min=0), "Stop after so many epochs that are no better."),
         ("save_every", RATE, "Seconds between checkpoints within an epoch."),
-        ("seed", click.IntRange(min=0), "Of split, order, augmentation and dropout."),
+        ("seed", Seed(), "Of split, order, augmentation and dropout."),
     ),
     "Learning": (
         ("optimizer", _choice(config.Optimizer), "What moves the weights."),
@@ -63,7 +64,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("lr_skips", RATE, "Peak learning rate of the exchanges."),
         ("skip_rates", _choice(config.SkipRates), "Whether skips of large numbers learn slower."),
         ("lr_head", RATE, "Peak learning rate of the head."),
-        ("layer_decay", click.FloatRange(0, 1, min_open=True), "Factor of the rate per twelfth of depth."),
+        ("layer_decay", FloatRange(0, 1, min_open=True), "Factor of the rate per twelfth of depth."),
         ("schedule", _choice(config.Schedule), "How the rates go after their rise."),
         ("warmup", SHARE, "Share of the steps over which the rates rise."),
         ("weight_decay", RATE, "Decay of kernels and matrices."),
@@ -72,15 +73,15 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
     ),
     "Freezing": (
         ("freeze", _choice(config.Freeze), "What of the parents stays as it is."),
-        ("unfreeze", click.IntRange(min=0), "Release frozen branches over so many epochs."),
+        ("unfreeze", IntRange(min=0), "Release frozen branches over so many epochs."),
         ("restore_norm", click.BOOL, "Put back folded batch norms."),
     ),
     "Data": (
-        ("val_fraction", click.FloatRange(0, 1, True, True), "Share that validates, without val/."),
+        ("val_fraction", FloatRange(0, 1, True, True), "Share that validates, without val/."),
         ("split_file", SPLIT, "A split.json that says what trains and validates."),
-        ("shots", click.IntRange(min=0), "Training images of each class; 0: all."),
+        ("shots", IntRange(min=0), "Training images of each class; 0: all."),
         ("on_bad_image", _choice(config.OnBadImage), "What an undecodable image does."),
-        ("cache_limit", click.FloatRange(0, min_open=True), "Most that decoded images take, in GiB."),
+        ("cache_limit", FloatRange(0, min_open=True), "Most that decoded images take, in GiB."),
     ),
     "Images and targets": (
         ("augment", _choice(config.Augment), "Random changes of images."),
@@ -98,7 +99,7 @@ SETTINGS: dict[str, tuple[tuple[str, click.ParamType[Any], str], ...]] = {
         ("devices", COUNT, "Processes per node."),
         ("nodes", COUNT, "Machines."),
         ("strategy", _choice(config.Strategy), "How devices share the work."),
-        ("workers", click.IntRange(min=0), "Decoding threads; 0: all."),
+        ("workers", IntRange(min=0), "Decoding threads; 0: all."),
         ("logger", _choice(config.Logger), "Where epochs are sent."),
     ),
 }
@@ -146,7 +147,7 @@ def panels() -> dict[str, list[str]]:
 
 def _metavar(kind: click.ParamType[Any]) -> str | None:
     """Return a short name for numbers, whose range the help would spell out."""
-    return {click.IntRange: "N", click.FloatRange: "X", Choice: "NAME"}.get(type(kind))
+    return {IntRange: "N", Seed: "N", FloatRange: "X", Choice: "NAME"}.get(type(kind))
 
 
 def _default(field: str) -> str:

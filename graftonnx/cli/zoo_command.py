@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graftonnx.cli.console import note, print_json, print_table, say
-from graftonnx.cli.parameters import json_option, quiet_option
+from graftonnx.cli.parameters import MOST_PIXELS, FloatRange, IntRange, Seed, json_option, quiet_option
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -98,25 +98,25 @@ def _completed(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 )
 @click.option(
     "--input-size",
-    type=click.IntRange(min=1),
+    type=IntRange(1, MOST_PIXELS),
     metavar="N",
     help="Height and width of the images in pixels.  [default: the published size]",
 )
 @click.option(
     "--classes",
-    type=click.IntRange(min=1),
+    type=IntRange(min=1),
     metavar="K",
     help="Number of classes.  [default: the published number]",
 )
 @click.option(
     "--width",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FloatRange(min=0, min_open=True),
     default=1.0,
     show_default=True,
     metavar="FACTOR",
     help="Multiply the number of channels, for a narrower or wider network.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random weights.")
+@click.option("--seed", type=Seed(), default=0, show_default=True, help="Seed of the random weights.")
 @click.option(
     "-o",
     "--output",

@@ -191,7 +191,7 @@ def is_launched() -> bool:
 
 def leads() -> bool:
     """Return whether this process reports to the person: it is alone, or the first of all."""
-    return not is_launched() or os.environ["RANK"] == "0"
+    return not is_launched() or os.environ.get("RANK") == "0"
 
 
 def join(device: str, devices: int = 1, nodes: int = 1) -> World:
@@ -203,7 +203,8 @@ def join(device: str, devices: int = 1, nodes: int = 1) -> World:
         nodes: Nodes that they want.
 
     Raises:
-        GraftError: If there are other processes than wanted, or too few GPUs.
+        GraftError: If there are other processes than wanted, or too few GPUs, or the variables of torchrun
+            hold no such numbers.
     """
     wanted = (devices, nodes)
     if not is_launched():
@@ -213,9 +214,10 @@ def join(device: str, devices: int = 1, nodes: int = 1) -> World:
                 f"--nproc-per-node {devices}, or use `graftonnx train`, which starts the others."
             )
         return ALONE
-    rank, size, local_rank, local_size = (
-        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    )
+    size = _variable("WORLD_SIZE", 1)
+    rank = _variable("RANK", 0, size - 1)
+    local_size = _variable("LOCAL_WORLD_SIZE", 1, size)
+    local_rank = _variable("LOCAL_RANK", 0, local_size - 1)
     found = (local_size, size // local_size)
     if wanted not in ((1, 1), found):
         raise GraftError(
@@ -226,6 +228,24 @@ def join(device: str, devices: int = 1, nodes: int = 1) -> World:
         return ALONE
     _connect(device, local_rank, local_size)
     return World(rank, size, local_rank, local_size)
+
+
+def _variable(name: str, least: int, most: int = 1 << 24) -> int:
+    """Return the whole number that an environment variable of torchrun holds.
+
+    Raises:
+        GraftError: If there is none, or it is out of range.
+    """
+    text = os.environ.get(name)
+    number = int(text) if text is not None and re.fullmatch(r"[0-9]{1,9}", text.strip()) else None
+    if number is None or not least <= number <= most:
+        found = "is missing" if text is None else f"is {text!r}"
+        raise GraftError(
+            f"cannot train as one of several processes: the environment variable {name} {found}, expected a "
+            f"whole number from {least} to {most}. Start the processes with torchrun, or unset "
+            "TORCHELASTIC_RUN_ID to train with one."
+        )
+    return number
 
 
 def _connect(wanted: str, local_rank: int, local_size: int) -> None:

@@ -281,6 +281,33 @@ class TestJoining:
         ):
             join("cpu", devices=3)
 
+    @pytest.mark.parametrize(
+        ("name", "value", "expected"),
+        [
+            ("RANK", "x", "is 'x', expected a whole number from 0 to 3"),
+            ("RANK", "4", "is '4', expected a whole number from 0 to 3"),
+            ("RANK", "-1", "is '-1', expected a whole number from 0 to 3"),
+            ("RANK", None, "is missing, expected a whole number from 0 to 3"),
+            ("WORLD_SIZE", "0", "is '0', expected a whole number from 1 to "),
+            ("WORLD_SIZE", "9" * 5000, "expected a whole number from 1 to "),
+            ("LOCAL_WORLD_SIZE", "0", "is '0', expected a whole number from 1 to 4"),
+            ("LOCAL_WORLD_SIZE", "5", "is '5', expected a whole number from 1 to 4"),
+            ("LOCAL_RANK", "2", "is '2', expected a whole number from 0 to 1"),
+            ("LOCAL_RANK", "\u00b2", "is '\u00b2', expected a whole number from 0 to 1"),
+        ],
+    )
+    def test_variables_must_hold_numbers_that_fit(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, value: str | None, expected: str
+    ) -> None:
+        good = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+        for variable, text in {"TORCHELASTIC_RUN_ID": "x", **good, name: value}.items():
+            if text is None:
+                monkeypatch.delenv(variable, raising=False)
+            else:
+                monkeypatch.setenv(variable, text)
+        with pytest.raises(GraftError, match=rf"the environment variable {name} .*{expected}"):
+            join("cpu")
+
     @pytest.mark.parametrize(("batch", "hint"), [(9, "8 or 12"), (3, "4")])
     def test_a_batch_must_divide(self, batch: int, hint: str) -> None:
         World(size=4).check_batch(8)

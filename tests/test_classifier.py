@@ -207,7 +207,7 @@ def test_a_size_that_no_image_has_is_refused(tmp_path: Path, size: list[int], me
 
 
 def test_the_command_line_takes_the_sizes_that_files_may_have() -> None:
-    assert parameters.LARGEST == LARGEST_SIDE
+    assert parameters.LARGEST_SIDE == LARGEST_SIDE
 
 
 def test_predictions_come_in_the_order_of_the_files_whatever_the_batch(

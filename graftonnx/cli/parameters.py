@@ -31,7 +31,7 @@ MOST = (1 << 31) - 1
 MOST_THREADS = 1 << 10
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-MOST_PIXELS = 1 << 15
+LARGEST_SIDE = 1 << 15
 """Height and width of an image."""
 
 ORDERS = ("rgb", "bgr", "grey")
@@ -108,8 +108,8 @@ class ImageSize(click.ParamType[tuple[int, int]]):
         if found is None:
             self.fail(f"{value!r} is not a size; give N, or HEIGHTxWIDTH.", param, ctx)
         size = int(found[1]), int(found[2] or found[1])
-        if not 1 <= min(size) <= max(size) <= MOST_PIXELS:
-            self.fail(f"{value!r} is not a size; both sides must be 1 to {MOST_PIXELS} pixels.", param, ctx)
+        if not 1 <= min(size) <= max(size) <= LARGEST_SIDE:
+            self.fail(f"{value!r} is not a size; both sides must be 1 to {LARGEST_SIDE} pixels.", param, ctx)
         return size
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graftonnx.cli.console import note, print_json, print_table, say
-from graftonnx.cli.parameters import MOST_PIXELS, FloatRange, IntRange, Seed, json_option, quiet_option
+from graftonnx.cli.parameters import LARGEST_SIDE, FloatRange, IntRange, Seed, json_option, quiet_option
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -98,7 +98,7 @@ def _completed(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 )
 @click.option(
     "--input-size",
-    type=IntRange(1, MOST_PIXELS),
+    type=IntRange(1, LARGEST_SIDE),
     metavar="N",
     help="Height and width of the images in pixels.  [default: the published size]",
 )

@@ -164,10 +164,14 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
             ["f.onnx", "--val-fraction", "1"], "Invalid value for '--val-fraction'", id="no training"
         ),
         pytest.param(
-            [*ALL, "--mixup", "nan"], "Invalid value for '--mixup': Input should be", id="no number"
+            [*ALL, "--mixup", "nan"],
+            "Invalid value for '--mixup': nan is not a finite number.",
+            id="no number",
         ),
         pytest.param(
-            [*ALL, "--lr-head", "inf"], "Invalid value for '--lr-head': Input should be", id="no end"
+            [*ALL, "--lr-head", "inf"],
+            "Invalid value for '--lr-head': inf is not a finite number.",
+            id="no end",
         ),
         pytest.param(
             [*ALL, "--workers", "1000000"],

@@ -43,6 +43,20 @@ def test_outputs_come_in_the_order_asked_for(model: onnx.ModelProto) -> None:
     np.testing.assert_array_equal(session.run(IMAGES)[0], y)
 
 
+def test_an_output_that_its_operator_leaves_out_is_refused() -> None:
+    """ONNX Runtime gives None for it."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 11, opset_import: ["": 23]>
+        net (float[1, 1, 2, 8] q) => (float[1, 1, 2, 8] y, float[1, 1, 2, 2] products)
+        { y, , , products = Attention<qk_matmul_output_mode = -1>(q, q, q) }"""
+    )
+    q = np.ones((1, 1, 2, 8), np.float32)
+    session = open_session(model, provider="cpu")
+    assert session.run(q, outputs=["y"])[0].shape == q.shape
+    with pytest.raises(ModelError, match=r"its output 'products' gets no value\. Export it again\."):
+        session.run(q)
+
+
 def test_a_session_says_what_it_takes_and_gives(model: onnx.ModelProto, tmp_path: Path) -> None:
     write_metadata(model, Metadata(labels=("cat", "dog")))
     onnx.save(model, tmp_path / "m.onnx")

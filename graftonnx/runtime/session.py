@@ -131,8 +131,8 @@ class Session:
             One array for each output, in the order asked for.
 
         Raises:
-            ModelError: If the arrays do not fit the model's inputs, an output does not exist, or ONNX Runtime
-                fails on the way.
+            ModelError: If the arrays do not fit the model's inputs, an output does not exist or has no
+                value, or ONNX Runtime fails on the way.
         """
         self._check_all(inputs)
         for name in outputs or ():
@@ -145,9 +145,15 @@ class Session:
         feed = dict(zip(self.input_names, inputs, strict=True))
         options = _without_graph() if self._cuda_graph else None
         try:
-            return list(self._inner.run(None if outputs is None else list(outputs), feed, options))
+            found = list(self._inner.run(None if outputs is None else list(outputs), feed, options))
         except ORT_ERRORS as error:
             raise ModelError(f"cannot run '{self.name}': ONNX Runtime says: {sentence(error)}") from error
+        for name, value in zip(self.output_names if outputs is None else outputs, found, strict=True):
+            if value is None:  # of an operator whose attributes leave it out
+                raise ModelError(
+                    f"cannot run '{self.name}': its output {name!r} gets no value. Export it again."
+                )
+        return found
 
     @contextlib.contextmanager
     def bounded(self, count: int) -> Iterator[None]:

@@ -296,7 +296,7 @@ def _trailing_axes(mean: fx.Node, x: Any) -> int | None:
     """Return over how many last axes a mean is taken; None if it is over others, or the rank is unknown."""
     shape = _shape(x)
     axes = mean.args[1] if isinstance(mean, fx.Node) and len(mean.args) > 1 else None
-    if shape is None or not isinstance(axes, (list, tuple)) or not axes:
+    if not shape or not isinstance(axes, (list, tuple)) or not axes:
         return None
     if not all(isinstance(axis, int) for axis in axes):
         return None

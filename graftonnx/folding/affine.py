@@ -136,12 +136,13 @@ def _channel_order(view: GraphView, node: NodeProto, channels: int) -> NDArray[n
 
 
 def bias_of(graph: Graph, view: GraphView, conv: NodeProto, weight: Floats | None) -> Floats | None:
-    """Return the bias of a Conv, zeros where it has none; None if it or the weight is not constant."""
+    """Return the bias of a Conv, zeros where it has none; None if it or the weight is no such constant."""
     if weight is None:
         return None
     if len(conv.input) < 3 or not conv.input[2]:
         return np.zeros(len(weight))
-    return graph.array(view, conv.input[2])
+    bias = graph.array(view, conv.input[2])
+    return bias if bias is not None and bias.shape == (len(weight),) else None
 
 
 def pads(node: NodeProto) -> bool:

@@ -75,6 +75,12 @@ class TestBehindAConv:
         assert len(folded.graph.initializer) == 2
         check_same(model, folded)
 
+    def test_a_bias_of_another_shape_is_left_to_whoever_runs_it(self) -> None:
+        model = build(f"c = Conv(x, w, w) y = {BATCH_NORM}", w=random(3, 4, 3, 3), **NORM)
+        folded, report = fold_operators(model)
+        assert operators(folded) == ["Conv", "BatchNormalization"]
+        assert report == Folded()
+
     def test_the_new_weights_are_the_float64_result_rounded_once(self) -> None:
         w = random(3, 4, 3, 3)
         model = build(f"c = Conv(x, w) y = {BATCH_NORM}", w=w, **NORM)

@@ -150,6 +150,11 @@ def test_what_only_resembles_a_formula_stays(name: str) -> None:
     compare_module(proto, module, random(3, 6, 8), rtol=1e-4)  # powers of float32
 
 
+def test_the_mean_of_a_scalar_is_no_norm() -> None:
+    scalar = "s = ReduceMean<keepdims=0>(x) " + RMS.replace("x, x", "s, s").replace("[2]", "[-1]")
+    assert rms_norm_of not in functions(to_torch(build(scalar + " y = Div(s, r)")))
+
+
 HEADS = "float[N, 2, 6, 8] q, float[N, 2, 5, 8] k, float[N, 2, 5, 4] v"
 TURN = "t = Transpose<perm=[0,1,3,2]>(k) "
 ATTEND = " p = Softmax<axis=-1>(s) y = MatMul(p, v)"

@@ -430,3 +430,15 @@ def test_control_flow_that_pytorch_exported(dynamo: bool, tmp_path: Path) -> Non
     compare_module(proto, module, x, *arrays)
     compare_module(proto, module, -x, *arrays)
     assert write_back(module).SerializeToString() == proto.SerializeToString()
+
+
+def test_a_graph_inside_a_node_that_reads_what_the_node_makes_is_refused() -> None:
+    """Onnx's native code follows such a cycle until the process ends."""
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        net (seq(float[2]) xs) => (seq(float[2]) ys) {
+          ys = SequenceMap <body = inner (float[2] x) => (float[2] y) { y = Identity(ys) }> (xs)
+        }"""
+    )
+    with pytest.raises(ModelError, match=r"its graph has a cycle through node 'ys' \(SequenceMap\)"):
+        to_torch(proto)

@@ -1,4 +1,4 @@
-"""What a model must be before anything works on it: bounded, and with every name defined once.
+"""What a model must be before anything works on it: bounded, every name defined once, and no cycles.
 
 Parsers and native code trust a file's own statements: a tensor's shape, a function's calls, how
 graphs lie in graphs. Here they are checked against the bytes that are there and against
@@ -27,6 +27,7 @@ from graftonnx.declarations import (
 from graftonnx.errors import ModelError
 from graftonnx.fragility import BOUNDED, FRAGILE, check_bounded, check_namesake
 from graftonnx.functions import DEFAULT_DOMAINS, Key, check_scopes, function_bytes, function_sizes
+from graftonnx.graph import sort_nodes
 from graftonnx.limits import check, limits
 
 _NOTHING: frozenset[str] = frozenset()
@@ -134,6 +135,7 @@ class _Walk:
         self._count = 0
         self._spread = 0
         self._typed: dict[str, int | None] = {}
+        self._disordered: list[list[NodeProto]] = []
         self._most = limits()
         self._local = {(domain, name) for domain, name, _ in sizes}
 
@@ -142,6 +144,8 @@ class _Walk:
         waiting = [_Todo(graph, None, 0, elsewhere)]
         while waiting:
             waiting += self._graph(waiting.pop())
+        for nodes in self._disordered:  # only now is known how much lies in them, and how deep
+            sort_nodes(nodes)
 
     def _graph(self, todo: _Todo) -> list[_Todo]:
         graph = todo.graph
@@ -178,15 +182,9 @@ class _Walk:
             raise ModelError(
                 f"its value '{name}' is an input or initializer, and a node makes it too. Export it again."
             )
-        names |= made
-        scope = _Scope(names, todo.outer)
-        for node in nodes:
-            if not names.issuperset(node.input):
-                missing = next((name for name in node.input if name and scope.lacks(name)), None)
-                if missing is not None:
-                    raise ModelError(
-                        f"{_where(node)} reads '{shortened(missing)}', which nothing makes. Export it again."
-                    )
+        scope = _Scope(names | made, todo.outer)
+        if not _in_order(nodes, names, scope) or inner:
+            self._disordered.append(nodes)
         for value in graph.output:
             if scope.lacks(value.name):
                 raise ModelError(f"its output '{shortened(value.name)}' is made by nothing. Export it again.")
@@ -302,6 +300,29 @@ class _Walk:
                 inner.append(item.g)
             inner.extend(item.graphs)
         return inner
+
+
+def _in_order(nodes: Iterable[NodeProto], known: set[str], scope: _Scope) -> bool:
+    """Return whether every node reads what stands before it; refuse one that reads what nothing makes.
+
+    Args:
+        nodes: Of a graph.
+        known: What its inputs and initializers are called; what its nodes make is added.
+        scope: Of the graph.
+    """
+    in_order = True
+    known.add("")
+    for node in nodes:
+        if not known.issuperset(node.input):
+            for name in node.input:
+                if name not in known:
+                    if scope.lacks(name):
+                        raise ModelError(
+                            f"{_where(node)} reads '{shortened(name)}', which nothing makes. Export it again."
+                        )
+                    in_order = in_order and name not in scope.own
+        known.update(node.output)
+    return in_order
 
 
 _PLAIN = frozenset(

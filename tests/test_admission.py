@@ -117,6 +117,35 @@ def an_input_that_nothing_makes(model: ModelProto) -> None:
     conv(model).input[0] = "absent"
 
 
+@lie(r"its graph has a cycle through node 'node_r0.conv' \(Conv\)")
+def nodes_that_read_each_other(model: ModelProto) -> None:
+    conv(model).input[0] = "r0"
+
+
+def nested(model: ModelProto, reads: str) -> None:
+    """Add an `If` that makes 'chosen', whose graphs read a value."""
+    graphs = [
+        helper.make_graph(
+            [helper.make_node("Identity", [reads], [name])], name, [], [onnx.ValueInfoProto(name=name)]
+        )
+        for name in ("yes", "no")
+    ]
+    node = helper.make_node("If", ["when"], ["chosen"], then_branch=graphs[0], else_branch=graphs[1])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "when"))
+    model.graph.node.append(node)
+
+
+@lie(r"its graph has a cycle through node 'chosen' \(If\)")
+def a_graph_that_reads_what_its_own_node_makes(model: ModelProto) -> None:
+    nested(model, "chosen")
+
+
+@lie(r"its graph has a cycle through node 'chosen' \(If\)")
+def a_graph_that_reads_what_comes_of_its_own_node(model: ModelProto) -> None:
+    nested(model, "after")
+    model.graph.node.append(helper.make_node("Relu", ["chosen"], ["after"]))
+
+
 @lie(r"its output 'absent' is made by nothing")
 def an_output_that_nothing_makes(model: ModelProto) -> None:
     model.graph.output[0].name = "absent"

@@ -262,17 +262,9 @@ def dtype_name(data_type: int) -> str | None:
 
 
 def _expanded(skeleton: ModelProto, operators: set[tuple[str, str]]) -> ModelProto:
-    """Return the model with local functions, and these standard operators, replaced by their bodies.
-
-    Raises:
-        ModelError: If nodes form a cycle, which onnx's native code follows until the process ends.
-    """
+    """Return the model with local functions, and these standard operators, replaced by their bodies."""
     if skeleton.functions:
         skeleton = inline_functions(skeleton)
-    waiting = [skeleton.graph]
-    while waiting:
-        nodes = sort_nodes(waiting.pop().node)
-        waiting += [body for node in nodes for body in subgraphs(node)]
     for _ in range(_DEEPEST_BODY):
         found = {(n.domain, n.op_type) for n in all_nodes(skeleton.graph)} & operators
         if not found:

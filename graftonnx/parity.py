@@ -36,16 +36,24 @@ class Difference:
         onnx: Its number in ONNX Runtime.
         torch: Its number in PyTorch.
         relative: The distance, as a share of the largest magnitude in the array of ONNX Runtime.
+        shapes: Of both arrays, where they are not the same; the numbers are those of elements then.
     """
 
     index: tuple[int, ...]
     onnx: float
     torch: float
     relative: float
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     def __str__(self) -> str:
-        where = list(self.index)
-        return f"at {where} ONNX Runtime has {self.onnx:.7g}, PyTorch {self.torch:.7g} ({self.relative:.1e})"
+        return self.between("ONNX Runtime", "PyTorch")
+
+    def between(self, a: str, b: str) -> str:
+        """Say what both sides have, where their names are `a` and `b`."""
+        if self.shapes is not None:
+            return f"{a} has the shape {list(self.shapes[0])}, {b} {list(self.shapes[1])}"
+        numbers = f"{a} has {self.onnx:.7g}, {b} {self.torch:.7g} ({self.relative:.1e})"
+        return f"at {list(self.index)} {numbers}"
 
 
 def compare_module(model: ModelProto, module: fx.GraphModule, *inputs: Array, rtol: float = RTOL) -> float:
@@ -86,7 +94,7 @@ def farthest(expected: Array, found: Array) -> Difference | None:
         found: From PyTorch; another shape counts as an infinite distance.
     """
     if expected.shape != found.shape:
-        return Difference((), float(expected.size), float(found.size), np.inf)
+        return Difference((), float(expected.size), float(found.size), np.inf, (expected.shape, found.shape))
     if expected.size == 0:
         return None
     if np.iscomplexobj(expected) or np.iscomplexobj(found):  # as two numbers, along an axis of their own

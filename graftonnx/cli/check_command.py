@@ -10,6 +10,7 @@ import click
 
 from graftonnx.cli import console
 from graftonnx.cli.parameters import FloatRange, ImageSize, Seed, json_option, quiet_option
+from graftonnx.errors import ParityError, UnsupportedOpError
 
 if TYPE_CHECKING:
     from graftonnx.cli.records import Check
@@ -127,7 +128,7 @@ def _refuse(file: Path, refusals: list[Refusal], as_json: bool) -> NoReturn:
             )
         console.print_table(table)
     count = f"{len(refusals)} node" + ("s" if len(refusals) > 1 else "")
-    raise click.ClickException(
+    raise UnsupportedOpError(
         f"cannot convert '{file}': {count} without an exact counterpart in PyTorch. Export the "
         "network without them."
     )
@@ -158,7 +159,4 @@ def _report(facts: Check, model: Any, comparison: Comparison, sides: tuple[str, 
             "numbers": [difference.onnx, difference.torch],
         }
         console.print_json(facts)
-    raise click.ClickException(
-        f"the first value that differs is '{name}' of {node}: at {list(difference.index)} {sides[0]} has "
-        f"{difference.onnx:.7g}, {sides[1]} {difference.torch:.7g} ({difference.relative:.1e})."
-    )
+    raise ParityError(f"the first value that differs is '{name}' of {node}: {difference.between(*sides)}.")

@@ -32,7 +32,7 @@ class NGrams(nn.Module):
         super().__init__()
         self.places = {gram: place for place, gram in enumerate(grams)}
         self.columns = list(columns)
-        self.sizes = sizes
+        self.sizes = sorted({len(gram) for gram in grams if sizes[0] <= len(gram) <= sizes[1]})
         self.skips = skips
         self.mode = mode
         self.weights = [1.0] * len(self.columns) if weights is None else list(weights)
@@ -45,9 +45,9 @@ class NGrams(nn.Module):
 
     def _row(self, tokens: list[int]) -> list[float]:
         counts = [0] * len(self.columns)
-        smallest, largest = self.sizes
-        for size in range(smallest, largest + 1):
-            for step in range(1, self.skips + 2 if size > 1 else 2):
+        for size in self.sizes:
+            furthest = min(self.skips + 1, (len(tokens) - 1) // (size - 1)) if size > 1 else 1
+            for step in range(1, furthest + 1):
                 for start in range(len(tokens) - (size - 1) * step):
                     place = self.places.get(tuple(tokens[start : start + (size - 1) * step + 1 : step]))
                     if place is not None:

@@ -115,6 +115,21 @@ def test_the_first_value_that_differs_is_shown_with_its_node() -> None:
 
 
 @pytest.mark.usefixtures("wrong_second_layer")
+def test_a_node_whose_name_has_two_lines_is_named_in_one() -> None:
+    broken = onnx.ModelProto.FromString(NETWORK.SerializeToString())
+    broken.graph.node[2].name = "new\nline"
+    error = check(saved(broken)).stderr
+    assert "is 'y' of 'new line' (Conv" in error
+    assert error.count("\n") == 1
+
+
+def test_values_of_two_shapes_are_said_to_have_them() -> None:
+    longer = model("y = Concat<axis=0>(x, x)")
+    result = check(saved(model("y = Relu(x)"), "b.onnx"), "--against", saved(longer))
+    assert "b.onnx has the shape [2, 3, 8, 8], m.onnx [4, 3, 8, 8]." in result.stderr
+
+
+@pytest.mark.usefixtures("wrong_second_layer")
 def test_the_first_value_that_differs_is_data_in_json() -> None:
     first = json.loads(check("a.onnx", "--json").stdout)["first"]
     assert (first["value"], len(first["index"]), len(first["numbers"])) == ("y", 4, 2)

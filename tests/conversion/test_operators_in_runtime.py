@@ -170,3 +170,34 @@ def test_a_constant_is_cut_backwards_as_onnx_runtime_does(bounds: tuple[int, int
 def test_pads_that_onnx_runtime_computes_otherwise_are_refused(node: str) -> None:
     with pytest.raises(UnsupportedOpError, match="ONNX Runtime"):
         to_torch(model(f"y = {node}(x)", opset=19))
+
+
+def tokens(**attributes: Any) -> onnx.ModelProto:
+    """A network that counts the runs [1], [2] and [1, 2] of tokens."""
+    known = {"mode": "TF", "min_gram_length": 1, "max_gram_length": 2, "max_skip_count": 1} | attributes
+    grams = {"ngram_counts": [0, 2], "ngram_indexes": [0, 1, 2], "pool_int64s": [1, 2, 1, 2]}
+    x = np.array([[1, 2, 1, 1, 2, 2]], np.int64)
+    return node_model("TfIdfVectorizer", (x,), **grams | known)
+
+
+def test_tokens_that_lie_apart_are_counted_as_far_as_they_reach() -> None:
+    """Lengths and gaps that no row of tokens has are not tried one by one."""
+    x = np.array([[1, 2, 1, 1, 2, 2]], np.int64)
+    assert compare_module(tokens(max_skip_count=4), to_torch(tokens(max_skip_count=4)), x) == 0
+    endless = to_torch(tokens(max_gram_length=(1 << 31) - 1, max_skip_count=(1 << 31) - 1))
+    assert endless(torch.from_numpy(x)).tolist() == [[3, 3, 7]]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"ngram_counts": [0, 1 << 40]}, "does not divide its pool"),
+        ({"ngram_counts": [0, 1]}, "does not divide its pool"),
+        ({"ngram_counts": [2, 0]}, "does not divide its pool"),
+        ({"ngram_counts": [-2, 2]}, "does not divide its pool"),
+        ({"ngram_indexes": [0, 1, -3]}, "names column -3"),
+    ],
+)
+def test_tokens_that_are_listed_wrongly_are_refused(attributes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnsupportedOpError, match=message):
+        to_torch(tokens(**attributes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from graftonnx.conversion.builder import Builder
@@ -32,11 +33,16 @@ def tf_idf_vectorizer(
     if mode not in ("TF", "IDF", "TFIDF"):
         raise UnsupportedOpError(f"mode is '{mode}', expected TF, IDF or TFIDF.")
     grams: list[tuple[int, ...]] = []
-    ends = [*ngram_counts[1:], len(pool_int64s)]
-    for size, (start, end) in enumerate(zip(ngram_counts, ends, strict=True), 1):
+    for size, (start, end) in enumerate(itertools.pairwise([*ngram_counts, len(pool_int64s)]), 1):
+        if not 0 <= start <= end <= len(pool_int64s) or (end - start) % size:
+            raise UnsupportedOpError(
+                f"ngram_counts {list(ngram_counts)} does not divide its pool into n-grams."
+            )
         grams += [tuple(pool_int64s[i : i + size]) for i in range(start, end, size)]
     if len(set(grams)) < len(grams) or len(set(ngram_indexes)) < len(ngram_indexes):
         raise UnsupportedOpError("an n-gram or a column is named twice.")
+    if min(ngram_indexes, default=0) < 0:
+        raise UnsupportedOpError(f"ngram_indexes names column {min(ngram_indexes)}, expected 0 or more.")
     if len(grams) != len(ngram_indexes) or len(weights or grams) != len(grams):
         raise UnsupportedOpError(f"it has {len(grams)} n-grams, but not as many columns and weights.")
     sizes = (min_gram_length, max_gram_length)

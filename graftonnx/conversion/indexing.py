@@ -15,6 +15,9 @@ from torch.nn import functional as F
 MOST_INTS = 4096
 """A list of settings that is computed has at most so many elements: each is a node of the graph."""
 
+LEAST = -(1 << 62)
+"""In front of every element; PyTorch warns of a slice that begins or ends much further away."""
+
 _LARGEST_32, _LARGEST_64 = (1 << 31) - 1, (1 << 63) - 1
 
 
@@ -145,7 +148,7 @@ def slice_backwards(
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step > 0:
             index = [slice(None)] * x.ndim
-            index[axis] = slice(start, end, step)
+            index[axis] = slice(max(start, LEAST), max(end, LEAST), step)
             x = x[tuple(index)]
             continue
         places = places_backwards(start, end, step, x.shape[axis])

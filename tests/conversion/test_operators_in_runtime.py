@@ -67,6 +67,9 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "slice_from_before_the_first": (
         "Slice", (X, np.array([-99, 9]), np.array([-(2**63), -99]), np.array([2, 3]), np.array([-1, -2])), {}
     ),
+    "slice_from_and_to_the_smallest_integer": (
+        "Slice", (X, np.array([-(2**63), 1]), np.array([3, -(2**63)]), np.array([2, 3]), np.array([1, 2])), {}
+    ),
     "slice_backwards_to_the_largest_integer": (
         "Slice", (X, np.array([5]), np.array([2**63 - 1]), np.array([3]), np.array([-1])), {}
     ),
@@ -165,9 +168,12 @@ def test_a_constant_is_cut_backwards_as_onnx_runtime_does(bounds: tuple[int, int
         'AveragePool<kernel_shape=[3, 3], strides=[3, 3], auto_pad="SAME_UPPER", ceil_mode=1>',
         'LpPool<kernel_shape=[2, 3], strides=[3, 3], auto_pad="SAME_UPPER">',
         'LpPool<kernel_shape=[3, 3], dilations=[2, 1], auto_pad="SAME_UPPER">',
+        "MaxPool<kernel_shape=[2, 3], pads=[0, 0, 0, 3]>",
+        "AveragePool<kernel_shape=[2, 3], pads=[0, 0, 0, 1000003]>",
+        "LpPool<kernel_shape=[2, 3], pads=[2, 0, 0, 0]>",
     ],
 )
-def test_pads_that_onnx_runtime_computes_otherwise_are_refused(node: str) -> None:
+def test_pads_that_onnx_runtime_computes_otherwise_or_refuses_are_refused(node: str) -> None:
     with pytest.raises(UnsupportedOpError, match="ONNX Runtime"):
         to_torch(model(f"y = {node}(x)", opset=19))
 

@@ -152,11 +152,16 @@ def window(
     """Return kernel, strides, dilations and pads of a pooling window, with ONNX's defaults filled in.
 
     Raises:
-        UnsupportedOpError: If the window has more than three axes.
+        UnsupportedOpError: If the window has more than three axes, or lies on pads alone somewhere.
     """
     rank = len(kernel_shape)
     if rank not in _MAX_LAYERS:
         raise UnsupportedOpError(f"the window has {rank} axes, expected 1, 2 or 3.")
+    if pads and any(pad >= extent for pad, extent in zip(pads, [*kernel_shape] * 2, strict=False)):
+        raise UnsupportedOpError(
+            f"pads {list(pads)} are not all smaller than the window {list(kernel_shape)}, "
+            "which ONNX Runtime asks for."
+        )
     return (
         tuple(kernel_shape),
         tuple(strides or [1] * rank),

@@ -185,7 +185,8 @@ def _slice(
         return g.call(indexing.slice_backwards, g.tensor(data), starts, ends, axes, list(steps))
     where: list[Any] = [slice(None)] * (max(axes, default=-1) + 1)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        where[axis] = (start, end, step)
+        first, last = (max(v, indexing.LEAST) if isinstance(v, int) else v for v in (start, end))
+        where[axis] = (first, last, step)
     return _part(g, g.get(data, where), data, axes)
 
 

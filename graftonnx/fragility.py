@@ -44,6 +44,19 @@ def _parts(node: NodeProto, typed: Typed) -> None:
             )
 
 
+def _equation(node: NodeProto, typed: Typed) -> None:
+    """Inference never ends at a character that no equation has, or at one in another's place."""
+    text = "".join(item.s.decode(errors="replace") for item in node.attribute if item.name == "equation")
+    terms, _, result = text.partition("->")
+    for term in (*terms.split(","), result):
+        letters = term.replace("...", "", 1).replace(" ", "")
+        if letters and not (letters.isascii() and letters.isalpha()):
+            raise ModelError(
+                f"{_where(node)} has the equation '{text[:60]}'; expected letters, spaces, '...', commas "
+                "and one '->'. Export it again."
+            )
+
+
 MOST_AXES = 64
 """NumPy's and PyTorch's."""
 
@@ -92,6 +105,7 @@ def _no_empty_end(node: NodeProto, typed: Typed) -> None:
 FRAGILE: dict[str, Callable[[NodeProto, Typed], None]] = {
     "Conv": _kernel,
     "ConvTranspose": _kernel,
+    "Einsum": _equation,
     "EyeLike": _needs_type,
     **dict.fromkeys(("DFT", "LayerNormalization", "STFT"), _no_empty_end),
     "RegexFullMatch": _needs_type,

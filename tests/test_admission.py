@@ -161,6 +161,11 @@ def an_empty_name_for_what_must_be_there(model: ModelProto) -> None:
     conv(model).input[1] = ""
 
 
+@lie(r"has the equation 'ij, jk -> ik\+'; expected letters, spaces")
+def an_equation_at_which_inference_never_ends(model: ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Einsum", ["image"], ["y"], equation="ij, jk -> ik+"))
+
+
 @lie(r"has the attribute 'strides' twice")
 def an_attribute_twice(model: ModelProto) -> None:
     conv(model).attribute.append(helper.make_attribute("strides", [1, 1]))

@@ -16,12 +16,15 @@ def softmax_from(x: Tensor, axis: int, log: bool) -> Tensor:
 
 
 def local_response_norm(x: Tensor, size: int, alpha: float, beta: float, bias: float) -> Tensor:
-    """Divide x: [N, C, ...] by the local energy of `size` neighbouring channels; `size` is even.
+    """Divide x: [N, C, ...] by the local energy of `size` neighbouring channels, of any number.
 
-    ONNX's window reaches one channel further up than PyTorch's.
+    ONNX's window of an even size reaches one channel further up than PyTorch's.
     """
-    squares = F.pad((x * x).flatten(2), (0, 0, (size - 1) // 2, size // 2))
-    energy = squares.unfold(1, size, 1).sum(-1).reshape(x.shape)
+    if size < 2 * x.shape[1] - 1:
+        squares = F.pad((x * x).flatten(2), (0, 0, (size - 1) // 2, size // 2))
+        energy = squares.unfold(1, size, 1).sum(-1).reshape(x.shape)
+    else:  # all channels lie in every window
+        energy = (x * x).sum(1, keepdim=True)
     return x / (bias + alpha / size * energy) ** beta
 
 

@@ -173,7 +173,9 @@ def lrn(
     g: Builder, x: Value, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, size: int
 ) -> Result:
     """Divide by the energy of neighbouring channels. x: [N, C, ...] -> x's shape."""
-    call = F.local_response_norm if size % 2 else formulas.local_response_norm
+    channels = next(iter((g.shape(x) or ())[1:]), None) or 0
+    plain = size % 2 and size < 2 * channels - 1
+    call = F.local_response_norm if plain else formulas.local_response_norm
     return g.call(call, g.tensor(x), size, alpha, beta, bias)
 
 

@@ -63,12 +63,37 @@ MOST_AXES = 64
 MOST_STEPS = (1 << 31) - 1
 """Of a kernel: what fits into the integers of its loops."""
 
-BOUNDED = dict.fromkeys(
-    ("axes", "axis", "batch_axis", "batch_dims", "perm", "time_axis", "scan_input_axes", "scan_output_axes"),
-    (MOST_AXES, "the number of an axis"),
-) | dict.fromkeys(
-    ("blocksize", "dilations", "group", "kernel_shape", "output_padding", "output_shape", "pads", "strides"),
-    (MOST_STEPS, "what fits into 32 bits"),
+MOST_SKIPS = 1 << 16
+"""Tokens between two of an n-gram; ONNX Runtime tries every number of them, in rows of any length."""
+
+BOUNDED = (
+    {"max_skip_count": (MOST_SKIPS, f"{MOST_SKIPS:,} tokens or fewer")}
+    | dict.fromkeys(
+        (
+            "axes",
+            "axis",
+            "batch_axis",
+            "batch_dims",
+            "perm",
+            "time_axis",
+            "scan_input_axes",
+            "scan_output_axes",
+        ),
+        (MOST_AXES, "the number of an axis"),
+    )
+    | dict.fromkeys(
+        (
+            "blocksize",
+            "dilations",
+            "group",
+            "kernel_shape",
+            "output_padding",
+            "output_shape",
+            "pads",
+            "strides",
+        ),
+        (MOST_STEPS, "what fits into 32 bits"),
+    )
 )
 """Attribute of integers -> the largest magnitude, and what is expected."""
 

@@ -166,6 +166,13 @@ def an_equation_at_which_inference_never_ends(model: ModelProto) -> None:
     model.graph.node.append(helper.make_node("Einsum", ["image"], ["y"], equation="ij, jk -> ik+"))
 
 
+@lie(r"has max_skip_count 1099511627776; expected 65,536 tokens or fewer")
+def gaps_that_no_row_of_tokens_has(model: ModelProto) -> None:
+    grams = {"ngram_counts": [0], "ngram_indexes": [0], "pool_int64s": [1], "mode": "TF"}
+    sizes = {"min_gram_length": 1, "max_gram_length": 1, "max_skip_count": 1 << 40}
+    model.graph.node.append(helper.make_node("TfIdfVectorizer", ["image"], ["y"], **grams, **sizes))
+
+
 @lie(r"has the attribute 'strides' twice")
 def an_attribute_twice(model: ModelProto) -> None:
     conv(model).attribute.append(helper.make_attribute("strides", [1, 1]))

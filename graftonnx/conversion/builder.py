@@ -204,6 +204,9 @@ class Builder:
             if not all(isinstance(item, (int, np.integer, Size)) for item in items):
                 raise UnsupportedOpError(f"{what} is of type {value.dtype.name}, expected integers.")
             return [item if isinstance(item, Size) else int(item) for item in items]
+        dtype = self.type(value).dtype
+        if dtype is not None and not dtype.startswith(("int", "uint", "bool")):
+            raise UnsupportedOpError(f"{what} is of type {dtype}, expected integers.")
         shape = self.shape(value)
         if isinstance(value, fx.Node) and (shape is None or None in shape):
             self._learn()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -83,7 +84,8 @@ def _evaluated(module: nn.Module, call: Callable[..., Any], inputs: tuple[Array,
     training = module.training
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what PyTorch warns, the comparison shows whether it matters
             return call(*(_tensor(array).to(device) for array in inputs))
     finally:
         module.train(training)

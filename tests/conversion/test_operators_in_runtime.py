@@ -105,7 +105,15 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
 """Name -> operator, inputs, attributes."""
 
 OUTPUTS = {"TopK": 2, "Unique": 4}
-OPSETS = {"Pad": 19, "DFT": 17, "STFT": 17, "GridSample": 20, "DeformConv": 22, "Attention": 23}
+OPSETS = {
+    "Pad": 19,
+    "DFT": 17,
+    "STFT": 17,
+    "GridSample": 20,
+    "DeformConv": 22,
+    "Attention": 23,
+    "AffineGrid": 20,
+}
 TOLERANCE = {"rtol": 1e-4, "atol": 5e-5}
 """ONNX Runtime transforms lengths that are no power of two with an error of this size."""
 
@@ -193,7 +201,7 @@ def test_tokens_that_lie_apart_are_counted_as_far_as_they_reach() -> None:
     """Lengths and gaps that no row of tokens has are not tried one by one."""
     x = np.array([[1, 2, 1, 1, 2, 2]], np.int64)
     assert compare_module(tokens(max_skip_count=4), to_torch(tokens(max_skip_count=4)), x) == 0
-    endless = to_torch(tokens(max_gram_length=(1 << 31) - 1, max_skip_count=(1 << 31) - 1))
+    endless = to_torch(tokens(max_gram_length=(1 << 31) - 1, max_skip_count=1 << 16))
     assert endless(torch.from_numpy(x)).tolist() == [[3, 3, 7]]
 
 
@@ -210,3 +218,17 @@ def test_tokens_that_lie_apart_are_counted_as_far_as_they_reach() -> None:
 def test_tokens_that_are_listed_wrongly_are_refused(attributes: dict[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedOpError, match=message):
         to_torch(tokens(**attributes))
+
+
+def test_a_list_of_numbers_that_are_no_integers_is_refused() -> None:
+    proto = model("f = Cast<to=1>(s) y = Reshape(x, f)", inputs="float[2, 3] x, int64[2] s")
+    with pytest.raises(UnsupportedOpError, match="is of type float32, expected integers"):
+        to_torch(proto)
+
+
+def test_a_grid_with_an_axis_of_one_element_is_refused_where_corners_are_aligned() -> None:
+    proto = node_model("AffineGrid", (X[:1, 0, :2, :3].copy(), np.array([1, 1, 1, 4])), align_corners=1)
+    size = onnx.numpy_helper.from_array(np.array([1, 1, 1, 4]), "input_1")
+    proto.graph.initializer.append(size)
+    with pytest.raises(UnsupportedOpError, match=r"size \[1, 1, 1, 4\] has an axis of one element"):
+        to_torch(proto)

@@ -54,7 +54,13 @@ def grid_sample(
 @op("AffineGrid", since=20)
 def affine_grid(g: Builder, theta: Value, size: Value, *, align_corners: int = 0) -> Result:
     """The grid of an affine map. theta: [N, 2, 3] -> [N, H, W, 2], or [N, 3, 4] -> [N, D, H, W, 3]."""
-    return g.call(warping.affine_grid, theta, g.ints(size, "size"), bool(align_corners))
+    extents = g.ints(size, "size")
+    if align_corners and 1 in [extent for extent in extents[2:] if isinstance(extent, int)]:
+        raise UnsupportedOpError(
+            f"size {extents} has an axis of one element, which ONNX Runtime puts elsewhere than PyTorch "
+            "with align_corners=1."
+        )
+    return g.call(warping.affine_grid, theta, extents, bool(align_corners))
 
 
 @op("Col2Im", since=18)

@@ -189,6 +189,13 @@ def test_pads_that_onnx_runtime_computes_otherwise_or_refuses_are_refused(node: 
         to_torch(model(f"y = {node}(x)", opset=19))
 
 
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool", "LpPool"])
+def test_a_window_that_is_larger_than_any_plane_is_refused(operator: str) -> None:
+    node = f'{operator}<kernel_shape=[1000003, 2], auto_pad="SAME_UPPER">'
+    with pytest.raises(UnsupportedOpError, match=r"the window \[1000003, 2\] has 2,000,006 elements"):
+        to_torch(model(f"y = {node}(x)"))
+
+
 def tokens(**attributes: Any) -> onnx.ModelProto:
     """A network that counts the runs [1], [2] and [1, 2] of tokens."""
     known = {"mode": "TF", "min_gram_length": 1, "max_gram_length": 2, "max_skip_count": 1} | attributes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,9 @@ from graftonnx.conversion.ops.conv import pad_widths
 from graftonnx.conversion.registry import op
 from graftonnx.conversion.values import Result, Value
 from graftonnx.errors import UnsupportedOpError
+
+MOST_OF_WINDOW = 1 << 20
+"""Elements of a window: a plane of 1024 x 1024."""
 
 _MAX_LAYERS = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _MAX_CALLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -152,11 +156,17 @@ def window(
     """Return kernel, strides, dilations and pads of a pooling window, with ONNX's defaults filled in.
 
     Raises:
-        UnsupportedOpError: If the window has more than three axes, or lies on pads alone somewhere.
+        UnsupportedOpError: If the window has more than three axes, is larger than any plane, or lies on pads
+            alone somewhere.
     """
     rank = len(kernel_shape)
     if rank not in _MAX_LAYERS:
         raise UnsupportedOpError(f"the window has {rank} axes, expected 1, 2 or 3.")
+    if math.prod(kernel_shape) > MOST_OF_WINDOW:
+        raise UnsupportedOpError(
+            f"the window {list(kernel_shape)} has {math.prod(kernel_shape):,} elements, at most "
+            f"{MOST_OF_WINDOW:,}: PyTorch looks at every one of them at every place, pads included."
+        )
     if pads and any(pad >= extent for pad, extent in zip(pads, [*kernel_shape] * 2, strict=False)):
         raise UnsupportedOpError(
             f"pads {list(pads)} are not all smaller than the window {list(kernel_shape)}, "

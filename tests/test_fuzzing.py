@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "fuzz"))
 
 import command_lines
+import extremes
 import files
 from mutation import mutated
 from outcomes import FINDING, OK, REFUSED, Outcome, judged
@@ -32,7 +33,9 @@ def outcomes(make: Make, seed: int, count: int, root: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("make", "count"), [(command_lines.model_case, 150), (files.case, 50)], ids=["models", "inputs"]
+    ("make", "count"),
+    [(command_lines.model_case, 150), (files.case, 50), (extremes.case, 100)],
+    ids=["models", "inputs", "operators"],
 )
 def test_hostile_inputs_give_a_result_or_one_sentence(
     make: Make, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

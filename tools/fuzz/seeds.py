@@ -8,10 +8,14 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
+
+if TYPE_CHECKING:
+    from onnx.backend.test.case.test_case import TestCase
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -44,13 +48,19 @@ def operators(*, quick: bool = False) -> list[bytes]:
     paths = [path for kind in CASES for path in sorted((LIGHT.parent / kind).glob("*/model.onnx"))]
     found = {path.read_bytes() for path in paths if path.stat().st_size <= LARGEST_CASE}
     if not quick:
-        from onnx.backend.test.case.node import collect_testcases
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the generators overflow and divide by zero on purpose
-            models = [case.model for case in collect_testcases(None) if case.model is not None]
+        models = [case.model for case in official_cases()]
         found |= {content for model in models if len(content := model.SerializeToString()) <= LARGEST_CASE}
     return sorted(found)
+
+
+@functools.cache
+def official_cases() -> list[TestCase]:
+    """Return the official cases of single operators that come as models; to make them takes seconds."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the generators overflow and divide by zero on purpose
+        return [case for case in collect_testcases(None) if case.model is not None]
 
 
 @functools.cache
